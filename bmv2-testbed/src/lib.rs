@@ -1,0 +1,1 @@
+//! Topologies in network namespaces, traffic and the demo.

@@ -1,0 +1,1 @@
+//! P4Runtime protocol: messages, P4Info model, canonical values and an async client.

@@ -1,0 +1,1 @@
+//! The shunt daemon: configuration, kernel mirror, switch reconciler, API.

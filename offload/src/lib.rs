@@ -1,0 +1,1 @@
+//! From a worker's decision to an acknowledged hardware entry and back.

@@ -1,0 +1,1 @@
+//! The slow path: workers, packet walk, connection tracking, NAT.
