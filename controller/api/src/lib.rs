@@ -1,0 +1,1 @@
+//! The daemon's gRPC API: messages, client and server stubs.
