@@ -2,7 +2,7 @@
 // shunt: classify, decapsulate, forward the flows that the slow path has offloaded.
 // The hardware is a cache of the slow path's connection table: a miss is always correct.
 //
-// Ingress, in order: Classify → Inspect → FlowHash → Flow → Route → Egress, or Punt.
+// Ingress, in order: Classify → Inspect → FlowHash → Flow → Route → Leave, or Punt.
 #include <core.p4>
 #include <v1model.p4>
 
@@ -28,7 +28,7 @@ control VerifyChecksums(inout headers_t hdr, inout metadata_t meta) {
     }
 }
 
-control Ingress(inout headers_t hdr,
+control ShuntIngress(inout headers_t hdr,
                 inout metadata_t meta,
                 inout standard_metadata_t standard_metadata) {
     // Packets and bytes dropped, by reason (DROP_* in headers.p4).
@@ -39,7 +39,7 @@ control Ingress(inout headers_t hdr,
     FlowHash() flow_hash;
     Flow() flow;
     Route() route;
-    Egress() egress;
+    Leave() leave;
     Punt() punt;
 
     apply {
@@ -61,7 +61,7 @@ control Ingress(inout headers_t hdr,
                 }
             }
             if (meta.punt_reason == PUNT_NONE && meta.drop_reason == DROP_NONE) {
-                egress.apply(hdr, meta, standard_metadata);
+                leave.apply(hdr, meta, standard_metadata);
             }
         }
         if (meta.punt_reason != PUNT_NONE && meta.drop_reason == DROP_NONE) {
@@ -74,7 +74,7 @@ control Ingress(inout headers_t hdr,
     }
 }
 
-control EgressNothing(inout headers_t hdr,
+control ShuntEgress(inout headers_t hdr,
                       inout metadata_t meta,
                       inout standard_metadata_t standard_metadata) {
     apply { }
@@ -117,5 +117,5 @@ control ShuntDeparser(packet_out packet, in headers_t hdr) {
     }
 }
 
-V1Switch(ShuntParser(), VerifyChecksums(), Ingress(), EgressNothing(), ComputeChecksums(),
+V1Switch(ShuntParser(), VerifyChecksums(), ShuntIngress(), ShuntEgress(), ComputeChecksums(),
          ShuntDeparser()) main;

@@ -91,7 +91,7 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta) {
     }
 }
 
-control Egress(inout headers_t hdr,
+control Leave(inout headers_t hdr,
                inout metadata_t meta,
                inout standard_metadata_t standard_metadata) {
     direct_counter(CounterType.packets_and_bytes) egress_interface_counter;

@@ -65,7 +65,7 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
     action_selector(HashAlgorithm.crc32, 32w65536, 32w16) ecmp_selector;
 
     // key: group, spread by the flow hash; written by the controller, one member a path,
-    // weighted. Miss: unreachable.
+    // weighted. A group that is missing or empty: unreachable (apply, below).
     table ecmp {
         key = {
             meta.ecmp_group: exact @name("group");
@@ -74,8 +74,8 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         actions = {
             to_nexthop;
             unreachable;
+            @defaultonly NoAction;
         }
-        const default_action = unreachable();
         implementation = ecmp_selector;
         size = 4096;
     }
@@ -162,6 +162,9 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         }
         if (meta.has_ecmp == 1) {
             ecmp.apply();
+            if (meta.has_nexthop == 0) {
+                unreachable();
+            }
         }
         if (meta.has_nexthop == 1) {
             nexthop.apply();
