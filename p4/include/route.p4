@@ -66,8 +66,6 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
 
     // key: group, spread by the flow hash; written by the controller, one member a path,
     // weighted. A group that is missing or empty: unreachable (apply, below).
-    // p4c warns of the default action that it adds by itself to every table with a selector.
-    @noWarn("unsupported")
     table ecmp {
         key = {
             meta.ecmp_group: exact @name("group");
