@@ -2,9 +2,9 @@
 // shunt: classify, decapsulate, forward the flows that the slow path has offloaded.
 // The hardware is a cache of the slow path's connection table: a miss is always correct.
 //
-// After a change, compile in this folder and commit the results (--Wdisable: p4c warns of
+// After a change, compile in this folder and commit the results (p4c's one warning is about
 // the default action that it adds by itself to every table with an action selector):
-//   p4c-bm2-ss --Wdisable=unsupported --p4runtime-files shunt.p4info.txtpb -o shunt.json shunt.p4
+//   p4c-bm2-ss --p4runtime-files shunt.p4info.txtpb -o shunt.json shunt.p4
 //
 // Ingress, in order: Classify → Inspect → FlowHash → Flow → Route → Leave, or Punt.
 #include <core.p4>
