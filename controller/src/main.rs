@@ -1,0 +1,5 @@
+//! `shuntd`.
+
+fn main() -> std::process::ExitCode {
+    std::process::ExitCode::SUCCESS
+}
