@@ -1,0 +1,122 @@
+//! `make demo`: the whole of shunt on real traffic, with a report.
+
+mod flows;
+mod report;
+mod steps;
+mod transfer;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::binaries;
+use crate::error::{Error, Result};
+use crate::service::wait_for;
+use crate::topology::{SwitchKind, Topology};
+use report::Report;
+
+/// How the demo runs.
+#[derive(Debug)]
+pub struct Options {
+    /// Which switch.
+    pub switch: SwitchKind,
+    /// Leave it up at the end.
+    pub keep: bool,
+    /// Where logs and the socket go.
+    pub directory: PathBuf,
+}
+
+/// File with the process id of the sandbox, as seen from outside.
+const SANDBOX_PID: &str = "sandbox.pid";
+/// Set by SIGINT or SIGTERM.
+static STOP: AtomicBool = AtomicBool::new(false);
+/// How long a clean stop of the daemon may take.
+const STOP_MAX: Duration = Duration::from_secs(2);
+
+/// Turns SIGINT and SIGTERM into a flag: as first process of the sandbox we would not even
+/// notice them otherwise.
+fn catch_signals() -> Result<()> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    set.thread_block().map_err(|error| Error::Other(format!("signals: {error}")))?;
+    std::thread::spawn(move || {
+        if set.wait().is_ok() {
+            STOP.store(true, Ordering::Relaxed);
+        }
+        // A second one ends the demo at once; the sandbox takes everything with it.
+        if set.wait().is_ok() {
+            std::process::exit(130);
+        }
+    });
+    Ok(())
+}
+
+/// Fails when the user asked to stop.
+fn go_on() -> Result<()> {
+    if STOP.load(Ordering::Relaxed) {
+        return Err(Error::Other("interrupted".into()));
+    }
+    Ok(())
+}
+
+/// Runs the demo inside a prepared sandbox; success only if everything held.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    catch_signals()?;
+    let directory = std::path::absolute(&options.directory).map_err(Error::file(&options.directory))?;
+    println!("building the network: red, blue, green, wan, gw");
+    let topology = Topology::build(&directory)?;
+    println!("starting the switch ({:?}) and shuntd; logs are in {}", options.switch, directory.display());
+    let mut switch = topology.start_switch(options.switch)?;
+    let mut daemon = topology.start_daemon()?;
+    topology.add_routes()?;
+    steps::wait_converged(&topology)?;
+
+    let mut report = Report::default();
+    steps::all(&topology, &mut report)?;
+
+    for (name, service) in [("switch", &mut switch), ("shuntd", &mut daemon)] {
+        if let Some(status) = service.ended() {
+            report.check(&format!("{name} ran to the end"), false, &format!("it ended: {status}"));
+        }
+    }
+    if options.keep {
+        keep(&topology, &report)?;
+    }
+    let (status, took) = daemon.stop(STOP_MAX)?;
+    report.check(
+        "shuntd stopped cleanly on SIGTERM",
+        status.success(),
+        &format!("{status}, {} ms", took.as_millis()),
+    );
+    report.print();
+    Ok(if report.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn keep(topology: &Topology, report: &Report) -> Result<()> {
+    report.print();
+    let shunt = binaries::find("shunt")?;
+    let (shunt, socket) = (shunt.display(), topology.socket());
+    let pid = std::fs::read_to_string(topology.directory.join(SANDBOX_PID)).unwrap_or_default();
+    println!("\nStill up. From another terminal:");
+    for noun in ["status", "flows", "routes", "neighbors", "offload"] {
+        println!("  {shunt} --socket {} {noun}", socket.display());
+    }
+    println!("Inside a host (red, blue, green, wan, gw):");
+    println!("  nsenter --target {pid} --all -- nsenter --net=/run/netns/red curl -s http://192.0.2.80:8080/hello/20");
+    println!("Ctrl-C ends it and removes everything.");
+    while !STOP.load(Ordering::Relaxed) {
+        let _ = wait_for("Ctrl-C", Duration::from_secs(1), || STOP.load(Ordering::Relaxed));
+    }
+    Ok(())
+}
+
+/// Notes the sandbox's process id where [`run`], inside it, finds it: inside, we are number 1.
+pub fn note_sandbox(directory: &Path, pid: u32) {
+    // Without the file, only the printed hint is poorer.
+    let _ = std::fs::create_dir_all(directory);
+    let _ = std::fs::write(directory.join(SANDBOX_PID), pid.to_string());
+}

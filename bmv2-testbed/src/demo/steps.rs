@@ -1,0 +1,311 @@
+//! The demo's steps, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use super::flows::{self, LargeFlow};
+use super::report::Report;
+use super::transfer::Transfer;
+use super::go_on;
+use crate::binaries;
+use crate::error::{Error, Result};
+use crate::netns::Netns;
+use crate::service::{Service, wait_for};
+use crate::topology::{PUBLIC, SERVER, START_MAX, Topology};
+
+const HTTP_PORT: u16 = 8080;
+const UDP_PORT: u16 = 7;
+const FORWARDED_PORT: u16 = 60080;
+/// The one large download, bytes, and curl's limit for it (so that there is time to look).
+const LARGE: u64 = 64 << 20;
+const LARGE_RATE: &str = "12M";
+/// The other downloads, spread over the three VPCs, and how many at a time.
+const SMALL_COUNT: usize = 199;
+const SMALL: u64 = 20_000;
+const SMALL_AT_A_TIME: usize = 12;
+const UDP_COUNT: u32 = 50;
+const PING_COUNT: u32 = 10;
+/// How long the route is away.
+const WITHDRAWN: Duration = Duration::from_millis(1500);
+const TRANSFER_MAX: Duration = Duration::from_secs(120);
+/// Share of the large transfer's packets that the switch has to forward.
+const HARDWARE_SHARE_MIN: f64 = 0.99;
+/// Flows leave the switch at FIN or after the idle time-out; with time to spare.
+const FLOWS_GONE_MAX: Duration = Duration::from_secs(30);
+const CONVERGED_MAX: Duration = Duration::from_secs(20);
+
+/// Waits until routes and neighbours are mirrored.
+pub(super) fn wait_converged(topology: &Topology) -> Result<()> {
+    let took = wait_for("the daemon to report `converged`", CONVERGED_MAX, || {
+        topology.shunt(&["status"]).is_ok_and(|status| flows::converged(&status))
+    })?;
+    println!("converged after {} ms", took.as_millis());
+    Ok(())
+}
+
+/// Everything, in order.
+pub(super) fn all(topology: &Topology, report: &mut Report) -> Result<()> {
+    let servers = Servers::start(topology)?;
+    ping(topology, report)?;
+    go_on()?;
+    http(topology, report)?;
+    go_on()?;
+    udp(topology, report)?;
+    go_on()?;
+    port_forward(topology, report)?;
+    go_on()?;
+    servers.check_translations(report);
+    flows_end(topology, report)?;
+    offload(topology, report)
+}
+
+/// The servers behind the wan and in red.
+struct Servers {
+    http: Service,
+    _udp: Service,
+    _red: Service,
+}
+
+impl Servers {
+    fn start(topology: &Topology) -> Result<Self> {
+        let start = |host: &Netns, name: &str, task: &str, listen: String| {
+            let mut command = host.command(&binaries::find("shunt-testbed")?.to_string_lossy());
+            command.arg(task).arg(listen);
+            let mut service = Service::start(name, &topology.directory, command)?;
+            service.wait_for_output("ready", START_MAX)?;
+            Ok::<_, Error>(service)
+        };
+        Ok(Self {
+            http: start(&topology.wan, "http-wan", "http-server", format!("{SERVER}:{HTTP_PORT}"))?,
+            _udp: start(&topology.wan, "udp-wan", "udp-echo", format!("{SERVER}:{UDP_PORT}"))?,
+            _red: start(&topology.red, "http-red", "http-server", "10.0.0.2:80".into())?,
+        })
+    }
+
+    /// From what the server saw: no translated tuple in use twice at a time, and each VPC behind
+    /// its own pool.
+    fn check_translations(&self, report: &mut Report) {
+        let output = self.http.output();
+        let mut lines = 0;
+        let mut mixed = Vec::new();
+        let mut by_peer: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
+        for line in output.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            let ["served", name, peer, start, end] = words[..] else { continue };
+            let (Ok(start), Ok(end)) = (start.parse(), end.parse()) else { continue };
+            lines += 1;
+            let pools: &[&str] = match name.split('-').next() {
+                Some("red") => &["203.0.113.10:"],
+                Some("blue") => &["203.0.113.11:"],
+                _ => &["203.0.113.12:", "203.0.113.13:"],
+            };
+            if !pools.iter().any(|pool| peer.starts_with(pool)) {
+                mixed.push(format!("{name} came from {peer}"));
+            }
+            by_peer.entry(peer).or_default().push((start, end));
+        }
+        let overlapping = by_peer
+            .values_mut()
+            .filter(|uses| {
+                uses.sort_unstable();
+                uses.windows(2).any(|pair| pair[1].0 < pair[0].1)
+            })
+            .count();
+        report.check(
+            "no NAT tuple in use twice",
+            overlapping == 0 && lines > SMALL_COUNT,
+            &format!("{lines} connections from {} tuples, {overlapping} shared", by_peer.len()),
+        );
+        report.check(
+            "red and blue never mixed",
+            mixed.is_empty() && lines > SMALL_COUNT,
+            &if mixed.is_empty() { "each VPC behind its own pool, every byte its own".into() } else { mixed.join(", ") },
+        );
+    }
+}
+
+fn ping(topology: &Topology, report: &mut Report) -> Result<()> {
+    println!("ping through NAT");
+    for (name, host) in vpcs(topology) {
+        // The exit status says whether any answer came; the line says how many.
+        let mut command = host.command("ping");
+        command.args(["-c", &PING_COUNT.to_string(), "-i", "0.1", "-W", "2", SERVER]);
+        let output = command.output().map_err(|source| Error::Start {
+            program: "ping".into(),
+            source,
+            remedy: "install the package iputils-ping",
+        })?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let line = text.lines().find(|line| line.contains("received")).unwrap_or("no answer");
+        report.check(
+            &format!("ping from {name}"),
+            line.contains(&format!(" {PING_COUNT} received")),
+            line,
+        );
+    }
+    Ok(())
+}
+
+fn http(topology: &Topology, report: &mut Report) -> Result<()> {
+    println!("HTTP: {} MiB and {SMALL_COUNT} small downloads at once", LARGE >> 20);
+    let server = format!("{SERVER}:{HTTP_PORT}");
+    let start = Instant::now();
+    let large = Transfer::start(&topology.red, &server, "red-large", LARGE, LARGE_RATE)?;
+    let (small_right, withdrawal, watched) = std::thread::scope(|scope| {
+        let small = scope.spawn(|| small_downloads(topology, &server));
+        let watcher = scope.spawn(|| watch(topology, &large));
+        let withdrawal = withdraw(topology, &large);
+        (small.join(), withdrawal, watcher.join())
+    });
+    let panicked = || Error::Other("a thread of the demo panicked".into());
+    let small_right = small_right.map_err(|_| panicked())??;
+    let mut flow = watched.map_err(|_| panicked())??;
+    let withdrawal = withdrawal?;
+    let result = large.finish();
+    let seconds = start.elapsed().as_secs_f64();
+    report.check(
+        "64 MiB over one connection, every byte right",
+        result.is_ok(),
+        &result.err().map_or(format!("{seconds:.1} s"), |error| error.to_string()),
+    );
+    report.check(
+        "small downloads, every byte right",
+        small_right == SMALL_COUNT,
+        &format!("{small_right} of {SMALL_COUNT}"),
+    );
+    report.check(
+        "withdrawn route stops the transfer, restored route resumes it",
+        withdrawal.stopped && withdrawal.resumed,
+        &withdrawal.text,
+    );
+    flows::software_packets(topology, &mut flow)?;
+    let share = flow.hardware as f64 / (flow.hardware + flow.software).max(1) as f64;
+    report.check(
+        "large transfer's packets forwarded by the switch",
+        share >= HARDWARE_SHARE_MIN,
+        &format!("{:.2} % ({} by the switch, {} by the slow path)", share * 100.0, flow.hardware, flow.software),
+    );
+    Ok(())
+}
+
+/// Samples the large flow's entries in the switch until the transfer ends: they leave the switch
+/// with its FIN, so the last sample counts.
+fn watch(topology: &Topology, large: &Transfer) -> Result<LargeFlow> {
+    let mut flow = LargeFlow::default();
+    while !large.ended() {
+        flows::sample_large(topology, &mut flow)?;
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Ok(flow)
+}
+
+fn small_downloads(topology: &Topology, server: &str) -> Result<usize> {
+    let vpcs = vpcs(topology);
+    let mut running: Vec<Transfer> = Vec::new();
+    let mut right = 0;
+    for number in 0..SMALL_COUNT {
+        if running.len() >= SMALL_AT_A_TIME {
+            right += usize::from(running.remove(0).finish().inspect_err(|e| println!("  {e}")).is_ok());
+        }
+        let (name, host) = vpcs[number % vpcs.len()];
+        running.push(Transfer::start(host, server, &format!("{name}-{number}"), SMALL, "")?);
+    }
+    for transfer in running {
+        right += usize::from(transfer.finish().inspect_err(|e| println!("  {e}")).is_ok());
+    }
+    Ok(right)
+}
+
+struct Withdrawal {
+    stopped: bool,
+    resumed: bool,
+    text: String,
+}
+
+/// Takes red's route to the server away in the middle of the transfer and puts it back.
+fn withdraw(topology: &Topology, large: &Transfer) -> Result<Withdrawal> {
+    wait_for("a third of the transfer", TRANSFER_MAX, || large.received() > LARGE / 3 || large.ended())?;
+    topology.withdraw_route()?;
+    // What is under way arrives; then nothing may.
+    std::thread::sleep(Duration::from_millis(500));
+    let before = large.received();
+    std::thread::sleep(WITHDRAWN);
+    let during = large.received() - before;
+    topology.restore_route()?;
+    let back = Instant::now();
+    let resumed = wait_for("the transfer to go on", TRANSFER_MAX, || {
+        large.received() > before + during + (1 << 20) || large.ended()
+    });
+    let text = format!(
+        "{during} bytes in {} ms without the route, going on {} ms after its return",
+        WITHDRAWN.as_millis(),
+        back.elapsed().as_millis()
+    );
+    Ok(Withdrawal { stopped: during == 0, resumed: resumed.is_ok(), text })
+}
+
+fn udp(topology: &Topology, report: &mut Report) -> Result<()> {
+    println!("UDP requests and replies");
+    let program = binaries::find("shunt-testbed")?;
+    for (name, host) in vpcs(topology) {
+        let line = format!("{} udp-client {SERVER}:{UDP_PORT} {name} {UDP_COUNT}", program.display());
+        let right = host.output(&line)?;
+        report.check(
+            &format!("UDP from {name}"),
+            right.trim() == UDP_COUNT.to_string(),
+            &format!("{} of {UDP_COUNT} answers right", right.trim()),
+        );
+    }
+    Ok(())
+}
+
+fn port_forward(topology: &Topology, report: &mut Report) -> Result<()> {
+    println!("inbound by the port forward {PUBLIC}:{FORWARDED_PORT}");
+    let server = format!("{PUBLIC}:{FORWARDED_PORT}");
+    let result = Transfer::start(&topology.wan, &server, "inbound", 1 << 20, "")?.finish();
+    report.check(
+        "inbound connection by the port forward, every byte right",
+        result.is_ok(),
+        &result.err().map_or("1 MiB".into(), |error| error.to_string()),
+    );
+    Ok(())
+}
+
+fn flows_end(topology: &Topology, report: &mut Report) -> Result<()> {
+    println!("waiting for every flow to leave the switch");
+    let mut left = flows::in_switch(topology)?;
+    let gone = wait_for("every flow to leave the switch", FLOWS_GONE_MAX, || {
+        left = flows::in_switch(topology).unwrap_or(left);
+        left == 0
+    });
+    report.check(
+        "every flow gone from the switch after it ended",
+        gone.is_ok(),
+        &gone.map_or(format!("{left} entries left"), |took| format!("after {} ms", took.as_millis())),
+    );
+    Ok(())
+}
+
+fn offload(topology: &Topology, report: &mut Report) -> Result<()> {
+    let stats = topology.shunt(&["offload"])?;
+    let figures = flows::offload_figures(&stats)?;
+    // Each TCP connection is one; pings and UDP add a few.
+    report.check(
+        "connections offloaded",
+        figures.installed > SMALL_COUNT as u64,
+        &format!("{} installed, {} refused", figures.installed, figures.refused),
+    );
+    report.figure("install latency p50 (first packet to acknowledged)", format!("{} µs", figures.p50_us));
+    report.figure("install latency p99 (first packet to acknowledged)", format!("{} µs", figures.p99_us));
+    let duplicates: BTreeSet<_> = flows::duplicate_translations(&topology.shunt(&["flows"])?);
+    report.check(
+        "no translated tuple twice in the connection table",
+        duplicates.is_empty(),
+        &format!("{} duplicates", duplicates.len()),
+    );
+    Ok(())
+}
+
+fn vpcs(topology: &Topology) -> [(&'static str, &Netns); 3] {
+    [("red", &topology.red), ("blue", &topology.blue), ("green", &topology.green)]
+}

@@ -1,0 +1,113 @@
+//! Namespaces of its own for a whole run: user (unless root), network, mount and process.
+//!
+//! The first process inside is number 1 of its process namespace: when it ends, or whoever
+//! started it is killed, the kernel ends all others and the network namespaces, interfaces and
+//! mounts go with them. Nothing of the host's own network is touched.
+
+use std::ffi::OsString;
+use std::fs;
+use std::process::{Command, ExitStatus};
+
+use crate::error::{Error, Result};
+use crate::netns::run;
+
+/// Set inside a sandbox.
+const MARK: &str = "SHUNT_SANDBOX";
+
+/// Whether this process runs inside a sandbox.
+pub fn is_inside() -> bool {
+    std::env::var_os(MARK).is_some()
+}
+
+fn unshare() -> Command {
+    // setpriv: the sandbox dies with its parent even when that is killed.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "unshare"]);
+    if !nix::unistd::geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command
+}
+
+/// Why no sandbox can be made here; `Ok` when one can.
+pub fn available() -> Result<()> {
+    let output = unshare().arg("true").output().map_err(|source| Error::Start {
+        program: "setpriv and unshare".into(),
+        source,
+        remedy: "install the package util-linux",
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::Other(format!(
+        "namespaces are not allowed here ({}); run as root or allow unprivileged user namespaces \
+         (sysctl kernel.unprivileged_userns_clone=1)",
+        String::from_utf8_lossy(&output.stderr).trim()
+    )))
+}
+
+/// Runs this very program again, inside a sandbox, with these arguments, and waits for it.
+///
+/// `started` is told the process id by which `nsenter --all --target` finds the sandbox.
+pub fn reexec(
+    arguments: impl IntoIterator<Item = OsString>,
+    started: impl FnOnce(u32),
+) -> Result<ExitStatus> {
+    available()?;
+    let program = std::env::current_exe().map_err(Error::file("/proc/self/exe"))?;
+    let failed = |source| Error::Start {
+        program: "unshare".into(),
+        source,
+        remedy: "install the package util-linux",
+    };
+    let mut child = unshare().arg(program).args(arguments).env(MARK, "1").spawn().map_err(failed)?;
+    started(child.id());
+    child.wait().map_err(failed)
+}
+
+/// To be called first inside: a private `/run` for `ip netns`, and loopback up.
+pub fn prepare() -> Result<()> {
+    run("mount -t tmpfs tmpfs /run")?;
+    fs::create_dir_all("/run/netns").map_err(Error::file("/run/netns"))?;
+    run("ip link set lo up")
+}
+
+/// Runs the body of a test inside a sandbox: called outside, it starts the test binary again
+/// for that one test; called inside, it runs the body. Where namespaces are not allowed, the
+/// test is skipped, which is said on standard output and in the file that the environment
+/// variable `SHUNT_SKIPPED` names.
+///
+/// # Panics
+/// When the test fails inside.
+#[allow(clippy::panic)] // this is the assertion of a test
+pub fn test(name: &str, body: impl FnOnce() -> Result<()>) {
+    if is_inside() {
+        if let Err(error) = prepare().and_then(|()| body()) {
+            panic!("{name}: {error}");
+        }
+        return;
+    }
+    if let Err(error) = available() {
+        skip(name, &error.to_string());
+        return;
+    }
+    let arguments = ["--exact", name, "--nocapture", "--test-threads=1"];
+    match reexec(arguments.map(OsString::from), |_| {}) {
+        Ok(status) if status.success() => {}
+        Ok(status) => panic!("{name}: failed in its sandbox ({status})"),
+        Err(error) => panic!("{name}: {error}"),
+    }
+}
+
+/// Says that a test was skipped, and why; the summary of `make test` repeats it.
+pub fn skip(name: &str, why: &str) {
+    use std::io::Write;
+    println!("SKIPPED {name}: {why}");
+    if let Some(path) = std::env::var_os("SHUNT_SKIPPED") {
+        let file = fs::OpenOptions::new().append(true).create(true).open(path);
+        if let Err(error) = file.and_then(|mut file| writeln!(file, "{name}: {why}")) {
+            println!("cannot note that it was skipped: {error}");
+        }
+    }
+}
