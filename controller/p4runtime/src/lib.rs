@@ -5,6 +5,7 @@
 //! P4Info model and the values are built, with no transport, which is what a
 //! build script wants.
 
+pub mod p4info;
 mod proto;
 
 pub use proto::{FILE_DESCRIPTOR_SET, google, p4};
