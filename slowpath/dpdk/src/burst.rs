@@ -28,21 +28,25 @@ impl Burst {
     }
 
     /// Mbufs in it.
+    #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether it holds none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// Whether it holds [`CAPACITY`].
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.len == CAPACITY
     }
 
     /// Adds an mbuf at the end, or hands it back when the burst is full.
+    #[inline]
     pub fn push(&mut self, mbuf: Mbuf) -> Result<(), Mbuf> {
         match self.mbufs.get_mut(self.len) {
             Some(slot) => {
@@ -55,6 +59,7 @@ impl Burst {
     }
 
     /// Takes the last mbuf.
+    #[inline]
     pub fn pop(&mut self) -> Option<Mbuf> {
         let last = self.len.checked_sub(1)?;
         self.len = last;
@@ -63,6 +68,7 @@ impl Burst {
     }
 
     /// Takes mbuf `index`, and puts the last one in its place.
+    #[inline]
     pub fn swap_remove(&mut self, index: usize) -> Option<Mbuf> {
         if index >= self.len {
             return None;
@@ -73,6 +79,7 @@ impl Burst {
     }
 
     /// Takes all mbufs, in order; those not asked for are freed.
+    #[inline]
     pub fn drain(&mut self) -> Drain<'_> {
         // The iterator owns them from here.
         let len = std::mem::take(&mut self.len);
@@ -84,6 +91,7 @@ impl Burst {
     }
 
     /// Moves mbufs from the front of `other` to the end of this one, as many as fit.
+    #[inline]
     pub fn append(&mut self, other: &mut Self) -> usize {
         let n = other.len.min(CAPACITY - self.len);
         // SAFETY: n initialised mbufs are copied into n spare slots, and then
@@ -114,28 +122,33 @@ impl Burst {
     }
 
     /// Frees all mbufs.
+    #[inline]
     pub fn clear(&mut self) {
         let len = std::mem::take(&mut self.len);
         // SAFETY: the first `len` were owned, and are out of the burst now.
         unsafe { free(self.mbufs.as_mut_ptr(), len) }
     }
 
+    #[inline]
     pub(crate) fn ptr(&mut self) -> *mut *mut RawMbuf {
         // Mbuf is a transparent NonNull, so the layout is that of a pointer.
         self.mbufs.as_mut_ptr().cast()
     }
 
+    #[inline]
     pub(crate) fn spare_ptr(&mut self) -> *mut *mut RawMbuf {
         // SAFETY: len <= CAPACITY, so at most one past the end.
         unsafe { self.ptr().add(self.len) }
     }
 
+    #[inline]
     pub(crate) fn spare(&self) -> usize {
         CAPACITY - self.len
     }
 
     /// # Safety
     /// `n` mbufs, ours and as [`Mbuf`] wants them, were written at `spare_ptr`.
+    #[inline]
     pub(crate) unsafe fn grow(&mut self, n: usize) {
         debug_assert!(n <= self.spare());
         self.len += n;
@@ -143,6 +156,7 @@ impl Burst {
 
     /// # Safety
     /// The first `n` now belong to somebody else.
+    #[inline]
     pub(crate) unsafe fn forget_front(&mut self, n: usize) {
         debug_assert!(n <= self.len);
         let rest = self.len - n;
@@ -163,6 +177,7 @@ unsafe fn free(mbufs: *mut MaybeUninit<Mbuf>, len: usize) {
 }
 
 impl Default for Burst {
+    #[inline]
     fn default() -> Self {
         Self::new()
     }
@@ -171,6 +186,7 @@ impl Default for Burst {
 impl Deref for Burst {
     type Target = [Mbuf];
 
+    #[inline]
     fn deref(&self) -> &[Mbuf] {
         // SAFETY: the first `len` are initialised.
         unsafe { std::slice::from_raw_parts(self.mbufs.as_ptr().cast::<Mbuf>(), self.len) }
@@ -178,6 +194,7 @@ impl Deref for Burst {
 }
 
 impl DerefMut for Burst {
+    #[inline]
     fn deref_mut(&mut self) -> &mut [Mbuf] {
         // SAFETY: the first `len` are initialised; exclusive by `&mut self`.
         unsafe { std::slice::from_raw_parts_mut(self.mbufs.as_mut_ptr().cast::<Mbuf>(), self.len) }
@@ -185,6 +202,7 @@ impl DerefMut for Burst {
 }
 
 impl Drop for Burst {
+    #[inline]
     fn drop(&mut self) {
         self.clear();
     }
@@ -207,6 +225,7 @@ pub struct Drain<'a> {
 impl Iterator for Drain<'_> {
     type Item = Mbuf;
 
+    #[inline]
     fn next(&mut self) -> Option<Mbuf> {
         if self.next == self.len {
             return None;
@@ -226,6 +245,7 @@ impl Iterator for Drain<'_> {
 impl ExactSizeIterator for Drain<'_> {}
 
 impl Drop for Drain<'_> {
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: `next..len` are owned and forgotten here; next <= len <= CAPACITY.
         unsafe {

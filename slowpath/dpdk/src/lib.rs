@@ -15,7 +15,7 @@
 //! Workers call from threads of their own that are [registered](register_thread).
 
 mod burst;
-mod clock;
+mod cpu;
 mod eal;
 mod ffi;
 mod mbuf;
@@ -25,7 +25,7 @@ mod ring;
 mod thread;
 
 pub use burst::{Burst, CAPACITY, Drain};
-pub use clock::{tsc, tsc_hz};
+pub use cpu::{prefetch, tsc, tsc_hz};
 pub use eal::{DEFAULT_MEMORY_MIB, Eal, EalConfig, EalError, LogLevel, MAX_DEVICE_NAME};
 pub use mbuf::Mbuf;
 pub use pool::{

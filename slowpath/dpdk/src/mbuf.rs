@@ -23,20 +23,24 @@ unsafe impl Sync for Mbuf {}
 impl Mbuf {
     /// # Safety
     /// `raw` is an mbuf that holds the type's invariant and belongs to nobody else.
+    #[inline]
     pub(crate) unsafe fn from_raw(raw: NonNull<RawMbuf>) -> Self {
         Self(raw)
     }
 
+    #[inline]
     fn raw(&self) -> &RawMbuf {
         // SAFETY: owned and valid until dropped; only this handle writes it.
         unsafe { self.0.as_ref() }
     }
 
+    #[inline]
     fn raw_mut(&mut self) -> &mut RawMbuf {
         // SAFETY: owned and valid until dropped; `&mut self` is exclusive.
         unsafe { self.0.as_mut() }
     }
 
+    #[inline]
     fn set_span(&mut self, offset: usize, len: usize) {
         let raw = self.raw_mut();
         debug_assert!(offset + len <= usize::from(raw.buf_len));
@@ -46,31 +50,37 @@ impl Mbuf {
         raw.pkt_len = len as u32;
     }
 
+    #[inline]
     fn offset(&self) -> usize {
         usize::from(self.raw().data_off)
     }
 
     /// Bytes in the frame.
+    #[inline]
     pub fn len(&self) -> usize {
         usize::from(self.raw().data_len)
     }
 
     /// Whether the frame has no bytes.
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
     /// Bytes free before the frame.
+    #[inline]
     pub fn headroom(&self) -> usize {
         self.offset()
     }
 
     /// Bytes free after the frame.
+    #[inline]
     pub fn tailroom(&self) -> usize {
         usize::from(self.raw().buf_len) - self.offset() - self.len()
     }
 
     /// The frame, from its Ethernet header on, VLAN tags included, no FCS.
+    #[inline]
     pub fn data(&self) -> &[u8] {
         let raw = self.raw();
         // SAFETY: the invariant puts the span inside the buffer, which is mapped
@@ -84,6 +94,7 @@ impl Mbuf {
     }
 
     /// The frame, to write.
+    #[inline]
     pub fn data_mut(&mut self) -> &mut [u8] {
         let raw = self.raw();
         // SAFETY: as for `data`; `&mut self` is exclusive, and the buffer is not shared.
@@ -97,6 +108,7 @@ impl Mbuf {
 
     /// Grows the frame by `n` bytes at its front and returns those, to be
     /// written: they hold what was there before. `None` if the headroom is smaller.
+    #[inline]
     pub fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
         let offset = self.offset().checked_sub(n)?;
         // data_off + data_len stays, so it still fits the buffer.
@@ -106,6 +118,7 @@ impl Mbuf {
 
     /// Grows the frame by `n` zero bytes at its end and returns those. `None`
     /// if the tailroom is smaller.
+    #[inline]
     pub fn append(&mut self, n: usize) -> Option<&mut [u8]> {
         if n > self.tailroom() {
             return None;
@@ -119,6 +132,7 @@ impl Mbuf {
     }
 
     /// Appends `bytes`. `None` if the tailroom is smaller.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) -> Option<()> {
         if bytes.len() > self.tailroom() {
             return None;
@@ -130,6 +144,7 @@ impl Mbuf {
     }
 
     /// Cuts `n` bytes off the front. `None`, and nothing changed, if the frame is shorter.
+    #[inline]
     pub fn adj(&mut self, n: usize) -> Option<()> {
         let len = self.len().checked_sub(n)?;
         self.set_span(self.offset() + n, len);
@@ -137,6 +152,7 @@ impl Mbuf {
     }
 
     /// Cuts `n` bytes off the end. `None`, and nothing changed, if the frame is shorter.
+    #[inline]
     pub fn trim(&mut self, n: usize) -> Option<()> {
         let len = self.len().checked_sub(n)?;
         self.set_span(self.offset(), len);
@@ -145,6 +161,7 @@ impl Mbuf {
 }
 
 impl Drop for Mbuf {
+    #[inline]
     fn drop(&mut self) {
         let mut raw = self.0.as_ptr();
         // SAFETY: owned, so freed once; its pool lives for ever.

@@ -126,6 +126,7 @@ impl Pool {
     }
 
     /// An empty mbuf with [`HEADROOM`] bytes before it, or `None` when the pool is empty.
+    #[inline]
     pub fn alloc(&self) -> Option<Mbuf> {
         let mut raw = std::ptr::null_mut();
         // SAFETY: the pool lives for ever; one pointer is written on success.
@@ -135,6 +136,14 @@ impl Pool {
         }
         // SAFETY: a fresh mbuf is direct, unshared, one segment, and ours.
         NonNull::new(raw).map(|raw| unsafe { Mbuf::from_raw(raw) })
+    }
+
+    /// An mbuf with a copy of `frame`, or `None` when the pool is empty or the
+    /// frame longer than [`data_room`](Self::data_room).
+    pub fn alloc_copy(&self, frame: &[u8]) -> Option<Mbuf> {
+        let mut mbuf = self.alloc()?;
+        mbuf.extend_from_slice(frame)?;
+        Some(mbuf)
     }
 
     /// Adds `n` empty mbufs to `burst`, all or none. `false` when the pool has
