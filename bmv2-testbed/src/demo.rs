@@ -25,6 +25,10 @@ pub struct Options {
     pub switch: SwitchKind,
     /// Leave it up at the end.
     pub keep: bool,
+    /// Size of the large transfer, MiB.
+    pub large_mib: u64,
+    /// Small downloads beside it.
+    pub small: usize,
     /// Where logs and the socket go.
     pub directory: PathBuf,
 }
@@ -42,7 +46,8 @@ fn catch_signals() -> Result<()> {
     let mut set = SigSet::empty();
     set.add(Signal::SIGINT);
     set.add(Signal::SIGTERM);
-    set.thread_block().map_err(|error| Error::Other(format!("signals: {error}")))?;
+    set.thread_block()
+        .map_err(|error| Error::Other(format!("signals: {error}")))?;
     std::thread::spawn(move || {
         if set.wait().is_ok() {
             STOP.store(true, Ordering::Relaxed);
@@ -66,21 +71,30 @@ fn go_on() -> Result<()> {
 /// Runs the demo inside a prepared sandbox; success only if everything held.
 pub fn run(options: &Options) -> Result<ExitCode> {
     catch_signals()?;
-    let directory = std::path::absolute(&options.directory).map_err(Error::file(&options.directory))?;
+    let directory =
+        std::path::absolute(&options.directory).map_err(Error::file(&options.directory))?;
     println!("building the network: red, blue, green, wan, gw");
     let topology = Topology::build(&directory)?;
-    println!("starting the switch ({:?}) and shuntd; logs are in {}", options.switch, directory.display());
+    println!(
+        "starting the switch ({:?}) and shuntd; logs are in {}",
+        options.switch,
+        directory.display()
+    );
     let mut switch = topology.start_switch(options.switch)?;
     let mut daemon = topology.start_daemon()?;
     topology.add_routes()?;
     steps::wait_converged(&topology)?;
 
     let mut report = Report::default();
-    steps::all(&topology, &mut report)?;
+    steps::all(&topology, options, &mut report)?;
 
     for (name, service) in [("switch", &mut switch), ("shuntd", &mut daemon)] {
         if let Some(status) = service.ended() {
-            report.check(&format!("{name} ran to the end"), false, &format!("it ended: {status}"));
+            report.check(
+                &format!("{name} ran to the end"),
+                false,
+                &format!("it ended: {status}"),
+            );
         }
     }
     if options.keep {
@@ -93,7 +107,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         &format!("{status}, {} ms", took.as_millis()),
     );
     report.print();
-    Ok(if report.all_held() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if report.all_held() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn keep(topology: &Topology, report: &Report) -> Result<()> {
@@ -106,10 +124,14 @@ fn keep(topology: &Topology, report: &Report) -> Result<()> {
         println!("  {shunt} --socket {} {noun}", socket.display());
     }
     println!("Inside a host (red, blue, green, wan, gw):");
-    println!("  nsenter --target {pid} --all -- nsenter --net=/run/netns/red curl -s http://192.0.2.80:8080/hello/20");
+    println!(
+        "  nsenter --target {pid} --all -- nsenter --net=/run/netns/red curl -s http://192.0.2.80:8080/hello/20"
+    );
     println!("Ctrl-C ends it and removes everything.");
     while !STOP.load(Ordering::Relaxed) {
-        let _ = wait_for("Ctrl-C", Duration::from_secs(1), || STOP.load(Ordering::Relaxed));
+        let _ = wait_for("Ctrl-C", Duration::from_secs(1), || {
+            STOP.load(Ordering::Relaxed)
+        });
     }
     Ok(())
 }

@@ -27,6 +27,12 @@ enum Task {
         /// Leave everything up at the end until Ctrl-C.
         #[arg(long)]
         keep: bool,
+        /// Size of the large transfer, MiB.
+        #[arg(long, default_value_t = 64)]
+        large_mib: u64,
+        /// Small downloads beside the large one.
+        #[arg(long, default_value_t = 199)]
+        small: usize,
         /// Folder for logs, the configuration and the API's socket.
         #[arg(long, default_value = "target/demo")]
         directory: PathBuf,
@@ -49,34 +55,53 @@ enum Task {
     UdpEcho { listen: SocketAddr },
     /// Sends datagrams and counts right answers.
     #[command(hide = true)]
-    UdpClient { server: SocketAddr, name: String, count: u32 },
+    UdpClient {
+        server: SocketAddr,
+        name: String,
+        count: u32,
+    },
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Runtime::new().map_err(|error| Error::Other(format!("no async runtime: {error}")))
+    tokio::runtime::Runtime::new()
+        .map_err(|error| Error::Other(format!("no async runtime: {error}")))
 }
 
 fn run() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Task::Demo { switch, keep, directory } => {
+        Task::Demo {
+            switch,
+            keep,
+            directory,
+        } => {
             if sandbox::is_inside() {
                 sandbox::prepare()?;
-                return demo::run(&demo::Options { switch, keep, directory });
+                return demo::run(&demo::Options {
+                    switch,
+                    keep,
+                    directory,
+                });
             }
             let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
             let status = sandbox::reexec(arguments, |pid| demo::note_sandbox(&directory, pid))?;
-            Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            Ok(if status.success() {
+                ExitCode::SUCCESS
+            } else {
+                ExitCode::FAILURE
+            })
         }
         Task::VlanShim { device, tap, vid } => {
             vlan_shim::run(&device, &tap, vid).map(|()| ExitCode::SUCCESS)
         }
-        Task::HttpServer { listen } => {
-            runtime()?.block_on(traffic::http_server(listen)).map(|()| ExitCode::SUCCESS)
-        }
+        Task::HttpServer { listen } => runtime()?
+            .block_on(traffic::http_server(listen))
+            .map(|()| ExitCode::SUCCESS),
         Task::UdpEcho { listen } => traffic::udp_echo(listen).map(|()| ExitCode::SUCCESS),
-        Task::UdpClient { server, name, count } => {
-            traffic::udp_client(server, &name, count).map(|()| ExitCode::SUCCESS)
-        }
+        Task::UdpClient {
+            server,
+            name,
+            count,
+        } => traffic::udp_client(server, &name, count).map(|()| ExitCode::SUCCESS),
     }
 }
 

@@ -14,7 +14,9 @@ impl Netns {
     /// Makes a namespace with loopback up. It goes when the sandbox goes.
     pub fn create(name: &str) -> Result<Self> {
         run(&format!("ip netns add {name}"))?;
-        let netns = Self { name: name.to_owned() };
+        let netns = Self {
+            name: name.to_owned(),
+        };
         netns.run("ip link set lo up")?;
         // Strict reverse-path filters would drop what arrives by another VPC's interface, and
         // duplicate address detection would delay IPv6 by a second.
@@ -32,7 +34,10 @@ impl Netns {
     /// A command that will run in the host.
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net=/run/netns/{}", self.name)).arg("--").arg(program);
+        command
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .arg("--")
+            .arg(program);
         command.stdin(Stdio::null());
         command
     }
@@ -62,7 +67,9 @@ impl Netns {
                     .map_err(|error| Error::Other(format!("setns {path}: {error}")))?;
                 code()
             });
-            thread.join().unwrap_or_else(|_| Err(Error::Other("a thread panicked".into())))
+            thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::Other("a thread panicked".into())))
         })
     }
 

@@ -26,17 +26,27 @@ fn unshare() -> Command {
     if !nix::unistd::geteuid().is_root() {
         command.args(["--user", "--map-root-user"]);
     }
-    command.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
+    command.args([
+        "--net",
+        "--mount",
+        "--pid",
+        "--fork",
+        "--kill-child",
+        "--mount-proc",
+    ]);
     command
 }
 
 /// Why no sandbox can be made here; `Ok` when one can.
 pub fn available() -> Result<()> {
-    let output = unshare().arg("true").output().map_err(|source| Error::Start {
-        program: "setpriv and unshare".into(),
-        source,
-        remedy: "install the package util-linux",
-    })?;
+    let output = unshare()
+        .arg("true")
+        .output()
+        .map_err(|source| Error::Start {
+            program: "setpriv and unshare".into(),
+            source,
+            remedy: "install the package util-linux",
+        })?;
     if output.status.success() {
         return Ok(());
     }
@@ -61,7 +71,12 @@ pub fn reexec(
         source,
         remedy: "install the package util-linux",
     };
-    let mut child = unshare().arg(program).args(arguments).env(MARK, "1").spawn().map_err(failed)?;
+    let mut child = unshare()
+        .arg(program)
+        .args(arguments)
+        .env(MARK, "1")
+        .spawn()
+        .map_err(failed)?;
     started(child.id());
     child.wait().map_err(failed)
 }

@@ -14,14 +14,21 @@ use crate::error::{Error, Result};
 const POLL: Duration = Duration::from_millis(10);
 
 /// Waits for a condition with a deadline.
-pub fn wait_for(what: &str, within: Duration, mut condition: impl FnMut() -> bool) -> Result<Duration> {
+pub fn wait_for(
+    what: &str,
+    within: Duration,
+    mut condition: impl FnMut() -> bool,
+) -> Result<Duration> {
     let start = Instant::now();
     loop {
         if condition() {
             return Ok(start.elapsed());
         }
         if start.elapsed() > within {
-            return Err(Error::Deadline { what: what.to_owned(), seconds: within.as_secs() });
+            return Err(Error::Deadline {
+                what: what.to_owned(),
+                seconds: within.as_secs(),
+            });
         }
         std::thread::sleep(POLL);
     }
@@ -41,12 +48,20 @@ impl Service {
         let log = directory.join(format!("{name}.log"));
         let file = File::create(&log).map_err(Error::file(&log))?;
         let again = file.try_clone().map_err(Error::file(&log))?;
-        let child = command.stdout(file).stderr(again).spawn().map_err(|source| Error::Start {
-            program: command.get_program().to_string_lossy().into_owned(),
-            source,
-            remedy: "is it installed and built?",
-        })?;
-        Ok(Self { name: name.to_owned(), log, child })
+        let child = command
+            .stdout(file)
+            .stderr(again)
+            .spawn()
+            .map_err(|source| Error::Start {
+                program: command.get_program().to_string_lossy().into_owned(),
+                source,
+                remedy: "is it installed and built?",
+            })?;
+        Ok(Self {
+            name: name.to_owned(),
+            log,
+            child,
+        })
     }
 
     /// Its process id.
@@ -56,7 +71,9 @@ impl Service {
 
     /// Its output so far.
     pub fn output(&self) -> String {
-        fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        fs::read(&self.log)
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
     }
 
     /// Waits until it has printed a text; fails at once when it ends before.
@@ -70,7 +87,10 @@ impl Service {
                 return Err(self.error(format!("ended early ({status})")));
             }
             if start.elapsed() > within {
-                return Err(self.error(format!("did not print {text:?} within {} s", within.as_secs())));
+                return Err(self.error(format!(
+                    "did not print {text:?} within {} s",
+                    within.as_secs()
+                )));
             }
             std::thread::sleep(POLL);
         }
@@ -114,7 +134,12 @@ impl Service {
         let output = self.output();
         let lines: Vec<_> = output.lines().collect();
         let tail = lines[lines.len().saturating_sub(15)..].join("\n");
-        Error::Service { name: self.name.clone(), what, log: self.log.clone(), tail }
+        Error::Service {
+            name: self.name.clone(),
+            what,
+            log: self.log.clone(),
+            tail,
+        }
     }
 }
 

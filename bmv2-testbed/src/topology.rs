@@ -77,9 +77,17 @@ impl Topology {
     }
 
     fn cable(&self) -> Result<()> {
-        let hosts = [(&self.red, "p1"), (&self.blue, "p2"), (&self.green, "p3"), (&self.wan, "p4")];
+        let hosts = [
+            (&self.red, "p1"),
+            (&self.blue, "p2"),
+            (&self.green, "p3"),
+            (&self.wan, "p4"),
+        ];
         for (host, port) in hosts {
-            self.gw.run(&format!("ip link add {port} type veth peer name eth0 netns {}", host.name()))?;
+            self.gw.run(&format!(
+                "ip link add {port} type veth peer name eth0 netns {}",
+                host.name()
+            ))?;
             host.offloads_off("eth0")?;
             host.run("ip link set eth0 up")?;
         }
@@ -87,7 +95,8 @@ impl Topology {
         // The switch's ends belong to the switch alone: no addresses, no kernel chatter, and room
         // for the shunt header and tags.
         for device in ["p1", "p2", "p3", "p4", "p10", "sp0"] {
-            self.gw.sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
+            self.gw
+                .sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
             self.gw.offloads_off(device)?;
             self.gw.run(&format!("ip link set {device} mtu 1600 up"))?;
         }
@@ -118,9 +127,23 @@ impl Topology {
 
     /// Blue's VLAN: the kernel's device where it has one, else our shim.
     fn tagged_device(&mut self) -> Result<()> {
-        if self.blue.run("ip link add link eth0 name eth0.20 type vlan id 20").is_err() {
-            let mut command = self.blue.command(&binaries::find("shunt-testbed")?.to_string_lossy());
-            command.args(["vlan-shim", "--device", "eth0", "--tap", "eth0.20", "--vid", "20"]);
+        if self
+            .blue
+            .run("ip link add link eth0 name eth0.20 type vlan id 20")
+            .is_err()
+        {
+            let mut command = self
+                .blue
+                .command(&binaries::find("shunt-testbed")?.to_string_lossy());
+            command.args([
+                "vlan-shim",
+                "--device",
+                "eth0",
+                "--tap",
+                "eth0.20",
+                "--vid",
+                "20",
+            ]);
             let mut shim = Service::start("vlan-shim", &self.directory, command)?;
             shim.wait_for_output("ready", START_MAX)?;
             self.services.push(shim);
@@ -179,7 +202,9 @@ impl Topology {
     /// Starts the daemon and waits until it is ready.
     pub fn start_daemon(&self) -> Result<Service> {
         let configuration = self.write_configuration()?;
-        let mut command = self.gw.command(&binaries::find("shuntd")?.to_string_lossy());
+        let mut command = self
+            .gw
+            .command(&binaries::find("shuntd")?.to_string_lossy());
         command.arg("--config").arg(configuration);
         let mut daemon = Service::start("shuntd", &self.directory, command)?;
         daemon.wait_for_output("ready", START_MAX)?;
@@ -200,7 +225,8 @@ impl Topology {
 
     /// Takes the server's network out of red's table.
     pub fn withdraw_route(&self) -> Result<()> {
-        self.gw.run(&format!("ip route del {SERVER_NETWORK} table 101"))
+        self.gw
+            .run(&format!("ip route del {SERVER_NETWORK} table 101"))
     }
 
     /// Puts it back.
@@ -213,7 +239,11 @@ impl Topology {
     /// Asks the daemon by its command line; the answer is JSON.
     pub fn shunt(&self, arguments: &[&str]) -> Result<serde_json::Value> {
         let mut command = Command::new(binaries::find("shunt")?);
-        command.arg("--socket").arg(self.socket()).args(["--output", "json"]).args(arguments);
+        command
+            .arg("--socket")
+            .arg(self.socket())
+            .args(["--output", "json"])
+            .args(arguments);
         let line = format!("shunt {}", arguments.join(" "));
         let output = command.output().map_err(|source| Error::Start {
             program: line.clone(),
@@ -234,5 +264,9 @@ impl Topology {
 
 /// The demo's configuration document.
 pub fn configuration(socket: &Path) -> String {
-    format!(include_str!("../demo.toml"), socket = socket.display(), p4runtime = P4RUNTIME)
+    format!(
+        include_str!("../demo.toml"),
+        socket = socket.display(),
+        p4runtime = P4RUNTIME
+    )
 }

@@ -61,25 +61,37 @@ async fn body(
     if length > BODY_MAX {
         return (StatusCode::BAD_REQUEST, "too long\n").into_response();
     }
-    let served = Served { name: name.clone(), peer, start: clock.elapsed(), clock };
-    let chunks = futures::stream::unfold((name, 0, served), move |(name, from, served)| async move {
-        if from >= length {
-            return None;
-        }
-        let to = length.min(from + CHUNK);
-        let bytes = chunk(&name, from, to);
-        Some((Ok::<_, Infallible>(bytes), (name, to, served)))
-    });
+    let served = Served {
+        name: name.clone(),
+        peer,
+        start: clock.elapsed(),
+        clock,
+    };
+    let chunks =
+        futures::stream::unfold((name, 0, served), move |(name, from, served)| async move {
+            if from >= length {
+                return None;
+            }
+            let to = length.min(from + CHUNK);
+            let bytes = chunk(&name, from, to);
+            Some((Ok::<_, Infallible>(bytes), (name, to, served)))
+        });
     let mut response = Body::from_stream(chunks).into_response();
-    response.headers_mut().insert("content-length", length.into());
+    response
+        .headers_mut()
+        .insert("content-length", length.into());
     response
 }
 
 /// Serves `/NAME/LENGTH`; prints `ready`, then one line a request.
 pub async fn http_server(listen: SocketAddr) -> Result<()> {
-    let router = Router::new().route("/{name}/{length}", get(body)).with_state(Instant::now());
+    let router = Router::new()
+        .route("/{name}/{length}", get(body))
+        .with_state(Instant::now());
     let failed = |error: std::io::Error| Error::Other(format!("http server {listen}: {error}"));
-    let listener = tokio::net::TcpListener::bind(listen).await.map_err(failed)?;
+    let listener = tokio::net::TcpListener::bind(listen)
+        .await
+        .map_err(failed)?;
     println!("ready");
     let service = router.into_make_service_with_connect_info::<SocketAddr>();
     axum::serve(listener, service).await.map_err(failed)
@@ -93,7 +105,9 @@ pub fn udp_echo(listen: SocketAddr) -> Result<()> {
     let mut buffer = [0; 65536];
     loop {
         // An ICMP error of an earlier answer shows up here; it is not ours to fail on.
-        let Ok((length, peer)) = socket.recv_from(&mut buffer) else { continue };
+        let Ok((length, peer)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
         let _ = socket.send_to(&buffer[..length], peer);
     }
 }
@@ -104,7 +118,9 @@ pub fn udp_client(server: SocketAddr, name: &str, count: u32) -> Result<()> {
     let failed = |error: std::io::Error| Error::Other(format!("udp client to {server}: {error}"));
     let socket = UdpSocket::bind("0.0.0.0:0").map_err(failed)?;
     socket.connect(server).map_err(failed)?;
-    socket.set_read_timeout(Some(Duration::from_secs(2))).map_err(failed)?;
+    socket
+        .set_read_timeout(Some(Duration::from_secs(2)))
+        .map_err(failed)?;
     let mut right = 0;
     let mut buffer = [0; 2048];
     for number in 0..count {

@@ -70,7 +70,9 @@ pub fn run(device: &str, tap: &str, vid: u16) -> Result<()> {
         .map_err(|error| words(error, tap))?;
     let tap = Arc::new(tap);
     let mut receive = open(device)?;
-    receive.direction(Direction::In).map_err(|error| words(error, device))?;
+    receive
+        .direction(Direction::In)
+        .map_err(|error| words(error, device))?;
     let mut send = open(device)?;
     println!("ready");
 
@@ -79,7 +81,9 @@ pub fn run(device: &str, tap: &str, vid: u16) -> Result<()> {
         let mut frame = vec![0; FRAME_LEN_MAX];
         let mut out = Vec::with_capacity(FRAME_LEN_MAX);
         loop {
-            let length = from_tap.recv(&mut frame).map_err(|error| words(error, "tap"))?;
+            let length = from_tap
+                .recv(&mut frame)
+                .map_err(|error| words(error, "tap"))?;
             if tag(&frame[..length], vid, &mut out) {
                 // A full queue drops, as any link does.
                 let _ = send.sendpacket(out.as_slice());

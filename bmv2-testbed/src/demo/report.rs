@@ -20,7 +20,11 @@ impl Report {
     /// Notes whether something held, and says it at once.
     pub(super) fn check(&mut self, what: &str, held: bool, detail: &str) {
         println!("  {} {what}: {detail}", if held { "ok  " } else { "FAIL" });
-        self.checks.push(Check { what: what.into(), held, detail: detail.into() });
+        self.checks.push(Check {
+            what: what.into(),
+            held,
+            detail: detail.into(),
+        });
     }
 
     /// Notes a figure.

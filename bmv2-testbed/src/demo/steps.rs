@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use super::Options;
 use super::flows::{self, LargeFlow};
+use super::go_on;
 use super::report::Report;
 use super::transfer::Transfer;
-use super::go_on;
 use crate::binaries;
 use crate::error::{Error, Result};
 use crate::netns::Netns;
@@ -16,11 +17,9 @@ use crate::topology::{PUBLIC, SERVER, START_MAX, Topology};
 const HTTP_PORT: u16 = 8080;
 const UDP_PORT: u16 = 7;
 const FORWARDED_PORT: u16 = 60080;
-/// The one large download, bytes, and curl's limit for it (so that there is time to look).
-const LARGE: u64 = 64 << 20;
-const LARGE_RATE: &str = "12M";
-/// The other downloads, spread over the three VPCs, and how many at a time.
-const SMALL_COUNT: usize = 199;
+/// Seconds that curl's rate limit makes the large download take, so that there is time to look.
+const LARGE_SECONDS: u64 = 5;
+/// Bytes of each other download (they are spread over the three VPCs), and how many at a time.
 const SMALL: u64 = 20_000;
 const SMALL_AT_A_TIME: usize = 12;
 const UDP_COUNT: u32 = 50;
@@ -37,26 +36,28 @@ const CONVERGED_MAX: Duration = Duration::from_secs(20);
 /// Waits until routes and neighbours are mirrored.
 pub(super) fn wait_converged(topology: &Topology) -> Result<()> {
     let took = wait_for("the daemon to report `converged`", CONVERGED_MAX, || {
-        topology.shunt(&["status"]).is_ok_and(|status| flows::converged(&status))
+        topology
+            .shunt(&["status"])
+            .is_ok_and(|status| flows::converged(&status))
     })?;
     println!("converged after {} ms", took.as_millis());
     Ok(())
 }
 
 /// Everything, in order.
-pub(super) fn all(topology: &Topology, report: &mut Report) -> Result<()> {
+pub(super) fn all(topology: &Topology, options: &Options, report: &mut Report) -> Result<()> {
     let servers = Servers::start(topology)?;
     ping(topology, report)?;
     go_on()?;
-    http(topology, report)?;
+    http(topology, options, report)?;
     go_on()?;
     udp(topology, report)?;
     go_on()?;
     port_forward(topology, report)?;
     go_on()?;
-    servers.check_translations(report);
+    servers.check_translations(options, report);
     flows_end(topology, report)?;
-    offload(topology, report)
+    offload(topology, options, report)
 }
 
 /// The servers behind the wan and in red.
@@ -76,23 +77,42 @@ impl Servers {
             Ok::<_, Error>(service)
         };
         Ok(Self {
-            http: start(&topology.wan, "http-wan", "http-server", format!("{SERVER}:{HTTP_PORT}"))?,
-            _udp: start(&topology.wan, "udp-wan", "udp-echo", format!("{SERVER}:{UDP_PORT}"))?,
-            _red: start(&topology.red, "http-red", "http-server", "10.0.0.2:80".into())?,
+            http: start(
+                &topology.wan,
+                "http-wan",
+                "http-server",
+                format!("{SERVER}:{HTTP_PORT}"),
+            )?,
+            _udp: start(
+                &topology.wan,
+                "udp-wan",
+                "udp-echo",
+                format!("{SERVER}:{UDP_PORT}"),
+            )?,
+            _red: start(
+                &topology.red,
+                "http-red",
+                "http-server",
+                "10.0.0.2:80".into(),
+            )?,
         })
     }
 
     /// From what the server saw: no translated tuple in use twice at a time, and each VPC behind
     /// its own pool.
-    fn check_translations(&self, report: &mut Report) {
+    fn check_translations(&self, options: &Options, report: &mut Report) {
         let output = self.http.output();
         let mut lines = 0;
         let mut mixed = Vec::new();
         let mut by_peer: BTreeMap<&str, Vec<(u64, u64)>> = BTreeMap::new();
         for line in output.lines() {
             let words: Vec<_> = line.split_whitespace().collect();
-            let ["served", name, peer, start, end] = words[..] else { continue };
-            let (Ok(start), Ok(end)) = (start.parse(), end.parse()) else { continue };
+            let ["served", name, peer, start, end] = words[..] else {
+                continue;
+            };
+            let (Ok(start), Ok(end)) = (start.parse(), end.parse()) else {
+                continue;
+            };
             lines += 1;
             let pools: &[&str] = match name.split('-').next() {
                 Some("red") => &["203.0.113.10:"],
@@ -104,22 +124,25 @@ impl Servers {
             }
             by_peer.entry(peer).or_default().push((start, end));
         }
-        let overlapping = by_peer
-            .values_mut()
-            .filter(|uses| {
-                uses.sort_unstable();
-                uses.windows(2).any(|pair| pair[1].0 < pair[0].1)
-            })
-            .count();
+        by_peer.values_mut().for_each(|uses| uses.sort_unstable());
+        let shared = |uses: &&Vec<(u64, u64)>| uses.windows(2).any(|pair| pair[1].0 < pair[0].1);
+        let overlapping = by_peer.values().filter(shared).count();
         report.check(
             "no NAT tuple in use twice",
-            overlapping == 0 && lines > SMALL_COUNT,
-            &format!("{lines} connections from {} tuples, {overlapping} shared", by_peer.len()),
+            overlapping == 0 && lines > options.small,
+            &format!(
+                "{lines} connections from {} tuples, {overlapping} shared",
+                by_peer.len()
+            ),
         );
         report.check(
             "red and blue never mixed",
-            mixed.is_empty() && lines > SMALL_COUNT,
-            &if mixed.is_empty() { "each VPC behind its own pool, every byte its own".into() } else { mixed.join(", ") },
+            mixed.is_empty() && lines > options.small,
+            &if mixed.is_empty() {
+                "each VPC behind its own pool, every byte its own".into()
+            } else {
+                mixed.join(", ")
+            },
         );
     }
 }
@@ -129,14 +152,25 @@ fn ping(topology: &Topology, report: &mut Report) -> Result<()> {
     for (name, host) in vpcs(topology) {
         // The exit status says whether any answer came; the line says how many.
         let mut command = host.command("ping");
-        command.args(["-c", &PING_COUNT.to_string(), "-i", "0.1", "-W", "2", SERVER]);
+        command.args([
+            "-c",
+            &PING_COUNT.to_string(),
+            "-i",
+            "0.1",
+            "-W",
+            "2",
+            SERVER,
+        ]);
         let output = command.output().map_err(|source| Error::Start {
             program: "ping".into(),
             source,
             remedy: "install the package iputils-ping",
         })?;
         let text = String::from_utf8_lossy(&output.stdout);
-        let line = text.lines().find(|line| line.contains("received")).unwrap_or("no answer");
+        let line = text
+            .lines()
+            .find(|line| line.contains("received"))
+            .unwrap_or("no answer");
         report.check(
             &format!("ping from {name}"),
             line.contains(&format!(" {PING_COUNT} received")),
@@ -146,15 +180,18 @@ fn ping(topology: &Topology, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn http(topology: &Topology, report: &mut Report) -> Result<()> {
-    println!("HTTP: {} MiB and {SMALL_COUNT} small downloads at once", LARGE >> 20);
+fn http(topology: &Topology, options: &Options, report: &mut Report) -> Result<()> {
+    let (large_mib, small_count) = (options.large_mib, options.small);
+    println!("HTTP: {large_mib} MiB and {small_count} small downloads at once");
+    let length = large_mib << 20;
+    let rate = (length / LARGE_SECONDS).to_string();
     let server = format!("{SERVER}:{HTTP_PORT}");
     let start = Instant::now();
-    let large = Transfer::start(&topology.red, &server, "red-large", LARGE, LARGE_RATE)?;
+    let large = Transfer::start(&topology.red, &server, "red-large", length, &rate)?;
     let (small_right, withdrawal, watched) = std::thread::scope(|scope| {
-        let small = scope.spawn(|| small_downloads(topology, &server));
+        let small = scope.spawn(|| small_downloads(topology, &server, small_count));
         let watcher = scope.spawn(|| watch(topology, &large));
-        let withdrawal = withdraw(topology, &large);
+        let withdrawal = withdraw(topology, &large, length);
         (small.join(), withdrawal, watcher.join())
     });
     let panicked = || Error::Other("a thread of the demo panicked".into());
@@ -164,14 +201,16 @@ fn http(topology: &Topology, report: &mut Report) -> Result<()> {
     let result = large.finish();
     let seconds = start.elapsed().as_secs_f64();
     report.check(
-        "64 MiB over one connection, every byte right",
+        &format!("{large_mib} MiB over one connection, every byte right"),
         result.is_ok(),
-        &result.err().map_or(format!("{seconds:.1} s"), |error| error.to_string()),
+        &result
+            .err()
+            .map_or(format!("{seconds:.1} s"), |error| error.to_string()),
     );
     report.check(
         "small downloads, every byte right",
-        small_right == SMALL_COUNT,
-        &format!("{small_right} of {SMALL_COUNT}"),
+        small_right == small_count,
+        &format!("{small_right} of {small_count}"),
     );
     report.check(
         "withdrawn route stops the transfer, restored route resumes it",
@@ -183,7 +222,12 @@ fn http(topology: &Topology, report: &mut Report) -> Result<()> {
     report.check(
         "large transfer's packets forwarded by the switch",
         share >= HARDWARE_SHARE_MIN,
-        &format!("{:.2} % ({} by the switch, {} by the slow path)", share * 100.0, flow.hardware, flow.software),
+        &format!(
+            "{:.2} % ({} by the switch, {} by the slow path)",
+            share * 100.0,
+            flow.hardware,
+            flow.software
+        ),
     );
     Ok(())
 }
@@ -199,16 +243,28 @@ fn watch(topology: &Topology, large: &Transfer) -> Result<LargeFlow> {
     Ok(flow)
 }
 
-fn small_downloads(topology: &Topology, server: &str) -> Result<usize> {
+fn small_downloads(topology: &Topology, server: &str, count: usize) -> Result<usize> {
     let vpcs = vpcs(topology);
     let mut running: Vec<Transfer> = Vec::new();
     let mut right = 0;
-    for number in 0..SMALL_COUNT {
+    for number in 0..count {
         if running.len() >= SMALL_AT_A_TIME {
-            right += usize::from(running.remove(0).finish().inspect_err(|e| println!("  {e}")).is_ok());
+            right += usize::from(
+                running
+                    .remove(0)
+                    .finish()
+                    .inspect_err(|e| println!("  {e}"))
+                    .is_ok(),
+            );
         }
         let (name, host) = vpcs[number % vpcs.len()];
-        running.push(Transfer::start(host, server, &format!("{name}-{number}"), SMALL, "")?);
+        running.push(Transfer::start(
+            host,
+            server,
+            &format!("{name}-{number}"),
+            SMALL,
+            "",
+        )?);
     }
     for transfer in running {
         right += usize::from(transfer.finish().inspect_err(|e| println!("  {e}")).is_ok());
@@ -223,8 +279,10 @@ struct Withdrawal {
 }
 
 /// Takes red's route to the server away in the middle of the transfer and puts it back.
-fn withdraw(topology: &Topology, large: &Transfer) -> Result<Withdrawal> {
-    wait_for("a third of the transfer", TRANSFER_MAX, || large.received() > LARGE / 3 || large.ended())?;
+fn withdraw(topology: &Topology, large: &Transfer, length: u64) -> Result<Withdrawal> {
+    wait_for("a third of the transfer", TRANSFER_MAX, || {
+        large.received() > length / 3 || large.ended()
+    })?;
     topology.withdraw_route()?;
     // What is under way arrives; then nothing may.
     std::thread::sleep(Duration::from_millis(500));
@@ -234,21 +292,28 @@ fn withdraw(topology: &Topology, large: &Transfer) -> Result<Withdrawal> {
     topology.restore_route()?;
     let back = Instant::now();
     let resumed = wait_for("the transfer to go on", TRANSFER_MAX, || {
-        large.received() > before + during + (1 << 20) || large.ended()
+        large.received() > before + during + (1 << 18) || large.ended()
     });
     let text = format!(
         "{during} bytes in {} ms without the route, going on {} ms after its return",
         WITHDRAWN.as_millis(),
         back.elapsed().as_millis()
     );
-    Ok(Withdrawal { stopped: during == 0, resumed: resumed.is_ok(), text })
+    Ok(Withdrawal {
+        stopped: during == 0,
+        resumed: resumed.is_ok(),
+        text,
+    })
 }
 
 fn udp(topology: &Topology, report: &mut Report) -> Result<()> {
     println!("UDP requests and replies");
     let program = binaries::find("shunt-testbed")?;
     for (name, host) in vpcs(topology) {
-        let line = format!("{} udp-client {SERVER}:{UDP_PORT} {name} {UDP_COUNT}", program.display());
+        let line = format!(
+            "{} udp-client {SERVER}:{UDP_PORT} {name} {UDP_COUNT}",
+            program.display()
+        );
         let right = host.output(&line)?;
         report.check(
             &format!("UDP from {name}"),
@@ -266,7 +331,9 @@ fn port_forward(topology: &Topology, report: &mut Report) -> Result<()> {
     report.check(
         "inbound connection by the port forward, every byte right",
         result.is_ok(),
-        &result.err().map_or("1 MiB".into(), |error| error.to_string()),
+        &result
+            .err()
+            .map_or("1 MiB".into(), |error| error.to_string()),
     );
     Ok(())
 }
@@ -281,22 +348,33 @@ fn flows_end(topology: &Topology, report: &mut Report) -> Result<()> {
     report.check(
         "every flow gone from the switch after it ended",
         gone.is_ok(),
-        &gone.map_or(format!("{left} entries left"), |took| format!("after {} ms", took.as_millis())),
+        &gone.map_or(format!("{left} entries left"), |took| {
+            format!("after {} ms", took.as_millis())
+        }),
     );
     Ok(())
 }
 
-fn offload(topology: &Topology, report: &mut Report) -> Result<()> {
+fn offload(topology: &Topology, options: &Options, report: &mut Report) -> Result<()> {
     let stats = topology.shunt(&["offload"])?;
     let figures = flows::offload_figures(&stats)?;
     // Each TCP connection is one; pings and UDP add a few.
     report.check(
         "connections offloaded",
-        figures.installed > SMALL_COUNT as u64,
-        &format!("{} installed, {} refused", figures.installed, figures.refused),
+        figures.installed > options.small as u64,
+        &format!(
+            "{} installed, {} refused",
+            figures.installed, figures.refused
+        ),
     );
-    report.figure("install latency p50 (first packet to acknowledged)", format!("{} µs", figures.p50_us));
-    report.figure("install latency p99 (first packet to acknowledged)", format!("{} µs", figures.p99_us));
+    report.figure(
+        "install latency p50 (first packet to acknowledged)",
+        format!("{} µs", figures.p50_us),
+    );
+    report.figure(
+        "install latency p99 (first packet to acknowledged)",
+        format!("{} µs", figures.p99_us),
+    );
     let duplicates: BTreeSet<_> = flows::duplicate_translations(&topology.shunt(&["flows"])?);
     report.check(
         "no translated tuple twice in the connection table",
@@ -307,5 +385,9 @@ fn offload(topology: &Topology, report: &mut Report) -> Result<()> {
 }
 
 fn vpcs(topology: &Topology) -> [(&'static str, &Netns); 3] {
-    [("red", &topology.red), ("blue", &topology.blue), ("green", &topology.green)]
+    [
+        ("red", &topology.red),
+        ("blue", &topology.blue),
+        ("green", &topology.green),
+    ]
 }

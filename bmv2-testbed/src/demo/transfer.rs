@@ -22,14 +22,30 @@ pub(super) struct Transfer {
 
 impl Transfer {
     /// Starts curl in a host; `rate` as curl's `--limit-rate`, "" for no limit.
-    pub(super) fn start(host: &Netns, server: &str, name: &str, length: u64, rate: &str) -> Result<Self> {
+    pub(super) fn start(
+        host: &Netns,
+        server: &str,
+        name: &str,
+        length: u64,
+        rate: &str,
+    ) -> Result<Self> {
         let url = format!("http://{server}/{name}/{length}");
         let mut command = host.command("curl");
-        command.args(["--silent", "--show-error", "--fail", "--no-buffer", "--max-time", SECONDS_MAX]);
+        command.args([
+            "--silent",
+            "--show-error",
+            "--fail",
+            "--no-buffer",
+            "--max-time",
+            SECONDS_MAX,
+        ]);
         if !rate.is_empty() {
             command.args(["--limit-rate", rate]);
         }
-        command.arg(&url).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+            .arg(&url)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().map_err(|source| Error::Start {
             program: "curl".into(),
             source,
@@ -43,7 +59,9 @@ impl Transfer {
             if let Some(mut out) = child.stdout.take() {
                 let mut buffer = vec![0; 64 * 1024];
                 loop {
-                    let got = out.read(&mut buffer).map_err(|error| wrong(error.to_string()))?;
+                    let got = out
+                        .read(&mut buffer)
+                        .map_err(|error| wrong(error.to_string()))?;
                     if got == 0 {
                         break;
                     }
@@ -56,7 +74,9 @@ impl Transfer {
                     count.store(at, Ordering::Relaxed);
                 }
             }
-            let output = child.wait_with_output().map_err(|error| wrong(error.to_string()))?;
+            let output = child
+                .wait_with_output()
+                .map_err(|error| wrong(error.to_string()))?;
             if !output.status.success() {
                 let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
                 return Err(wrong(format!("{} after {at} bytes: {said}", output.status)));
@@ -81,6 +101,8 @@ impl Transfer {
 
     /// Waits for its end; an error unless every byte came and was right.
     pub(super) fn finish(self) -> Result<()> {
-        self.thread.join().unwrap_or_else(|_| Err(Error::Other("a transfer's thread panicked".into())))
+        self.thread
+            .join()
+            .unwrap_or_else(|_| Err(Error::Other("a transfer's thread panicked".into())))
     }
 }

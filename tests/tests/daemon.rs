@@ -1,0 +1,201 @@
+//! How the daemon starts, fails to start, and stops.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use shunt_testbed::service::Service;
+use shunt_testbed::topology::{SwitchKind, Topology};
+use shunt_testbed::{Error, Result, binaries, sandbox};
+
+/// The switch that `make test SWITCH=…` asked for.
+fn switch_kind() -> SwitchKind {
+    match std::env::var("SWITCH").as_deref() {
+        Ok("bmv2") => SwitchKind::Bmv2,
+        _ => SwitchKind::Embedded,
+    }
+}
+
+/// Runs `shuntd` until it ends; returns what it said. It has to fail, in words.
+fn refused(mut command: Command) -> Result<String> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|source| Error::Start {
+            program: "shuntd".into(),
+            source,
+            remedy: "",
+        })?;
+    let said = format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert!(!output.status.success(), "it should have failed: {said}");
+    assert_eq!(output.status.signal(), None, "{said}");
+    assert!(
+        !said.contains("panicked") && !said.contains("stack backtrace"),
+        "{said}"
+    );
+    Ok(said)
+}
+
+fn shuntd(arguments: &[&str]) -> Command {
+    let mut command = Command::new(binaries::find("shuntd").unwrap());
+    command.args(arguments);
+    command
+}
+
+fn write(directory: &Path, text: &str) -> String {
+    let path = directory.join("bad.toml");
+    std::fs::write(&path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_missing_configuration_is_named() {
+    let said = refused(shuntd(&["--config", "/nonexistent/shunt.toml"])).unwrap();
+    assert!(said.contains("/nonexistent/shunt.toml"), "{said}");
+}
+
+#[test]
+fn every_fault_of_a_configuration_is_named_with_its_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("s.sock");
+    let text = shunt_testbed::topology::configuration(&socket)
+        .replace("vlan = 20", "vlan = 4095")
+        .replacen("vpc = \"green\"", "vpc = \"grean\"", 1);
+    let said = refused(shuntd(&["--config", &write(directory.path(), &text)])).unwrap();
+    assert!(said.contains("4095"), "{said}");
+    let text = shunt_testbed::topology::configuration(&socket)
+        .replacen("vpc = \"green\"", "vpc = \"grean\"", 1)
+        .replacen("underlay = \"fabric\"", "underlay = \"fabrik\"", 1);
+    let said = refused(shuntd(&["--config", &write(directory.path(), &text)])).unwrap();
+    assert!(said.contains("grean") && said.contains("fabrik"), "{said}");
+}
+
+#[test]
+fn broken_toml_is_named_with_its_line() {
+    let directory = tempfile::tempdir().unwrap();
+    let said = refused(shuntd(&[
+        "--config",
+        &write(directory.path(), "[daemon]\nx = = 1\n"),
+    ]))
+    .unwrap();
+    assert!(
+        said.contains("bad.toml") && said.contains("line 2"),
+        "{said}"
+    );
+}
+
+#[test]
+fn an_unreachable_switch_is_named() {
+    sandbox::test("an_unreachable_switch_is_named", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let configuration = topology.write_configuration()?;
+        let mut command = topology
+            .gw
+            .command(&binaries::find("shuntd")?.to_string_lossy());
+        command
+            .arg("--config")
+            .arg(configuration)
+            .args(["--switch-timeout", "1s"]);
+        let said = refused(command)?;
+        assert!(
+            said.contains("127.0.0.1:9559") && said.contains("sw1"),
+            "{said}"
+        );
+        Ok(())
+    });
+}
+
+#[test]
+fn a_device_that_does_not_exist_is_named() {
+    sandbox::test("a_device_that_does_not_exist_is_named", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let path = topology.write_configuration()?;
+        let text = std::fs::read_to_string(&path).map_err(Error::file(&path))?;
+        std::fs::write(&path, text.replace("\"sp0\"", "\"nosuch0\""))
+            .map_err(Error::file(&path))?;
+        let mut command = topology
+            .gw
+            .command(&binaries::find("shuntd")?.to_string_lossy());
+        command.arg("--config").arg(path);
+        let said = refused(command)?;
+        assert!(said.contains("nosuch0"), "{said}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_switch_port_that_does_not_exist_is_named() {
+    sandbox::test("a_switch_port_that_does_not_exist_is_named", || {
+        let mut command = Command::new(binaries::find("shunt-switch")?);
+        command.args([
+            "-i",
+            "1@nosuch1",
+            "--no-p4",
+            "--",
+            "--grpc-server-addr",
+            "127.0.0.1:0",
+        ]);
+        let said = refused(command)?;
+        assert!(said.contains("nosuch1"), "{said}");
+        Ok(())
+    });
+}
+
+fn stops_cleanly_on(signal: Signal) -> Result<()> {
+    let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+    let topology = Topology::build(directory.path())?;
+    let _switch: Service = topology.start_switch(switch_kind())?;
+    let mut daemon = topology.start_daemon()?;
+    assert!(topology.gw.output("ip -o link")?.contains("sh-wan"));
+    daemon.signal(signal)?;
+    let status = daemon.wait(Duration::from_secs(2))?;
+    assert!(status.success(), "{status}: {}", daemon.output());
+    assert!(
+        !topology.gw.output("ip -o link")?.contains("sh-"),
+        "its taps are gone"
+    );
+    assert!(
+        !topology.gw.output("ip rule")?.contains("sh-"),
+        "its rules are gone"
+    );
+    assert!(!topology.socket().exists(), "its socket is gone");
+    Ok(())
+}
+
+#[test]
+fn sigterm_stops_the_daemon_cleanly() {
+    sandbox::test("sigterm_stops_the_daemon_cleanly", || {
+        stops_cleanly_on(Signal::SIGTERM)
+    });
+}
+
+#[test]
+fn sigint_stops_the_daemon_cleanly() {
+    sandbox::test("sigint_stops_the_daemon_cleanly", || {
+        stops_cleanly_on(Signal::SIGINT)
+    });
+}
+
+/// What a killed daemon leaves behind (its socket, rules) does not stop the next one.
+#[test]
+fn a_killed_daemon_can_be_started_again() {
+    sandbox::test("a_killed_daemon_can_be_started_again", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let _switch = topology.start_switch(switch_kind())?;
+        drop(topology.start_daemon()?); // SIGKILL
+        let daemon = topology.start_daemon()?;
+        let (status, _) = daemon.stop(Duration::from_secs(2))?;
+        assert!(status.success(), "{status}");
+        Ok(())
+    });
+}
