@@ -1,1 +1,3 @@
 //! The shunt daemon: configuration, kernel mirror, switch reconciler, API.
+
+pub mod config;

@@ -1,0 +1,290 @@
+//! The document as it is written: text and numbers, nothing checked but its shape.
+//!
+//! Values stay as loose as TOML and JSON have them (numbers as `i64`, addresses as text), so
+//! that [`super::validate`] can name every fault of a document at once instead of the first.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A whole document.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Document {
+    /// `[daemon]`
+    pub daemon: DaemonSection,
+    /// `[slow_path]`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_path: Option<SlowPathSection>,
+    /// `[timeouts]`
+    pub timeouts: TimeoutsSection,
+    /// `[limits]`
+    pub limits: LimitsSection,
+    /// `[offload]`
+    pub offload: OffloadSection,
+    /// `[[switch]]`
+    pub switch: Vec<SwitchSection>,
+    /// `[[vpc]]`
+    pub vpc: Vec<VpcSection>,
+    /// `[[interface]]`
+    pub interface: Vec<InterfaceSection>,
+    /// `[[masquerade]]`
+    pub masquerade: Vec<MasqueradeSection>,
+    /// `[[static_nat]]`
+    pub static_nat: Vec<StaticNatSection>,
+    /// `[[port_forward]]`
+    pub port_forward: Vec<PortForwardSection>,
+    /// `[[peering]]`
+    pub peering: Vec<PeeringSection>,
+}
+
+/// `[daemon]`: the daemon itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DaemonSection {
+    /// Path of the API's unix socket.
+    pub api_socket: String,
+}
+
+impl Default for DaemonSection {
+    fn default() -> Self {
+        Self {
+            api_socket: shunt_api::DEFAULT_SOCKET.to_owned(),
+        }
+    }
+}
+
+/// `[[switch]]`: a P4Runtime target.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SwitchSection {
+    /// What interfaces call it.
+    pub name: String,
+    /// `host:port` of its P4Runtime server.
+    pub address: String,
+    /// P4Runtime device id, not 0.
+    #[serde(default = "default_device_id")]
+    pub device_id: i64,
+    /// The switch port that leads to the slow path's device.
+    pub slow_path_port: i64,
+}
+
+fn default_device_id() -> i64 {
+    1
+}
+
+/// `[slow_path]`: the DPDK side.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlowPathSection {
+    /// Linux interface at the other end of the switch's slow-path port.
+    pub device: String,
+    /// Memory for packet buffers and tables, MiB.
+    #[serde(default = "default_memory_mb")]
+    pub memory_mb: i64,
+    /// Connections that it can hold.
+    #[serde(default = "default_connections")]
+    pub connections: i64,
+}
+
+fn default_memory_mb() -> i64 {
+    256
+}
+
+fn default_connections() -> i64 {
+    262_144
+}
+
+/// `[[vpc]]`: one address space.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VpcSection {
+    /// What everything else calls it.
+    pub name: String,
+    /// Its number in the switch, 1 to 65535.
+    pub id: i64,
+    /// The kernel's route table that is its own.
+    pub table: i64,
+    /// Without connection tracking: routes alone forward.
+    #[serde(default)]
+    pub stateless: bool,
+}
+
+/// `[[interface]]`: a port, tagged or not, or a tunnel.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct InterfaceSection {
+    /// Its name.
+    pub name: String,
+    /// Its number in the switch, 1 to 65535.
+    pub id: i64,
+    /// The VPC that it belongs to.
+    pub vpc: String,
+    /// Which switch; needed only where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub switch: Option<String>,
+    /// Switch port; not for tunnels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<i64>,
+    /// One tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<i64>,
+    /// Two tags, outer and inner.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlans: Option<Vec<i64>>,
+    /// VXLAN network identifier: makes it a tunnel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vni: Option<i64>,
+    /// A tunnel's underlay: the name of an interface with a port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay: Option<String>,
+    /// A tunnel's own end point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// A tunnel's remote end point.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<String>,
+    /// The gateway's MAC address on it.
+    pub mac: String,
+    /// Largest IP packet, bytes; default 1500, for tunnels the underlay's less 50.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<i64>,
+    /// The gateway's addresses with the link's prefix length.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Name of its kernel tap; default `sh-` and the name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tap: Option<String>,
+}
+
+/// `[[masquerade]]`: many sources behind a pool.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MasqueradeSection {
+    /// Its name.
+    pub name: String,
+    /// Where the connections come from.
+    pub vpc: String,
+    /// The VPC that they leave to.
+    pub to: String,
+    /// Source prefixes; default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sources: Option<Vec<String>>,
+    /// Addresses, ranges `first-last` or prefixes.
+    pub pool: Vec<String>,
+    /// Source ports to use, `first-last`.
+    #[serde(default = "default_pool_ports")]
+    pub ports: String,
+}
+
+fn default_pool_ports() -> String {
+    "1024-65535".to_owned()
+}
+
+/// `[[static_nat]]`: one inside address for one outside address.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StaticNatSection {
+    /// Its name.
+    pub name: String,
+    /// The VPC of the inside address.
+    pub vpc: String,
+    /// The VPC of the outside address.
+    pub to: String,
+    /// Inside address.
+    pub inside: String,
+    /// Outside address.
+    pub outside: String,
+}
+
+/// `[[port_forward]]`: a service inwards.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PortForwardSection {
+    /// Its name.
+    pub name: String,
+    /// The VPC that the clients come from.
+    pub vpc: String,
+    /// The address that they address.
+    pub address: String,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// The port or ports that they address.
+    pub ports: String,
+    /// The server's VPC.
+    pub to_vpc: String,
+    /// The server's address.
+    pub to_address: String,
+    /// The server's ports, as many; default the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_ports: Option<String>,
+}
+
+/// `[[peering]]`: connections may be opened from one VPC to another.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeeringSection {
+    /// The VPC that opens.
+    pub from: String,
+    /// The VPC that answers.
+    pub to: String,
+}
+
+/// `[timeouts]`: how long an idle connection stays; `2h4m`, `30s`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsSection {
+    /// TCP, established (RFC 5382: at least 2 h 4 min).
+    pub tcp_established: String,
+    /// TCP, opening or closing (RFC 5382: at least 4 min).
+    pub tcp_transitory: String,
+    /// UDP, seen in one direction only.
+    pub udp: String,
+    /// UDP, answered (RFC 4787: at least 2 min).
+    pub udp_stream: String,
+    /// ICMP echo (RFC 5508: at least 60 s).
+    pub icmp: String,
+    /// An entry of the switch that no packet hits is asked about after so long.
+    pub offload_idle: String,
+}
+
+impl Default for TimeoutsSection {
+    fn default() -> Self {
+        Self {
+            tcp_established: "2h 4m".to_owned(),
+            tcp_transitory: "4m".to_owned(),
+            udp: "30s".to_owned(),
+            udp_stream: "2m".to_owned(),
+            icmp: "60s".to_owned(),
+            offload_idle: "30s".to_owned(),
+        }
+    }
+}
+
+/// `[limits]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsSection {
+    /// Packets a second that the switch may send to the slow path, by punt reason; `arp` and
+    /// `nd` are per interface, the others per switch.
+    pub punt_pps: BTreeMap<String, i64>,
+}
+
+/// `[offload]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OffloadSection {
+    /// Off: every packet is forwarded by software.
+    pub enabled: bool,
+    /// When a UDP or ICMP connection is offloaded: `first-reply`, or `packets=N`.
+    pub udp: String,
+}
+
+impl Default for OffloadSection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            udp: "first-reply".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! A configuration that holds together: every value in range, every reference resolved.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use shunt_p4::{Interface, InterfaceId, PuntReason, SwitchPort, Vpc, VpcId};
+
+use super::values::{AddressRange, PortRange};
+
+/// The whole of it. Made by [`super::validate`] only.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Path of the API's unix socket.
+    pub api_socket: PathBuf,
+    /// The switch.
+    pub switch: Switch,
+    /// The DPDK side.
+    pub slow_path: SlowPath,
+    /// The VPCs, by id.
+    pub vpcs: Vec<VpcConfig>,
+    /// The interfaces, by id.
+    pub interfaces: Vec<InterfaceConfig>,
+    /// NAT of many sources behind a pool.
+    pub masquerades: Vec<Masquerade>,
+    /// NAT one to one.
+    pub static_nats: Vec<StaticNat>,
+    /// Services inwards.
+    pub port_forwards: Vec<PortForward>,
+    /// From which VPC to which connections may be opened.
+    pub peerings: Vec<(VpcId, VpcId)>,
+    /// How long idle connections stay.
+    pub timeouts: Timeouts,
+    /// What the switch may send to the slow path.
+    pub punt_meters: Vec<PuntMeter>,
+    /// What is offloaded when.
+    pub offload: Offload,
+}
+
+impl Config {
+    /// The interface of that id.
+    pub fn interface(&self, id: InterfaceId) -> Option<&InterfaceConfig> {
+        self.interfaces
+            .iter()
+            .find(|interface| interface.interface.id == id)
+    }
+
+    /// The VPC of that id.
+    pub fn vpc(&self, id: VpcId) -> Option<&VpcConfig> {
+        self.vpcs.iter().find(|vpc| vpc.vpc.id == id)
+    }
+
+    /// A VPC's name, for output.
+    pub fn vpc_name(&self, id: VpcId) -> String {
+        self.vpc(id)
+            .map_or_else(|| format!("vpc {id}"), |vpc| vpc.vpc.name.clone())
+    }
+
+    /// An interface's name, for output.
+    pub fn interface_name(&self, id: InterfaceId) -> String {
+        self.interface(id).map_or_else(
+            || format!("interface {id}"),
+            |interface| interface.interface.name.clone(),
+        )
+    }
+
+    /// NAT addresses that lie on the link of an interface of their VPC: the gateway has to
+    /// answer ARP and ND for them there.
+    pub fn nat_addresses_on(&self, interface: &Interface) -> Vec<IpAddr> {
+        let on_link = |address: &IpAddr| {
+            interface.addresses.iter().any(|net| net.contains(address))
+                && !interface.addresses.iter().any(|net| net.addr() == *address)
+        };
+        let pools = self
+            .masquerades
+            .iter()
+            .filter(|rule| rule.to == interface.vpc)
+            .flat_map(|rule| rule.pool.iter().flat_map(AddressRange::iter));
+        let statics = self
+            .static_nats
+            .iter()
+            .filter(|rule| rule.to == interface.vpc)
+            .map(|rule| rule.outside);
+        let forwards = self
+            .port_forwards
+            .iter()
+            .filter(|rule| rule.vpc == interface.vpc)
+            .map(|rule| rule.address);
+        let mut addresses: Vec<IpAddr> = pools
+            .chain(statics)
+            .chain(forwards)
+            .filter(on_link)
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
+    }
+}
+
+/// A P4Runtime target.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Switch {
+    /// Its name.
+    pub name: String,
+    /// `host:port` of its server.
+    pub address: String,
+    /// P4Runtime device id.
+    pub device_id: u64,
+    /// The port that leads to the slow path.
+    pub slow_path_port: SwitchPort,
+}
+
+/// The DPDK side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowPath {
+    /// Linux interface at the other end of the slow-path port.
+    pub device: String,
+    /// Memory, MiB.
+    pub memory_mb: u32,
+    /// Connections at most.
+    pub connections: u32,
+}
+
+/// A VPC and the kernel table that is its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VpcConfig {
+    /// What the packet path needs.
+    pub vpc: Vpc,
+    /// Kernel route table.
+    pub table: u32,
+}
+
+/// An interface and its tap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InterfaceConfig {
+    /// What the packet path needs.
+    pub interface: Interface,
+    /// Name of the kernel tap.
+    pub tap: String,
+}
+
+/// Many sources behind a pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// Its name.
+    pub name: String,
+    /// Where the connections come from.
+    pub vpc: VpcId,
+    /// Where they leave to.
+    pub to: VpcId,
+    /// Source prefixes; empty means all.
+    pub sources: Vec<IpNet>,
+    /// Addresses.
+    pub pool: Vec<AddressRange>,
+    /// Source ports.
+    pub ports: PortRange,
+}
+
+/// One inside address for one outside address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StaticNat {
+    /// Its name.
+    pub name: String,
+    /// The inside address's VPC.
+    pub vpc: VpcId,
+    /// The outside address's VPC.
+    pub to: VpcId,
+    /// Inside address.
+    pub inside: IpAddr,
+    /// Outside address.
+    pub outside: IpAddr,
+}
+
+/// A service inwards.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortForward {
+    /// Its name.
+    pub name: String,
+    /// The clients' VPC.
+    pub vpc: VpcId,
+    /// The address that they address.
+    pub address: IpAddr,
+    /// IP protocol number (TCP or UDP).
+    pub protocol: u8,
+    /// The ports that they address.
+    pub ports: PortRange,
+    /// The server's VPC.
+    pub to_vpc: VpcId,
+    /// The server's address.
+    pub to_address: IpAddr,
+    /// The server's ports, as many.
+    pub to_ports: PortRange,
+}
+
+/// How long idle connections stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// TCP, established.
+    pub tcp_established: Duration,
+    /// TCP, opening or closing.
+    pub tcp_transitory: Duration,
+    /// UDP, one direction seen.
+    pub udp: Duration,
+    /// UDP, answered.
+    pub udp_stream: Duration,
+    /// ICMP echo.
+    pub icmp: Duration,
+    /// An unused entry of the switch is asked about.
+    pub offload_idle: Duration,
+}
+
+/// A limit on what the switch sends to the slow path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PuntMeter {
+    /// For packets of this reason.
+    pub reason: PuntReason,
+    /// Packets a second.
+    pub rate_pps: u32,
+    /// Packets at once.
+    pub burst: u32,
+    /// Each interface has its own, as opposed to one for the whole switch.
+    pub per_interface: bool,
+}
+
+/// What is offloaded when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offload {
+    /// Off: every packet is forwarded by software.
+    pub enabled: bool,
+    /// UDP and ICMP: after how many packets; `None` means on the first reply.
+    pub udp_packets: Option<u32>,
+}

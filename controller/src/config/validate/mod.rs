@@ -1,0 +1,284 @@
+//! From a document to a configuration, or to everything that is wrong with it.
+
+mod interfaces;
+mod nat;
+mod tuning;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::net::SocketAddr;
+
+use shunt_p4::{SwitchPort, TypeError, VpcId};
+
+use super::document::Document;
+use super::fault::{Fault, Faults, known};
+use super::model::{Config, SlowPath, Switch};
+
+/// Linux: `IFNAMSIZ` less the terminating zero.
+const DEVICE_NAME_MAX: usize = 15;
+/// Longest name of anything in a document, bytes.
+const NAME_MAX: usize = 64;
+/// Linux: `sizeof(sockaddr_un.sun_path)` less the terminating zero.
+const SOCKET_PATH_MAX: usize = 107;
+/// Memory of the slow path, MiB.
+const MEMORY_MB: std::ops::RangeInclusive<i64> = 64..=1_048_576;
+/// Connections of the slow path.
+const CONNECTIONS: std::ops::RangeInclusive<i64> = 1024..=16_777_216;
+
+/// Checks the whole document.
+///
+/// # Errors
+/// Every fault, in the order of the document's sections.
+pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
+    let mut faults = Faults::default();
+    let socket = &document.daemon.api_socket;
+    if !socket.starts_with('/') {
+        faults.add(
+            "daemon.api_socket",
+            format!("{socket:?} is not an absolute path"),
+        );
+    } else if socket.len() > SOCKET_PATH_MAX {
+        faults.add(
+            "daemon.api_socket",
+            format!("a socket's path has at most {SOCKET_PATH_MAX} bytes"),
+        );
+    }
+    let switch = switch(document, &mut faults);
+    let slow_path = slow_path(document, &mut faults);
+    let vpcs = interfaces::vpcs(document, &mut faults);
+    let by_name = Names::new(vpcs.iter().map(|vpc| (vpc.vpc.name.as_str(), vpc.vpc.id)));
+    let interfaces = interfaces::interfaces(document, &by_name, switch.as_ref(), &mut faults);
+    let masquerades = nat::masquerades(document, &by_name, &interfaces, &mut faults);
+    let static_nats = nat::static_nats(document, &by_name, &interfaces, &masquerades, &mut faults);
+    let port_forwards = nat::port_forwards(document, &by_name, &static_nats, &mut faults);
+    let peerings = nat::peerings(document, &by_name, &mut faults);
+    let timeouts = tuning::timeouts(&document.timeouts, &mut faults);
+    let punt_meters = tuning::punt_meters(&document.limits, &mut faults);
+    let offload = tuning::offload(&document.offload, &mut faults);
+
+    let faults = faults.into_vec();
+    match (switch, slow_path, timeouts, offload) {
+        (Some(switch), Some(slow_path), Some(timeouts), Some(offload)) if faults.is_empty() => {
+            Ok(Config {
+                api_socket: socket.into(),
+                switch,
+                slow_path,
+                vpcs,
+                interfaces: interfaces.into_iter().map(|found| found.config).collect(),
+                masquerades,
+                static_nats,
+                port_forwards,
+                peerings,
+                timeouts,
+                punt_meters,
+                offload,
+            })
+        }
+        _ => Err(faults),
+    }
+}
+
+fn switch(document: &Document, faults: &mut Faults) -> Option<Switch> {
+    let [section] = document.switch.as_slice() else {
+        let message = if document.switch.is_empty() {
+            "no switch is configured: add a [[switch]] section".to_owned()
+        } else {
+            format!(
+                "{} switches are configured, and this version drives exactly one: \
+                 run one shuntd for each",
+                document.switch.len()
+            )
+        };
+        faults.add("switch", message);
+        return None;
+    };
+    name("switch[0].name", &section.name, faults);
+    let reachable = section
+        .address
+        .rsplit_once(':')
+        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
+    if !reachable || (section.address.starts_with('[') && section.address.parse::<SocketAddr>().is_err())
+    {
+        faults.add(
+            "switch[0].address",
+            format!(
+                "{:?} is not host:port, like 127.0.0.1:9559",
+                section.address
+            ),
+        );
+    }
+    let device_id = u64::try_from(section.device_id)
+        .ok()
+        .filter(|id| *id != 0)
+        .or_else(|| {
+            faults.add(
+                "switch[0].device_id",
+                format!("{} is no device id: 1 or more", section.device_id),
+            );
+            None
+        })?;
+    let slow_path_port =
+        number::<SwitchPort>("switch[0].slow_path_port", section.slow_path_port, faults)?;
+    Some(Switch {
+        name: section.name.clone(),
+        address: section.address.clone(),
+        device_id,
+        slow_path_port,
+    })
+}
+
+fn slow_path(document: &Document, faults: &mut Faults) -> Option<SlowPath> {
+    let Some(section) = &document.slow_path else {
+        faults.add(
+            "slow_path",
+            "the section is missing: name the Linux interface towards the switch's slow-path \
+             port in slow_path.device",
+        );
+        return None;
+    };
+    device_name("slow_path.device", &section.device, faults);
+    let memory_mb = within("slow_path.memory_mb", section.memory_mb, MEMORY_MB, faults);
+    let connections = within(
+        "slow_path.connections",
+        section.connections,
+        CONNECTIONS,
+        faults,
+    );
+    Some(SlowPath {
+        device: section.device.clone(),
+        memory_mb: memory_mb?,
+        connections: connections?,
+    })
+}
+
+/// Names of one kind and what they stand for.
+pub(super) struct Names<'a> {
+    ids: HashMap<&'a str, VpcId>,
+    order: Vec<&'a str>,
+}
+
+impl<'a> Names<'a> {
+    fn new(pairs: impl Iterator<Item = (&'a str, VpcId)>) -> Self {
+        let (mut ids, mut order) = (HashMap::new(), Vec::new());
+        for (name, id) in pairs {
+            ids.insert(name, id);
+            order.push(name);
+        }
+        Self { ids, order }
+    }
+
+    /// The VPC of that name, or a fault at `path` that lists those there are.
+    pub(super) fn vpc(&self, path: impl Into<String>, name: &str, faults: &mut Faults) -> Option<VpcId> {
+        let id = self.ids.get(name).copied();
+        if id.is_none() {
+            faults.add(
+                path,
+                format!("no VPC named {name:?} {}", known(self.order.iter().copied())),
+            );
+        }
+        id
+    }
+}
+
+/// A number of a type that knows its range.
+pub(super) fn number<T: TryFrom<u64, Error = TypeError>>(
+    path: impl Into<String>,
+    value: i64,
+    faults: &mut Faults,
+) -> Option<T> {
+    match u64::try_from(value) {
+        Ok(value) => faults.check(path, T::try_from(value)),
+        Err(_) => {
+            // Let the type say what it allows.
+            let allowed = T::try_from(u64::MAX)
+                .err()
+                .map(|error| error.to_string().replace(&u64::MAX.to_string(), &value.to_string()));
+            faults.add(path, allowed.unwrap_or_else(|| format!("{value} is negative")));
+            None
+        }
+    }
+}
+
+/// A plain number within bounds.
+pub(super) fn within<T: TryFrom<i64>>(
+    path: impl Into<String>,
+    value: i64,
+    range: std::ops::RangeInclusive<i64>,
+    faults: &mut Faults,
+) -> Option<T> {
+    let converted = T::try_from(value).ok().filter(|_| range.contains(&value));
+    if converted.is_none() {
+        faults.add(
+            path,
+            format!(
+                "{value} is out of range: {} to {}",
+                range.start(),
+                range.end()
+            ),
+        );
+    }
+    converted
+}
+
+/// A name that output and commands can carry.
+pub(super) fn name(path: impl Into<String>, name: &str, faults: &mut Faults) {
+    let good = !name.is_empty()
+        && name.len() <= NAME_MAX
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !good {
+        faults.add(
+            path,
+            format!(
+                "{name:?} is no name: 1 to {NAME_MAX} letters, digits, '-', '_' or '.'"
+            ),
+        );
+    }
+}
+
+/// A name that Linux accepts for a network device.
+pub(super) fn device_name(path: impl Into<String>, name: &str, faults: &mut Faults) {
+    if name.len() > DEVICE_NAME_MAX {
+        faults.add(
+            path,
+            format!(
+                "{name:?} has {} characters, and Linux allows a device {DEVICE_NAME_MAX}",
+                name.len()
+            ),
+        );
+    } else if name.is_empty()
+        || name == "."
+        || name == ".."
+        || !name
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && !b"/:%,=".contains(&byte))
+    {
+        faults.add(path, format!("{name:?} is no name of a Linux device"));
+    }
+}
+
+/// Notes what was seen before under the same key.
+pub(super) struct Unique<K> {
+    what: &'static str,
+    seen: HashMap<K, String>,
+}
+
+impl<K: std::hash::Hash + Eq + fmt::Display> Unique<K> {
+    pub(super) fn new(what: &'static str) -> Self {
+        Self {
+            what,
+            seen: HashMap::new(),
+        }
+    }
+
+    /// A fault at `path` if the key has been there.
+    pub(super) fn claim(&mut self, path: String, key: K, faults: &mut Faults) {
+        match self.seen.get(&key) {
+            Some(first) => faults.add(path, format!("{} {key} is taken by {first}", self.what)),
+            None => {
+                self.seen.insert(key, path);
+            }
+        }
+    }
+}

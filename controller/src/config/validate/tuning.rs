@@ -1,0 +1,110 @@
+//! Timeouts, limits, offload policy.
+
+use shunt_p4::PuntReason;
+
+use super::super::document::{LimitsSection, OffloadSection, TimeoutsSection};
+use super::super::fault::{Faults, known};
+use super::super::model::{Offload, PuntMeter, Timeouts};
+use super::super::values::duration;
+
+/// Rates that a meter can have, packets a second.
+const PPS: std::ops::RangeInclusive<i64> = 1..=1_000_000_000;
+/// A meter's burst is this part of a second's packets, and `BURST_MIN` at least.
+const BURST_DIVISOR: u32 = 10;
+const BURST_MIN: u32 = 64;
+/// Packets of a UDP or ICMP connection before it is offloaded, at most.
+const PACKETS_MAX: u32 = 1_000_000;
+
+/// Packets a second by reason, where the document says nothing. What forwards (a flow's first
+/// packets, TCP's flags) is not to be starved; what an attacker can send for nothing is.
+const fn default_pps(reason: PuntReason) -> u32 {
+    match reason {
+        PuntReason::FlowMiss | PuntReason::TcpFlags => 2_000_000,
+        PuntReason::Fragment | PuntReason::OtherL4 | PuntReason::Unresolved => 200_000,
+        PuntReason::Local => 100_000,
+        PuntReason::Options | PuntReason::Mtu | PuntReason::Ttl | PuntReason::Unreachable => 10_000,
+        PuntReason::Arp | PuntReason::Nd | PuntReason::Multicast | PuntReason::OtherL2 => 1_000,
+    }
+}
+
+/// ARP and ND on one link must not silence another's.
+const fn per_interface(reason: PuntReason) -> bool {
+    matches!(reason, PuntReason::Arp | PuntReason::Nd)
+}
+
+pub(super) fn timeouts(section: &TimeoutsSection, faults: &mut Faults) -> Option<Timeouts> {
+    let mut read = |field: &str, text: &str| {
+        faults.check(format!("timeouts.{field}"), duration(text))
+    };
+    let tcp_established = read("tcp_established", &section.tcp_established);
+    let tcp_transitory = read("tcp_transitory", &section.tcp_transitory);
+    let udp = read("udp", &section.udp);
+    let udp_stream = read("udp_stream", &section.udp_stream);
+    let icmp = read("icmp", &section.icmp);
+    let offload_idle = read("offload_idle", &section.offload_idle);
+    Some(Timeouts {
+        tcp_established: tcp_established?,
+        tcp_transitory: tcp_transitory?,
+        udp: udp?,
+        udp_stream: udp_stream?,
+        icmp: icmp?,
+        offload_idle: offload_idle?,
+    })
+}
+
+pub(super) fn punt_meters(section: &LimitsSection, faults: &mut Faults) -> Vec<PuntMeter> {
+    for (name, rate) in &section.punt_pps {
+        let path = format!("limits.punt_pps.{name}");
+        if !PuntReason::ALL.iter().any(|reason| reason.as_str() == name) {
+            let names = PuntReason::ALL.iter().map(|reason| reason.as_str());
+            faults.add(path, format!("no such reason {}", known(names)));
+        } else if !PPS.contains(rate) {
+            faults.add(
+                path,
+                format!("{rate} is out of range: {} to {}", PPS.start(), PPS.end()),
+            );
+        }
+    }
+    PuntReason::ALL
+        .iter()
+        .map(|&reason| {
+            let given = section.punt_pps.get(reason.as_str());
+            let rate_pps = given
+                .and_then(|rate| u32::try_from(*rate).ok())
+                .unwrap_or_else(|| default_pps(reason));
+            PuntMeter {
+                reason,
+                rate_pps,
+                burst: (rate_pps / BURST_DIVISOR).max(BURST_MIN),
+                per_interface: per_interface(reason),
+            }
+        })
+        .collect()
+}
+
+pub(super) fn offload(section: &OffloadSection, faults: &mut Faults) -> Option<Offload> {
+    let udp_packets = match section.udp.as_str() {
+        "first-reply" => None,
+        other => {
+            let packets = other
+                .strip_prefix("packets=")
+                .and_then(|number| number.trim().parse::<u32>().ok())
+                .filter(|packets| (1..=PACKETS_MAX).contains(packets));
+            if packets.is_none() {
+                faults.add(
+                    "offload.udp",
+                    format!(
+                        "{other:?} is neither \"first-reply\" nor \"packets=N\" with N from 1 to \
+                         {PACKETS_MAX}"
+                    ),
+                );
+                return None;
+            }
+            packets
+        }
+    };
+    Some(Offload {
+        enabled: section.enabled,
+        udp_packets,
+    })
+}

@@ -1,0 +1,171 @@
+//! What has been published, and the difference to what is desired.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use shunt_p4::{InterfaceId, MacAddr, NetworkOp, NexthopId, Route, VpcId};
+
+use super::choice::{Desired, Why};
+use super::nexthop_ids::NexthopIds;
+
+#[derive(Debug)]
+struct Published {
+    route: Route,
+    why: Option<Why>,
+}
+
+/// How much is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Gauges {
+    pub(crate) routes: usize,
+    pub(crate) nexthops: usize,
+    pub(crate) neighbors: usize,
+    pub(crate) foreign: usize,
+    pub(crate) unsupported: usize,
+    pub(crate) down: usize,
+}
+
+/// The published side of the mirror. A batch goes out as: next hops, neighbours, routes (make),
+/// then routes, next hops, neighbours that end (break).
+#[derive(Debug, Default)]
+pub(crate) struct Output {
+    routes: HashMap<(VpcId, IpNet), Published>,
+    neighbors: HashMap<(InterfaceId, IpAddr), MacAddr>,
+    ids: NexthopIds,
+    gauges: Gauges,
+    make: Make,
+    end: End,
+}
+
+#[derive(Debug, Default)]
+struct Make {
+    nexthops: Vec<NetworkOp>,
+    neighbors: Vec<NetworkOp>,
+    routes: Vec<NetworkOp>,
+}
+
+#[derive(Debug, Default)]
+struct End {
+    routes: Vec<NetworkOp>,
+    neighbors: Vec<NetworkOp>,
+}
+
+impl Output {
+    /// Notes what a prefix is to be; `None`: nothing.
+    pub(crate) fn set_route(&mut self, key: (VpcId, IpNet), desired: Option<Desired>) {
+        let before = self.routes.remove(&key);
+        if let Some(why) = before.as_ref().and_then(|before| before.why) {
+            if let Some(count) = self.gauge(why) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        let Some(desired) = desired else {
+            if let Some(before) = before {
+                self.release(&before.route);
+                self.end
+                    .routes
+                    .push(NetworkOp::RemoveRoute(key.0, key.1));
+            }
+            return;
+        };
+        let (route, why) = self.number(desired);
+        if let Some(count) = why.and_then(|why| self.gauge(why)) {
+            *count += 1;
+        }
+        let changed = before.as_ref().is_none_or(|before| before.route != route);
+        if let Some(before) = before {
+            self.release(&before.route);
+        }
+        if changed {
+            self.make
+                .routes
+                .push(NetworkOp::SetRoute(key.0, key.1, route.clone()));
+        }
+        self.routes.insert(key, Published { route, why });
+    }
+
+    /// Gives every path its number, one user more each.
+    fn number(&mut self, desired: Desired) -> (Route, Option<Why>) {
+        let paths = match desired {
+            Desired::Local => return (Route::Local, None),
+            Desired::Blackhole => return (Route::Blackhole, None),
+            Desired::Unreachable(why) => return (Route::Unreachable, Some(why)),
+            Desired::Paths(paths) => paths,
+        };
+        let mut numbered: Vec<(NexthopId, u16)> = Vec::with_capacity(paths.len());
+        for (nexthop, weight) in paths {
+            let Some((id, new)) = self.ids.acquire(nexthop) else {
+                continue;
+            };
+            if new {
+                self.make.nexthops.push(NetworkOp::SetNexthop(id, nexthop));
+            }
+            numbered.push((id, weight));
+        }
+        if numbered.is_empty() {
+            return (Route::Unreachable, Some(Why::Unsupported));
+        }
+        numbered.sort_unstable_by_key(|&(id, _)| id);
+        (Route::Nexthops(numbered), None)
+    }
+
+    fn release(&mut self, route: &Route) {
+        if let Route::Nexthops(paths) = route {
+            for &(id, _) in paths {
+                self.ids.release(id);
+            }
+        }
+    }
+
+    fn gauge(&mut self, why: Why) -> Option<&mut usize> {
+        match why {
+            Why::Said => None,
+            Why::Down => Some(&mut self.gauges.down),
+            Why::Foreign => Some(&mut self.gauges.foreign),
+            Why::Unsupported => Some(&mut self.gauges.unsupported),
+        }
+    }
+
+    /// Notes a neighbour's address; `None`: it has none.
+    pub(crate) fn set_neighbor(&mut self, key: (InterfaceId, IpAddr), mac: Option<MacAddr>) {
+        match mac {
+            Some(mac) => {
+                if self.neighbors.insert(key, mac) != Some(mac) {
+                    let op = NetworkOp::SetNeighbor(key.0, key.1, mac);
+                    self.make.neighbors.push(op);
+                }
+            }
+            None => {
+                if self.neighbors.remove(&key).is_some() {
+                    let op = NetworkOp::RemoveNeighbor(key.0, key.1);
+                    self.end.neighbors.push(op);
+                }
+            }
+        }
+    }
+
+    /// The changes since the last call, in the order in which they may be applied.
+    pub(crate) fn take(&mut self) -> Vec<NetworkOp> {
+        let make = std::mem::take(&mut self.make);
+        let end = std::mem::take(&mut self.end);
+        let mut ops = make.nexthops;
+        ops.extend(make.neighbors);
+        ops.extend(make.routes);
+        ops.extend(end.routes);
+        let idle = self.ids.sweep();
+        ops.extend(idle.into_iter().map(NetworkOp::RemoveNexthop));
+        ops.extend(end.neighbors);
+        ops
+    }
+
+    /// How much is published.
+    pub(crate) fn gauges(&self) -> Gauges {
+        Gauges {
+            routes: self.routes.len(),
+            nexthops: self.ids.len(),
+            neighbors: self.neighbors.len(),
+            ..self.gauges
+        }
+    }
+}

@@ -1,0 +1,328 @@
+//! The kernel's routes as the kernel orders them: per table and prefix a list, of which the first
+//! usable one counts.
+//!
+//! IPv4 keys a route by (prefix, TOS, metric), and among equals by the order of adding
+//! (`fib_table_insert`); IPv6 by (prefix, metric), joins routes through gateways into one
+//! multipath route, and always tells of the whole of it when one is added, but only of the part
+//! when one is removed (`fib6_add_rt2node`, `fib6_del_route`).
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use ipnet::IpNet;
+
+use super::message::{Path, Placement, RouteInfo, RouteType};
+
+/// A table's number and a prefix.
+pub(crate) type RouteKey = (u32, IpNet);
+
+/// A route without its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entry {
+    pub(crate) tos: u8,
+    pub(crate) metric: u32,
+    pub(crate) kind: RouteType,
+    pub(crate) protocol: u8,
+    pub(crate) nexthop: Option<u32>,
+    pub(crate) paths: Box<[Path]>,
+}
+
+impl Entry {
+    fn new(info: RouteInfo) -> Self {
+        Self {
+            tos: info.tos,
+            metric: info.metric,
+            kind: info.kind,
+            protocol: info.protocol,
+            nexthop: info.nexthop,
+            paths: info.paths.into(),
+        }
+    }
+
+    /// Whether IPv6 joins it with others of its metric (`rt6_qualify_for_ecmp`).
+    fn joins(&self) -> bool {
+        self.nexthop.is_none()
+            && !self.paths.is_empty()
+            && self.paths.iter().all(|path| path.gateway.is_some())
+    }
+
+    /// The same way, whatever the state of its devices. With a next-hop object the object says
+    /// where it leads, and the paths are only its expansion at the time.
+    fn same_way(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.nexthop == other.nexthop
+            && (self.nexthop.is_some()
+                || self.paths.len() == other.paths.len()
+                    && self
+                        .paths
+                        .iter()
+                        .zip(&other.paths)
+                        .all(|(a, b)| same_hop(a, b)))
+    }
+}
+
+fn same_hop(a: &Path, b: &Path) -> bool {
+    a.index == b.index && a.gateway == b.gateway
+}
+
+/// What a message did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Unchanged,
+    Changed,
+    /// It does not fit what is known: the family must be dumped anew.
+    Unclear,
+}
+
+/// The routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rib {
+    routes: HashMap<RouteKey, Vec<Entry>>,
+}
+
+impl Rib {
+    /// The routes of a prefix, in the kernel's order.
+    pub(crate) fn get(&self, key: &RouteKey) -> &[Entry] {
+        self.routes.get(key).map_or(&[], Vec::as_slice)
+    }
+
+    /// Every prefix with its routes.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&RouteKey, &[Entry])> {
+        self.routes.iter().map(|(key, list)| (key, list.as_slice()))
+    }
+
+    /// Takes the prefixes that `keep` rejects out.
+    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&RouteKey) -> bool) {
+        self.routes.retain(|key, _| keep(key));
+    }
+
+    /// Puts the routes of another in.
+    pub(crate) fn extend(&mut self, other: Rib) {
+        self.routes.extend(other.routes);
+    }
+
+    /// Adds or replaces.
+    pub(crate) fn insert(&mut self, info: RouteInfo, placement: Placement) -> Outcome {
+        let key = (info.table, info.prefix);
+        let entry = Entry::new(info);
+        let list = self.routes.entry(key).or_default();
+        match key.1 {
+            IpNet::V4(_) => insert_v4(list, entry, placement),
+            IpNet::V6(_) => insert_v6(list, entry, placement),
+        }
+    }
+
+    /// Removes. A route that is not there is none: an older message after a dump.
+    pub(crate) fn remove(&mut self, info: RouteInfo) -> Outcome {
+        let key = (info.table, info.prefix);
+        let entry = Entry::new(info);
+        let Some(list) = self.routes.get_mut(&key) else {
+            return Outcome::Unchanged;
+        };
+        let range = equals(list, &entry);
+        let candidates = list.get(range.clone()).unwrap_or(&[]);
+        let outcome = if candidates.is_empty() {
+            Outcome::Unchanged
+        } else if let Some(at) = candidates.iter().position(|have| have.same_way(&entry)) {
+            list.remove(range.start + at);
+            Outcome::Changed
+        } else if matches!(key.1, IpNet::V6(_)) && entry.joins() {
+            remove_hops(list, range, &entry)
+        } else {
+            Outcome::Unclear
+        };
+        if list.is_empty() {
+            self.routes.remove(&key);
+        }
+        outcome
+    }
+
+    /// Removes the routes of a next-hop object, and returns their keys.
+    pub(crate) fn remove_nexthop(&mut self, id: u32) -> Vec<RouteKey> {
+        let mut removed = Vec::new();
+        self.routes.retain(|key, list| {
+            let before = list.len();
+            list.retain(|entry| entry.nexthop != Some(id));
+            if list.len() < before {
+                removed.push(*key);
+            }
+            !list.is_empty()
+        });
+        removed
+    }
+}
+
+/// Where the routes of the same TOS and metric are, or would be.
+fn equals(list: &[Entry], entry: &Entry) -> Range<usize> {
+    let rank = |have: &Entry| (std::cmp::Reverse(have.tos), have.metric);
+    let start = list.partition_point(|have| rank(have) < rank(entry));
+    let end = list.partition_point(|have| rank(have) <= rank(entry));
+    start..end
+}
+
+fn put(slot: Option<&mut Entry>, entry: Entry) -> Outcome {
+    match slot {
+        Some(have) if *have != entry => *have = entry,
+        _ => return Outcome::Unchanged,
+    }
+    Outcome::Changed
+}
+
+fn insert_v4(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outcome {
+    let range = equals(list, &entry);
+    if placement == Placement::Replace && !range.is_empty() {
+        return put(list.get_mut(range.start), entry);
+    }
+    let known = list
+        .get_mut(range.clone())
+        .and_then(|equal| equal.iter_mut().find(|have| have.same_way(&entry)));
+    if known.is_some() {
+        return put(known, entry);
+    }
+    let at = match placement {
+        Placement::Last => range.end,
+        Placement::First | Placement::Replace => range.start,
+    };
+    list.insert(at, entry);
+    Outcome::Changed
+}
+
+fn insert_v6(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outcome {
+    let range = equals(list, &entry);
+    let equal = list.get(range.clone()).unwrap_or(&[]);
+    let joins = entry.joins();
+    let at = if placement == Placement::Replace {
+        // The first that is joined as this one is, else the first.
+        let alike = equal.iter().position(|have| have.joins() == joins);
+        alike.or((!equal.is_empty()).then_some(0))
+    } else if joins {
+        // The message carries every path of the joined route.
+        equal.iter().position(Entry::joins)
+    } else {
+        equal.iter().position(|have| have.same_way(&entry))
+    };
+    match at {
+        Some(at) => put(list.get_mut(range.start + at), entry),
+        None => {
+            list.insert(range.end, entry);
+            Outcome::Changed
+        }
+    }
+}
+
+/// Takes single paths out of a joined route.
+fn remove_hops(list: &mut Vec<Entry>, range: Range<usize>, gone: &Entry) -> Outcome {
+    let joined = list
+        .get_mut(range.clone())
+        .and_then(|equal| equal.iter_mut().enumerate().find(|(_, have)| have.joins()));
+    let Some((at, have)) = joined else {
+        return Outcome::Unchanged;
+    };
+    let left: Vec<Path> = have
+        .paths
+        .iter()
+        .filter(|path| !gone.paths.iter().any(|hop| same_hop(path, hop)))
+        .cloned()
+        .collect();
+    if left.len() == have.paths.len() {
+        return Outcome::Unchanged;
+    }
+    if left.is_empty() {
+        list.remove(range.start + at);
+    } else {
+        have.paths = left.into();
+    }
+    Outcome::Changed
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(prefix: &str, metric: u32, hops: &[(u32, Option<&str>)]) -> RouteInfo {
+        RouteInfo {
+            table: 101,
+            prefix: prefix.parse().unwrap(),
+            tos: 0,
+            metric,
+            kind: RouteType::Unicast,
+            protocol: 3,
+            nexthop: None,
+            paths: hops
+                .iter()
+                .map(|&(index, gateway)| Path {
+                    index,
+                    gateway: gateway.map(|text| text.parse().unwrap()),
+                    weight: 1,
+                    flags: 0,
+                    encapsulated: false,
+                })
+                .collect(),
+        }
+    }
+
+    fn first(rib: &Rib, prefix: &str) -> Vec<u32> {
+        rib.get(&(101, prefix.parse().unwrap()))
+            .first()
+            .map(|entry| entry.paths.iter().map(|path| path.index).collect())
+            .unwrap_or_default()
+    }
+
+    #[test]
+    fn v4_keeps_the_order_of_the_kernel() {
+        let mut rib = Rib::default();
+        let p = "10.0.0.0/8";
+        rib.insert(route(p, 100, &[(1, None)]), Placement::First);
+        rib.insert(route(p, 50, &[(2, None)]), Placement::First);
+        assert_eq!(first(&rib, p), [2]);
+        rib.insert(route(p, 50, &[(3, None)]), Placement::Last);
+        assert_eq!(first(&rib, p), [2]);
+        rib.insert(route(p, 50, &[(4, None)]), Placement::First);
+        assert_eq!(first(&rib, p), [4]);
+        rib.insert(route(p, 50, &[(5, None)]), Placement::Replace);
+        assert_eq!(first(&rib, p), [5]);
+        assert_eq!(rib.remove(route(p, 50, &[(5, None)])), Outcome::Changed);
+        assert_eq!(first(&rib, p), [2]);
+        // Which of two is meant is not known.
+        assert_eq!(rib.remove(route(p, 50, &[(9, None)])), Outcome::Unclear);
+        assert_eq!(rib.remove(route(p, 51, &[(9, None)])), Outcome::Unchanged);
+        for index in [2, 3] {
+            rib.remove(route(p, 50, &[(index, None)]));
+        }
+        assert_eq!(first(&rib, p), [1]);
+        rib.remove(route(p, 100, &[(1, None)]));
+        assert_eq!(rib.iter().count(), 0);
+    }
+
+    #[test]
+    fn v6_joins_gateways_and_parts_them() {
+        let mut rib = Rib::default();
+        let p = "2001:db8::/32";
+        rib.insert(route(p, 1024, &[(1, Some("fe80::1"))]), Placement::First);
+        let both = [(1, Some("fe80::1")), (2, Some("fe80::2"))];
+        rib.insert(route(p, 1024, &both), Placement::Last);
+        assert_eq!(first(&rib, p), [1, 2]);
+        let gone = route(p, 1024, &[(1, Some("fe80::1"))]);
+        assert_eq!(rib.remove(gone.clone()), Outcome::Changed);
+        assert_eq!(first(&rib, p), [2]);
+        assert_eq!(rib.remove(gone), Outcome::Unchanged);
+        // A device route of the same metric is a route of its own, behind.
+        rib.insert(route(p, 1024, &[(3, None)]), Placement::Last);
+        assert_eq!(first(&rib, p), [2]);
+        rib.insert(route(p, 1024, &[(4, None)]), Placement::Replace);
+        assert_eq!(first(&rib, p), [2]);
+        rib.remove(route(p, 1024, &[(2, Some("fe80::2"))]));
+        assert_eq!(first(&rib, p), [4]);
+    }
+
+    #[test]
+    fn a_nexthop_object_takes_its_routes_with_it() {
+        let mut rib = Rib::default();
+        let mut info = route("10.0.0.0/8", 0, &[(1, None)]);
+        info.nexthop = Some(7);
+        rib.insert(info, Placement::First);
+        rib.insert(route("10.0.0.0/8", 9, &[(2, None)]), Placement::First);
+        assert_eq!(rib.remove_nexthop(7).len(), 1);
+        assert_eq!(first(&rib, "10.0.0.0/8"), [2]);
+    }
+}
