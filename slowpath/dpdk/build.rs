@@ -6,6 +6,9 @@ use std::process::{Command, ExitCode};
 /// The release line the shim is written for (Debian 12).
 const OLDEST: &str = "22.11";
 
+/// What to install on Debian.
+const PACKAGES: &str = "libdpdk-dev libpcap-dev pkg-config";
+
 /// Libraries the shim calls, and what those call.
 const CORE: &[&str] = &[
     "rte_ethdev",
@@ -37,7 +40,6 @@ fn main() -> ExitCode {
     match build() {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            println!("cargo:warning={why}");
             eprintln!("{why}");
             ExitCode::FAILURE
         }
@@ -49,12 +51,13 @@ fn build() -> Result<(), String> {
         .atleast_version(OLDEST)
         .cargo_metadata(false)
         .probe("libdpdk")
-        .map_err(|e| {
-            format!(
-                "DPDK {OLDEST} or newer was not found. On Debian: apt-get install libdpdk-dev \
-                 libpcap-dev pkg-config. pkg-config said: {}",
-                e.to_string().replace('\n', " ")
-            )
+        .map_err(|e| match e {
+            pkg_config::Error::Command { cause, .. } => format!(
+                "pkg-config cannot be run: {cause}. On Debian: apt-get install {PACKAGES}"
+            ),
+            _ => format!(
+                "pkg-config finds no libdpdk of {OLDEST} or newer. On Debian: apt-get install {PACKAGES}"
+            ),
         })?;
     let libdir = pkg_config::get_variable("libdpdk", "libdir")
         .map_err(|e| format!("pkg-config names no libdir for libdpdk: {e}"))?;

@@ -253,3 +253,13 @@ proptest! {
         }
     }
 }
+
+/// What may cross threads, checked by the compiler.
+#[test]
+fn handles_are_send() {
+    fn send<T: Send>() {}
+    fn shared<T: Send + Sync>() {}
+    send::<(Mbuf, Burst, shunt_dpdk::RxQueue, shunt_dpdk::TxQueue)>();
+    send::<(shunt_dpdk::Inject, shunt_dpdk::RingDrain)>();
+    shared::<(Pool, shunt_dpdk::Port, shunt_dpdk::Eal)>();
+}
