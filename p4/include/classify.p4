@@ -78,7 +78,7 @@ control Classify(inout headers_t hdr,
 
     // Ethernet, IPv4 without options, UDP and VXLAN headers.
     action decap_vxlan() {
-        meta.decap_length = meta.decap_length + 50;
+        meta.frame_length = meta.frame_length - 50;
         hdr.ethernet = hdr.inner_ethernet;
         hdr.vlan_outer.setInvalid();
         hdr.vlan_inner.setInvalid();
@@ -97,19 +97,27 @@ control Classify(inout headers_t hdr,
     }
 
     action pop_two_tags() {
-        meta.decap_length = 8;
+        meta.frame_length = meta.frame_length - 8;
         hdr.ethernet.ether_type = hdr.vlan_inner.ether_type;
         hdr.vlan_outer.setInvalid();
         hdr.vlan_inner.setInvalid();
     }
 
     action pop_one_tag() {
-        meta.decap_length = 4;
+        meta.frame_length = meta.frame_length - 4;
         hdr.ethernet.ether_type = hdr.vlan_outer.ether_type;
         hdr.vlan_outer.setInvalid();
     }
 
+    action strip_shunt() {
+        meta.flow_hash = hdr.shunt.flow_hash;
+        meta.frame_length = meta.frame_length - 26;
+        hdr.shunt_ethernet.setInvalid();
+        hdr.shunt.setInvalid();
+    }
+
     apply {
+        meta.frame_length = (bit<16>)standard_metadata.packet_length;
         // Tags inside a slow-path frame belong to the frame, not to the port.
         if (hdr.shunt.isValid()) {
             meta.outer_vid = 0;
@@ -128,9 +136,7 @@ control Classify(inout headers_t hdr,
             } else {
                 meta.drop_reason = DROP_SHUNT_HEADER;
             }
-            hdr.shunt_ethernet.setInvalid();
-            hdr.shunt.setInvalid();
-            meta.decap_length = 26;
+            strip_shunt();
         } else if (hdr.shunt.isValid()) {
             // Nobody but the slow path may speak this ethertype.
             meta.drop_reason = DROP_SHUNT_HEADER;
@@ -156,24 +162,26 @@ control Classify(inout headers_t hdr,
 // What software must see before any table is asked.
 control Inspect(inout headers_t hdr, inout metadata_t meta) {
     action echo_request_key() {
-        meta.has_flow_key = 1;
         meta.src_port = hdr.icmp.id;
         meta.dst_port = 0;
     }
 
     action echo_reply_key() {
-        meta.has_flow_key = 1;
         meta.src_port = 0;
         meta.dst_port = hdr.icmp.id;
     }
 
+    bit<16> l3_available;
+
     apply {
+        l3_available = meta.frame_length - 14;
         if (hdr.ipv4.isValid()) {
             meta.proto = hdr.ipv4.proto;
             meta.l3_length = hdr.ipv4.total_len;
             meta.new_src4 = hdr.ipv4.src;
             meta.new_dst4 = hdr.ipv4.dst;
-            if (hdr.ipv4.version != 4 || hdr.ipv4.ihl < 5 || hdr.ipv4.total_len < 20) {
+            if (hdr.ipv4.version != 4 || hdr.ipv4.ihl < 5 || meta.l3_length < 20
+                || meta.l3_length > l3_available) {
                 meta.drop_reason = DROP_MALFORMED;
             } else if (hdr.ethernet.dst[40:40] == 1 || hdr.ipv4.dst[31:28] == 0xe
                        || hdr.ipv4.dst == 0xffffffff) {
@@ -190,7 +198,9 @@ control Inspect(inout headers_t hdr, inout metadata_t meta) {
             meta.l3_length = hdr.ipv6.payload_len + 40;
             meta.new_src6 = hdr.ipv6.src;
             meta.new_dst6 = hdr.ipv6.dst;
-            if (hdr.ipv6.version != 6) {
+            // Shorter than its header: the sum overflowed.
+            if (hdr.ipv6.version != 6 || meta.l3_length < 40
+                || meta.l3_length > l3_available) {
                 meta.drop_reason = DROP_MALFORMED;
             } else if (hdr.icmp.isValid() && hdr.icmp.type_ >= 133 && hdr.icmp.type_ <= 137) {
                 meta.punt_reason = PUNT_ND;
@@ -210,7 +220,6 @@ control Inspect(inout headers_t hdr, inout metadata_t meta) {
 
         if (meta.punt_reason == PUNT_NONE && meta.drop_reason == DROP_NONE) {
             if (hdr.tcp.isValid()) {
-                meta.has_flow_key = 1;
                 meta.src_port = hdr.tcp.src_port;
                 meta.dst_port = hdr.tcp.dst_port;
                 if (meta.stateless == 0
@@ -218,7 +227,6 @@ control Inspect(inout headers_t hdr, inout metadata_t meta) {
                     meta.punt_reason = PUNT_TCP_FLAGS;
                 }
             } else if (hdr.udp.isValid()) {
-                meta.has_flow_key = 1;
                 meta.src_port = hdr.udp.src_port;
                 meta.dst_port = hdr.udp.dst_port;
             } else if (hdr.icmp.isValid() && hdr.icmp.code == 0
@@ -239,35 +247,26 @@ control Inspect(inout headers_t hdr, inout metadata_t meta) {
     }
 }
 
-// A hash that is the same for both directions of an untranslated connection.
+// A hash that is the same for both directions of an untranslated connection: it sees both
+// ends only combined.
 control FlowHash(in headers_t hdr, inout metadata_t meta) {
-    bit<128> low;
-    bit<128> high;
-    bit<16> low_port;
-    bit<16> high_port;
+    action hash4() {
+        hash(meta.flow_hash, HashAlgorithm.crc32, (bit<32>)0,
+             { hdr.ipv4.src ^ hdr.ipv4.dst, hdr.ipv4.src + hdr.ipv4.dst,
+               meta.src_port ^ meta.dst_port, meta.proto }, (bit<32>)0xffffffff);
+    }
+
+    action hash6() {
+        hash(meta.flow_hash, HashAlgorithm.crc32, (bit<32>)0,
+             { hdr.ipv6.src ^ hdr.ipv6.dst, hdr.ipv6.src + hdr.ipv6.dst,
+               meta.src_port ^ meta.dst_port, meta.proto }, (bit<32>)0xffffffff);
+    }
 
     apply {
-        low = 0;
-        high = 0;
         if (hdr.ipv4.isValid()) {
-            low[31:0] = hdr.ipv4.src;
-            high[31:0] = hdr.ipv4.dst;
+            hash4();
         } else if (hdr.ipv6.isValid()) {
-            low = hdr.ipv6.src;
-            high = hdr.ipv6.dst;
+            hash6();
         }
-        if (low > high) {
-            bit<128> swap = low;
-            low = high;
-            high = swap;
-        }
-        low_port = meta.src_port;
-        high_port = meta.dst_port;
-        if (low_port > high_port) {
-            low_port = meta.dst_port;
-            high_port = meta.src_port;
-        }
-        hash(meta.flow_hash, HashAlgorithm.crc32, (bit<32>)0,
-             { low, high, low_port, high_port, meta.proto }, (bit<32>)0xffffffff);
     }
 }

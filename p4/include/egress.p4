@@ -9,85 +9,113 @@ control Rewrite(inout headers_t hdr, inout metadata_t meta) {
     bit<32> addresses;    // and of addresses, which the pseudo header covers
     bit<32> sum;
 
-    action fold() {
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
+// Carries added back in; twice, for the first may carry again.
+#define FOLD(s) s = (s & 0xffff) + (s >> 16); s = (s & 0xffff) + (s >> 16)
 
-    action ports_difference() {
-        ports = (bit<32>)(~meta.src_port) + (bit<32>)meta.new_src_port
-              + (bit<32>)(~meta.dst_port) + (bit<32>)meta.new_dst_port;
-    }
+#define PORTS_DIFFERENCE ((bit<32>)(~meta.src_port) + (bit<32>)meta.new_src_port \
+                        + (bit<32>)(~meta.dst_port) + (bit<32>)meta.new_dst_port)
 
-    action addresses4_difference() {
-        addresses = (bit<32>)(~hdr.ipv4.src[31:16]) + (bit<32>)(~hdr.ipv4.src[15:0])
-                  + (bit<32>)(~hdr.ipv4.dst[31:16]) + (bit<32>)(~hdr.ipv4.dst[15:0])
-                  + (bit<32>)meta.new_src4[31:16] + (bit<32>)meta.new_src4[15:0]
-                  + (bit<32>)meta.new_dst4[31:16] + (bit<32>)meta.new_dst4[15:0];
-        hdr.ipv4.src = meta.new_src4;
-        hdr.ipv4.dst = meta.new_dst4;
-    }
+#define SUM4(a) ((bit<32>)(a)[31:16] + (bit<32>)(a)[15:0])
 
 #define SUM6(a) ((bit<32>)(a)[127:112] + (bit<32>)(a)[111:96] + (bit<32>)(a)[95:80] \
                + (bit<32>)(a)[79:64] + (bit<32>)(a)[63:48] + (bit<32>)(a)[47:32] \
                + (bit<32>)(a)[31:16] + (bit<32>)(a)[15:0])
 
-    action addresses6_difference() {
+    action translate4() {
+        bit<32> old_src = ~hdr.ipv4.src;
+        bit<32> old_dst = ~hdr.ipv4.dst;
+        ports = PORTS_DIFFERENCE;
+        addresses = SUM4(old_src) + SUM4(old_dst) + SUM4(meta.new_src4) + SUM4(meta.new_dst4);
+        hdr.ipv4.src = meta.new_src4;
+        hdr.ipv4.dst = meta.new_dst4;
+    }
+
+    action translate6() {
         bit<128> old_src = ~hdr.ipv6.src;
         bit<128> old_dst = ~hdr.ipv6.dst;
+        ports = PORTS_DIFFERENCE;
         addresses = SUM6(old_src) + SUM6(old_dst) + SUM6(meta.new_src6) + SUM6(meta.new_dst6);
         hdr.ipv6.src = meta.new_src6;
         hdr.ipv6.dst = meta.new_dst6;
     }
 
+    action translate_tcp() {
+        sum = (bit<32>)(~hdr.tcp.checksum) + ports + addresses;
+        FOLD(sum);
+        hdr.tcp.checksum = ~sum[15:0];
+        hdr.tcp.src_port = meta.new_src_port;
+        hdr.tcp.dst_port = meta.new_dst_port;
+    }
+
+    action update_udp_checksum() {
+        sum = (bit<32>)(~hdr.udp.checksum) + ports + addresses;
+        FOLD(sum);
+        hdr.udp.checksum = ~sum[15:0];
+    }
+
+    action translate_udp_ports() {
+        hdr.udp.src_port = meta.new_src_port;
+        hdr.udp.dst_port = meta.new_dst_port;
+    }
+
+    // ICMP has no pseudo header.
+    action translate_icmp() {
+        sum = (bit<32>)(~hdr.icmp.checksum) + ports;
+        FOLD(sum);
+        hdr.icmp.checksum = ~sum[15:0];
+        // One of the two is the identifier, the other 0 (see metadata_t).
+        hdr.icmp.id = meta.new_src_port | meta.new_dst_port;
+    }
+
+    action translate_icmpv6() {
+        sum = (bit<32>)(~hdr.icmp.checksum) + ports + addresses;
+        FOLD(sum);
+        hdr.icmp.checksum = ~sum[15:0];
+        hdr.icmp.id = meta.new_src_port | meta.new_dst_port;
+    }
+
+    action forward4() {
+        hdr.ipv4.ttl = hdr.ipv4.ttl - 1;
+        meta.update_ipv4_checksum = 1;
+        hdr.ethernet.src = meta.egress_mac;
+        hdr.ethernet.dst = meta.next_mac;
+    }
+
+    action forward6() {
+        hdr.ipv6.hop_limit = hdr.ipv6.hop_limit - 1;
+        hdr.ethernet.src = meta.egress_mac;
+        hdr.ethernet.dst = meta.next_mac;
+    }
+
     apply {
-        ports = 0;
-        addresses = 0;
         if (meta.translate == 1) {
-            ports_difference();
             if (hdr.ipv4.isValid()) {
-                addresses4_difference();
+                translate4();
             } else {
-                addresses6_difference();
+                translate6();
             }
             if (hdr.tcp.isValid()) {
-                sum = (bit<32>)(~hdr.tcp.checksum) + ports + addresses;
-                fold();
-                hdr.tcp.checksum = ~sum[15:0];
-                hdr.tcp.src_port = meta.new_src_port;
-                hdr.tcp.dst_port = meta.new_dst_port;
+                translate_tcp();
             } else if (hdr.udp.isValid()) {
                 // RFC 768: zero means that the sender computed none.
                 if (hdr.udp.checksum != 0) {
-                    sum = (bit<32>)(~hdr.udp.checksum) + ports + addresses;
-                    fold();
-                    hdr.udp.checksum = ~sum[15:0];
+                    update_udp_checksum();
                     if (hdr.udp.checksum == 0) {
                         hdr.udp.checksum = 0xffff;
                     }
                 }
-                hdr.udp.src_port = meta.new_src_port;
-                hdr.udp.dst_port = meta.new_dst_port;
-            } else if (hdr.icmp.isValid()) {
-                // ICMPv6 has a pseudo header, ICMP has none.
-                sum = (bit<32>)(~hdr.icmp.checksum) + ports;
-                if (hdr.ipv6.isValid()) {
-                    sum = sum + addresses;
-                }
-                fold();
-                hdr.icmp.checksum = ~sum[15:0];
-                // One of the two is the identifier, the other 0 (see metadata_t).
-                hdr.icmp.id = meta.new_src_port | meta.new_dst_port;
+                translate_udp_ports();
+            } else if (hdr.ipv4.isValid()) {
+                translate_icmp();
+            } else {
+                translate_icmpv6();
             }
         }
         if (hdr.ipv4.isValid()) {
-            hdr.ipv4.ttl = hdr.ipv4.ttl - 1;
-            meta.update_ipv4_checksum = 1;
+            forward4();
         } else {
-            hdr.ipv6.hop_limit = hdr.ipv6.hop_limit - 1;
+            forward6();
         }
-        hdr.ethernet.src = meta.egress_mac;
-        hdr.ethernet.dst = meta.next_mac;
     }
 }
 
@@ -195,8 +223,8 @@ control Leave(inout headers_t hdr,
         hdr.ethernet.ether_type = ETHERTYPE_QINQ;
     }
 
-    // RFC 7348: the frame length is that of everything behind the underlay's UDP header.
-    action encap_vxlan(bit<16> frame_length) {
+    // RFC 7348, over IPv4. UDP and VXLAN headers are 16 bytes, with the IPv4 header 36.
+    action encap_vxlan() {
         hdr.underlay_ethernet.setValid();
         hdr.underlay_ethernet.dst = underlay_dst_mac;
         hdr.underlay_ethernet.src = underlay_src_mac;
@@ -205,7 +233,7 @@ control Leave(inout headers_t hdr,
         hdr.underlay_ipv4.version = 4;
         hdr.underlay_ipv4.ihl = 5;
         hdr.underlay_ipv4.tos = 0;
-        hdr.underlay_ipv4.total_len = frame_length + 36;
+        hdr.underlay_ipv4.total_len = meta.frame_length + 36;
         hdr.underlay_ipv4.id = 0;
         hdr.underlay_ipv4.reserved = 0;
         hdr.underlay_ipv4.dont_fragment = 1;
@@ -220,10 +248,10 @@ control Leave(inout headers_t hdr,
         // Entropy for the underlay's ECMP, in the dynamic range.
         hdr.underlay_udp.src_port = 0xc000 | (meta.flow_hash[15:0] & 0x3fff);
         hdr.underlay_udp.dst_port = VXLAN_PORT;
-        hdr.underlay_udp.length = frame_length + 16;
+        hdr.underlay_udp.length = meta.frame_length + 16;
         hdr.underlay_udp.checksum = 0;
         hdr.underlay_vxlan.setValid();
-        hdr.underlay_vxlan.flags = 0x08;
+        hdr.underlay_vxlan.flags = VXLAN_FLAG_I;
         hdr.underlay_vxlan.reserved = 0;
         hdr.underlay_vxlan.vni = vni;
         hdr.underlay_vxlan.reserved2 = 0;
@@ -251,8 +279,7 @@ control Leave(inout headers_t hdr,
                 rewrite.apply(hdr, meta);
             }
             if (tunnel == 1) {
-                bit<16> length = (bit<16>)standard_metadata.packet_length - meta.decap_length;
-                encap_vxlan(length);
+                encap_vxlan();
                 if (outer_vid != 0) {
                     tag_underlay();
                 }

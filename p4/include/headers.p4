@@ -15,6 +15,7 @@ const bit<8> PROTO_UDP    = 17;
 const bit<8> PROTO_ICMPV6 = 58;
 
 const bit<16> VXLAN_PORT = 4789;      // RFC 7348
+const bit<8> VXLAN_FLAG_I = 0x08;     // the VNI is valid
 
 const bit<8> SHUNT_VERSION = 1;
 // In a frame from the slow path, `reason` says what to do with it.
@@ -34,7 +35,7 @@ header shunt_h {
     bit<16> interface;    // to the slow path: ingress; back: egress (or ingress to pretend)
     bit<16> vpc;
     bit<16> port;         // ingress port of the switch
-    bit<32> flow_hash;    // symmetric in source and destination
+    bit<32> flow_hash;    // symmetric in source and destination; back: a tunnel's entropy
 }
 
 header vlan_h {
@@ -176,6 +177,7 @@ const bit<8> DROP_METER         = 10;
 
 struct metadata_t {
     // Classification.
+    bit<16>  frame_length;   // bytes, from hdr.ethernet on
     bit<16>  interface;
     bit<16>  vpc;
     bit<48>  mac;            // of the ingress interface
@@ -191,7 +193,6 @@ struct metadata_t {
     // The flow key. An echo request is (id, 0), its reply (0, id): the responder's
     // "port" is 0, so a reply is the request with both sides swapped, and a request
     // from outside never looks like a reply.
-    bit<1>   has_flow_key;
     bit<8>   proto;
     bit<16>  src_port;
     bit<16>  dst_port;
@@ -220,5 +221,4 @@ struct metadata_t {
     bit<16>  egress_mtu;
     bit<48>  egress_mac;
     bit<1>   update_ipv4_checksum;
-    bit<16>  decap_length;   // bytes taken off the frame's front since it arrived
 }

@@ -2,6 +2,7 @@
 // Parser: Ethernet (behind a shunt header or not), up to two VLAN tags, IPv4, IPv6,
 // TCP, UDP, ICMP, ICMPv6, and VXLAN with one inner frame.
 // L4 is parsed only where a flow can be made of it: not behind IP options, not in fragments.
+// A header that is cut short is an error, and its packet dropped.
 
 parser ShuntParser(packet_in packet,
                    out headers_t hdr,
@@ -85,8 +86,19 @@ parser ShuntParser(packet_in packet,
 
     state parse_udp {
         packet.extract(hdr.udp);
-        transition select(hdr.udp.dst_port) {
-            VXLAN_PORT: parse_vxlan;
+        // The port alone says little: it may be a NAT's choice, and the payload anything.
+        // An inner frame makes the UDP length 30 and more; shorter than 32 is no use.
+        transition select(hdr.udp.dst_port, hdr.udp.length[15:5]) {
+            (VXLAN_PORT, 0): accept;
+            (VXLAN_PORT, _): look_for_vxlan;
+            default: accept;
+        }
+    }
+
+    // RFC 7348: the flag I is set; all the other bits are ignored on receipt.
+    state look_for_vxlan {
+        transition select(packet.lookahead<bit<8>>()) {
+            VXLAN_FLAG_I &&& VXLAN_FLAG_I: parse_vxlan;
             default: accept;
         }
     }
