@@ -72,6 +72,8 @@ fn run() -> Result<ExitCode> {
         Task::Demo {
             switch,
             keep,
+            large_mib,
+            small,
             directory,
         } => {
             if sandbox::is_inside() {
@@ -79,6 +81,8 @@ fn run() -> Result<ExitCode> {
                 return demo::run(&demo::Options {
                     switch,
                     keep,
+                    large_mib,
+                    small,
                     directory,
                 });
             }

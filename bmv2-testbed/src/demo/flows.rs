@@ -68,7 +68,7 @@ fn read(topology: &Topology, entity: Kind) -> Result<Vec<Kind>> {
 
 fn flow4() -> TableEntry {
     TableEntry {
-        table_id: 12345,
+        table_id: shunt_p4::tables::ids::flow4::ID,
         ..Default::default()
     }
 }
