@@ -1,8 +1,8 @@
-# shunt: make demo, make test, make bench.  SWITCH=bmv2 uses simple_switch_grpc from PATH.
+# shunt: make demo, make test.  SWITCH=bmv2 uses simple_switch_grpc from PATH.
 SWITCH ?= embedded
 export SWITCH
 
-.PHONY: help setup build demo test bench clean
+.PHONY: help setup build demo test clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'

@@ -96,6 +96,14 @@ impl Service {
         }
     }
 
+    /// An error with its last output if it has ended.
+    pub fn check_running(&mut self) -> Result<()> {
+        match self.ended() {
+            Some(status) => Err(self.error(format!("ended early ({status})"))),
+            None => Ok(()),
+        }
+    }
+
     /// The exit status if it has ended.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().ok().flatten()

@@ -9,6 +9,7 @@
 //! ```
 
 use std::fs;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use std::time::Duration;
 use crate::binaries;
 use crate::error::{Error, Result};
 use crate::netns::Netns;
-use crate::service::Service;
+use crate::service::{Service, wait_for};
 
 /// Which switch runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -178,11 +179,12 @@ impl Topology {
     /// Starts the switch and waits until it answers.
     pub fn start_switch(&self, kind: SwitchKind) -> Result<Service> {
         let mut switch = Service::start("switch", &self.directory, self.switch_command(kind)?)?;
-        let ready = match kind {
-            SwitchKind::Embedded => "listening on",
-            SwitchKind::Bmv2 => "Server listening on",
-        };
-        switch.wait_for_output(ready, START_MAX)?;
+        // bmv2 buffers what it prints: ask the port itself.
+        let listens = || self.gw.inside(|| Ok(TcpStream::connect(P4RUNTIME).is_ok()));
+        wait_for("the switch to listen", START_MAX, || {
+            switch.ended().is_some() || listens().unwrap_or(false)
+        })?;
+        switch.check_running()?;
         Ok(switch)
     }
 
