@@ -6,6 +6,7 @@
 pub mod flow;
 pub mod frame;
 pub mod network;
+pub mod tables;
 pub mod types;
 
 pub use flow::{FlowAction, FlowEntry, FlowKey, Tuple};
@@ -14,3 +15,15 @@ pub use network::{Encap, Interface, NetworkOp, Nexthop, Route, Vpc};
 pub use types::{
     EcmpGroupId, InterfaceId, MacAddr, NexthopId, SwitchPort, TypeError, VlanId, Vni, VpcId,
 };
+
+/// The pipeline's P4Info in protobuf text format, as the compiler wrote it.
+pub const P4INFO: &str = include_str!("../shunt.p4info.txtpb");
+
+/// The pipeline for bmv2 (the `p4_device_config` of P4Runtime), as the compiler wrote it.
+pub const PIPELINE_JSON: &[u8] = include_bytes!("../shunt.json");
+
+/// Tells this pipeline from any other: a hash of [`P4INFO`] and [`PIPELINE_JSON`], the same on
+/// every machine (`ForwardingPipelineConfig.cookie`).
+pub const fn pipeline_cookie() -> u64 {
+    include!(concat!(env!("OUT_DIR"), "/cookie.rs"))
+}
