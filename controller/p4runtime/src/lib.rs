@@ -7,5 +7,6 @@
 
 pub mod p4info;
 mod proto;
+pub mod value;
 
 pub use proto::{FILE_DESCRIPTOR_SET, google, p4};

@@ -64,7 +64,7 @@ impl<T: Named> Objects<T> {
         self.by_id
             .get(&id)
             .and_then(|at| self.items.get(*at))
-            .ok_or_else(|| P4InfoError::UnknownId {
+            .ok_or(P4InfoError::UnknownId {
                 object: T::OBJECT,
                 id,
                 owner: None,
