@@ -238,9 +238,13 @@ pub struct TimeoutsSection {
     pub tcp_established: String,
     /// TCP, opening or closing (RFC 5382: at least 4 min).
     pub tcp_transitory: String,
-    /// UDP, seen in one direction only.
+    /// TCP, closed from both sides.
+    pub tcp_time_wait: String,
+    /// TCP, after a reset.
+    pub tcp_closed: String,
+    /// UDP without a reply (RFC 4787: at least 2 min).
     pub udp: String,
-    /// UDP, answered (RFC 4787: at least 2 min).
+    /// UDP, answered (RFC 4787 recommends 5 min).
     pub udp_stream: String,
     /// ICMP echo (RFC 5508: at least 60 s).
     pub icmp: String,
@@ -253,8 +257,10 @@ impl Default for TimeoutsSection {
         Self {
             tcp_established: "2h 4m".to_owned(),
             tcp_transitory: "4m".to_owned(),
-            udp: "30s".to_owned(),
-            udp_stream: "2m".to_owned(),
+            tcp_time_wait: "2m".to_owned(),
+            tcp_closed: "10s".to_owned(),
+            udp: "2m".to_owned(),
+            udp_stream: "5m".to_owned(),
             icmp: "60s".to_owned(),
             offload_idle: "30s".to_owned(),
         }
@@ -262,12 +268,29 @@ impl Default for TimeoutsSection {
 }
 
 /// `[limits]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsSection {
+    /// ICMP errors that the slow path sends a second.
+    pub icmp_errors_per_second: i64,
+    /// Packets that wait for one neighbour.
+    pub held_per_neighbor: i64,
+    /// How long they wait.
+    pub hold_timeout: String,
     /// Packets a second that the switch may send to the slow path, by punt reason; `arp` and
     /// `nd` are per interface, the others per switch.
     pub punt_pps: BTreeMap<String, i64>,
+}
+
+impl Default for LimitsSection {
+    fn default() -> Self {
+        Self {
+            icmp_errors_per_second: 1000,
+            held_per_neighbor: 8,
+            hold_timeout: "3s".to_owned(),
+            punt_pps: BTreeMap::new(),
+        }
+    }
 }
 
 /// `[offload]`
@@ -276,8 +299,13 @@ pub struct LimitsSection {
 pub struct OffloadSection {
     /// Off: every packet is forwarded by software.
     pub enabled: bool,
-    /// When a UDP or ICMP connection is offloaded: `first-reply`, or `packets=N`.
+    /// When a UDP connection is offloaded: `first-reply`, `packets=N` or `never`.
     pub udp: String,
+    /// The same for ICMP and ICMPv6 echo.
+    pub icmp: String,
+    /// How long a connection that the switch refused stays in software before it is offered
+    /// again.
+    pub retry_after: String,
 }
 
 impl Default for OffloadSection {
@@ -285,6 +313,8 @@ impl Default for OffloadSection {
         Self {
             enabled: true,
             udp: "first-reply".to_owned(),
+            icmp: "first-reply".to_owned(),
+            retry_after: "5s".to_owned(),
         }
     }
 }

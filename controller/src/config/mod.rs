@@ -13,7 +13,7 @@ mod model;
 #[cfg(test)]
 mod tests;
 mod validate;
-pub mod values;
+mod values;
 
 use std::fmt::Write as _;
 use std::io;
@@ -21,10 +21,7 @@ use std::path::{Path, PathBuf};
 
 pub use document::Document;
 pub use fault::Fault;
-pub use model::{
-    Config, InterfaceConfig, Masquerade, Offload, PortForward, PuntMeter, SlowPath, StaticNat,
-    Switch, Timeouts, VpcConfig,
-};
+pub use model::{Config, InterfaceConfig, PuntMeter, SlowPath, Switch, VpcConfig};
 pub use validate::validate;
 
 /// A document cannot be larger, bytes.
@@ -45,7 +42,7 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is not TOML, or not of the document's shape.
-    #[error("{}:{line}:{column}: {message}", path.display())]
+    #[error("{}, line {line}, column {column}: {message}", path.display())]
     Syntax {
         /// Which.
         path: PathBuf,

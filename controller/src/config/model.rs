@@ -2,15 +2,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use ipnet::IpNet;
 use shunt_p4::{Interface, InterfaceId, PuntReason, SwitchPort, Vpc, VpcId};
+use shunt_slowpath::policy::Policy;
 
-use super::values::{AddressRange, PortRange};
+use super::values::addresses_of;
 
 /// The whole of it. Made by [`super::validate`] only.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Path of the API's unix socket.
     pub api_socket: PathBuf,
@@ -22,20 +21,10 @@ pub struct Config {
     pub vpcs: Vec<VpcConfig>,
     /// The interfaces, by id.
     pub interfaces: Vec<InterfaceConfig>,
-    /// NAT of many sources behind a pool.
-    pub masquerades: Vec<Masquerade>,
-    /// NAT one to one.
-    pub static_nats: Vec<StaticNat>,
-    /// Services inwards.
-    pub port_forwards: Vec<PortForward>,
-    /// From which VPC to which connections may be opened.
-    pub peerings: Vec<(VpcId, VpcId)>,
-    /// How long idle connections stay.
-    pub timeouts: Timeouts,
+    /// What the slow path needs besides: NAT, peerings, timeouts, limits, offload.
+    pub policy: Policy,
     /// What the switch may send to the slow path.
     pub punt_meters: Vec<PuntMeter>,
-    /// What is offloaded when.
-    pub offload: Offload,
 }
 
 impl Config {
@@ -73,16 +62,19 @@ impl Config {
                 && !interface.addresses.iter().any(|net| net.addr() == *address)
         };
         let pools = self
+            .policy
             .masquerades
             .iter()
             .filter(|rule| rule.to == interface.vpc)
-            .flat_map(|rule| rule.pool.iter().flat_map(AddressRange::iter));
+            .flat_map(|rule| rule.pool.iter().flat_map(addresses_of));
         let statics = self
-            .static_nats
+            .policy
+            .static_nat
             .iter()
             .filter(|rule| rule.to == interface.vpc)
             .map(|rule| rule.outside);
         let forwards = self
+            .policy
             .port_forwards
             .iter()
             .filter(|rule| rule.vpc == interface.vpc)
@@ -140,76 +132,6 @@ pub struct InterfaceConfig {
     pub tap: String,
 }
 
-/// Many sources behind a pool.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Masquerade {
-    /// Its name.
-    pub name: String,
-    /// Where the connections come from.
-    pub vpc: VpcId,
-    /// Where they leave to.
-    pub to: VpcId,
-    /// Source prefixes; empty means all.
-    pub sources: Vec<IpNet>,
-    /// Addresses.
-    pub pool: Vec<AddressRange>,
-    /// Source ports.
-    pub ports: PortRange,
-}
-
-/// One inside address for one outside address.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StaticNat {
-    /// Its name.
-    pub name: String,
-    /// The inside address's VPC.
-    pub vpc: VpcId,
-    /// The outside address's VPC.
-    pub to: VpcId,
-    /// Inside address.
-    pub inside: IpAddr,
-    /// Outside address.
-    pub outside: IpAddr,
-}
-
-/// A service inwards.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortForward {
-    /// Its name.
-    pub name: String,
-    /// The clients' VPC.
-    pub vpc: VpcId,
-    /// The address that they address.
-    pub address: IpAddr,
-    /// IP protocol number (TCP or UDP).
-    pub protocol: u8,
-    /// The ports that they address.
-    pub ports: PortRange,
-    /// The server's VPC.
-    pub to_vpc: VpcId,
-    /// The server's address.
-    pub to_address: IpAddr,
-    /// The server's ports, as many.
-    pub to_ports: PortRange,
-}
-
-/// How long idle connections stay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timeouts {
-    /// TCP, established.
-    pub tcp_established: Duration,
-    /// TCP, opening or closing.
-    pub tcp_transitory: Duration,
-    /// UDP, one direction seen.
-    pub udp: Duration,
-    /// UDP, answered.
-    pub udp_stream: Duration,
-    /// ICMP echo.
-    pub icmp: Duration,
-    /// An unused entry of the switch is asked about.
-    pub offload_idle: Duration,
-}
-
 /// A limit on what the switch sends to the slow path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PuntMeter {
@@ -221,13 +143,4 @@ pub struct PuntMeter {
     pub burst: u32,
     /// Each interface has its own, as opposed to one for the whole switch.
     pub per_interface: bool,
-}
-
-/// What is offloaded when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Offload {
-    /// Off: every packet is forwarded by software.
-    pub enabled: bool,
-    /// UDP and ICMP: after how many packets; `None` means on the first reply.
-    pub udp_packets: Option<u32>,
 }

@@ -4,9 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use shunt_p4::{
-    Encap, Interface, InterfaceId, MacAddr, SwitchPort, VlanId, Vni, Vpc, VpcId,
-};
+use shunt_p4::{Encap, Interface, InterfaceId, MacAddr, SwitchPort, VlanId, Vni, Vpc, VpcId};
 
 use super::super::document::{Document, InterfaceSection};
 use super::super::fault::{Faults, known};
@@ -341,7 +339,9 @@ fn tunnel(
 fn missing<T>(path: &str, field: &str, faults: &mut Faults) -> Option<T> {
     faults.add(
         path,
-        format!("it is a tunnel and has no {field}: vni, underlay, local and remote belong together"),
+        format!(
+            "it is a tunnel and has no {field}: vni, underlay, local and remote belong together"
+        ),
     );
     None
 }
@@ -370,7 +370,10 @@ fn addresses(index: usize, section: &InterfaceSection, faults: &mut Faults) -> V
             IpNet::V6(_) => true,
         };
         if address.is_unspecified() || address.is_multicast() || address.is_loopback() || !is_host {
-            faults.add(path, format!("{address} cannot be a gateway's address in {net}"));
+            faults.add(
+                path,
+                format!("{address} cannot be a gateway's address in {net}"),
+            );
         } else {
             addresses.push(net);
         }
@@ -447,9 +450,18 @@ fn disjoint(found: &[Found], faults: &mut Faults) {
                     faults,
                 );
             }
-            Encap::Untagged => claim_wire(&mut wires, *index, interface, "port", "untagged", faults),
+            Encap::Untagged => {
+                claim_wire(&mut wires, *index, interface, "port", "untagged", faults)
+            }
             Encap::Vlan(vid) => {
-                claim_wire(&mut wires, *index, interface, "vlan", &format!("VLAN {vid}"), faults);
+                claim_wire(
+                    &mut wires,
+                    *index,
+                    interface,
+                    "vlan",
+                    &format!("VLAN {vid}"),
+                    faults,
+                );
             }
             Encap::Qinq { outer, inner } => claim_wire(
                 &mut wires,
@@ -500,7 +512,9 @@ fn overlaps(found: &[Found], faults: &mut Faults) {
             let path = format!("interface[{index}].addresses[{position}]");
             if net.addr() == other.addr() {
                 faults.add(path, format!("{} is taken by {first}", net.addr()));
-            } else if index != other_index && (net.contains(&other.trunc()) || other.contains(&net.trunc())) {
+            } else if index != other_index
+                && (net.contains(&other.trunc()) || other.contains(&net.trunc()))
+            {
                 faults.add(
                     path,
                     format!("{net} overlaps {other} of {first} in the same VPC"),

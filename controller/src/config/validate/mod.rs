@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 
 use shunt_p4::{SwitchPort, TypeError, VpcId};
+use shunt_slowpath::policy::Policy;
 
 use super::document::Document;
 use super::fault::{Fault, Faults, known};
@@ -53,25 +54,31 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
     let port_forwards = nat::port_forwards(document, &by_name, &static_nats, &mut faults);
     let peerings = nat::peerings(document, &by_name, &mut faults);
     let timeouts = tuning::timeouts(&document.timeouts, &mut faults);
+    let limits = tuning::limits(&document.limits, &mut faults);
     let punt_meters = tuning::punt_meters(&document.limits, &mut faults);
     let offload = tuning::offload(&document.offload, &mut faults);
 
     let faults = faults.into_vec();
-    match (switch, slow_path, timeouts, offload) {
-        (Some(switch), Some(slow_path), Some(timeouts), Some(offload)) if faults.is_empty() => {
+    match (switch, slow_path, timeouts, limits, offload) {
+        (Some(switch), Some(slow_path), Some(timeouts), Some(limits), Some(offload))
+            if faults.is_empty() =>
+        {
             Ok(Config {
                 api_socket: socket.into(),
                 switch,
                 slow_path,
                 vpcs,
                 interfaces: interfaces.into_iter().map(|found| found.config).collect(),
-                masquerades,
-                static_nats,
-                port_forwards,
-                peerings,
-                timeouts,
+                policy: Policy {
+                    masquerades,
+                    static_nat: static_nats,
+                    port_forwards,
+                    peerings,
+                    timeouts,
+                    limits,
+                    offload,
+                },
                 punt_meters,
-                offload,
             })
         }
         _ => Err(faults),
@@ -97,7 +104,8 @@ fn switch(document: &Document, faults: &mut Faults) -> Option<Switch> {
         .address
         .rsplit_once(':')
         .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
-    if !reachable || (section.address.starts_with('[') && section.address.parse::<SocketAddr>().is_err())
+    if !reachable
+        || (section.address.starts_with('[') && section.address.parse::<SocketAddr>().is_err())
     {
         faults.add(
             "switch[0].address",
@@ -168,12 +176,20 @@ impl<'a> Names<'a> {
     }
 
     /// The VPC of that name, or a fault at `path` that lists those there are.
-    pub(super) fn vpc(&self, path: impl Into<String>, name: &str, faults: &mut Faults) -> Option<VpcId> {
+    pub(super) fn vpc(
+        &self,
+        path: impl Into<String>,
+        name: &str,
+        faults: &mut Faults,
+    ) -> Option<VpcId> {
         let id = self.ids.get(name).copied();
         if id.is_none() {
             faults.add(
                 path,
-                format!("no VPC named {name:?} {}", known(self.order.iter().copied())),
+                format!(
+                    "no VPC named {name:?} {}",
+                    known(self.order.iter().copied())
+                ),
             );
         }
         id
@@ -190,10 +206,15 @@ pub(super) fn number<T: TryFrom<u64, Error = TypeError>>(
         Ok(value) => faults.check(path, T::try_from(value)),
         Err(_) => {
             // Let the type say what it allows.
-            let allowed = T::try_from(u64::MAX)
-                .err()
-                .map(|error| error.to_string().replace(&u64::MAX.to_string(), &value.to_string()));
-            faults.add(path, allowed.unwrap_or_else(|| format!("{value} is negative")));
+            let allowed = T::try_from(u64::MAX).err().map(|error| {
+                error
+                    .to_string()
+                    .replace(&u64::MAX.to_string(), &value.to_string())
+            });
+            faults.add(
+                path,
+                allowed.unwrap_or_else(|| format!("{value} is negative")),
+            );
             None
         }
     }
@@ -230,9 +251,7 @@ pub(super) fn name(path: impl Into<String>, name: &str, faults: &mut Faults) {
     if !good {
         faults.add(
             path,
-            format!(
-                "{name:?} is no name: 1 to {NAME_MAX} letters, digits, '-', '_' or '.'"
-            ),
+            format!("{name:?} is no name: 1 to {NAME_MAX} letters, digits, '-', '_' or '.'"),
         );
     }
 }
@@ -275,7 +294,10 @@ impl<K: std::hash::Hash + Eq + fmt::Display> Unique<K> {
     /// A fault at `path` if the key has been there.
     pub(super) fn claim(&mut self, path: String, key: K, faults: &mut Faults) {
         match self.seen.get(&key) {
-            Some(first) => faults.add(path, format!("{} {key} is taken by {first}", self.what)),
+            Some(first) => {
+                let taken = format!("{} {key} is taken by {first}", self.what);
+                faults.add(path, taken.trim_start());
+            }
             None => {
                 self.seen.insert(key, path);
             }

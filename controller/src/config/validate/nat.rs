@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 
 use shunt_p4::{VpcId, flow::proto};
+use shunt_slowpath::policy::{AddressRange, Masquerade, Peering, PortForward, StaticNat};
 
 use super::super::document::Document;
 use super::super::fault::Faults;
-use super::super::model::{Masquerade, PortForward, StaticNat};
-use super::super::values::{self, AddressRange, PortRange};
+use super::super::values::{self, addresses_overlap, ports_overlap};
 use super::interfaces::Found;
 use super::{Names, Unique, name};
 
 /// Addresses that one rule's pool can have; each is an address of a tap.
-const POOL_ADDRESSES_MAX: u128 = 4096;
+const POOL_ADDRESSES_MAX: u64 = 4096;
 
 pub(super) fn masquerades(
     document: &Document,
@@ -40,24 +40,28 @@ pub(super) fn masquerades(
                 "it is empty, so the rule serves nobody: leave it out for all sources",
             );
         }
-        let ports = faults.check(at("ports"), section.ports.parse::<PortRange>());
-        let mut pool = Vec::new();
+        let ports = faults.check(at("ports"), values::port_range(&section.ports));
+        let mut pool: Vec<AddressRange> = Vec::new();
         if section.pool.is_empty() {
             faults.add(at("pool"), "it is empty: name at least one address");
         }
         for (position, text) in section.pool.iter().enumerate() {
             let path = at(&format!("pool[{position}]"));
-            let Some(range) = faults.check(path.clone(), text.parse::<AddressRange>()) else {
+            let Some(range) = faults.check(path.clone(), values::address_range(text)) else {
                 continue;
             };
             if let Some(to) = to {
                 not_the_gateways(path.clone(), range, to, interfaces, faults);
             }
             let earlier = found.iter().filter(|(_, rule)| {
-                Some(rule.to) == to && ports.is_none_or(|ports| ports.overlaps(rule.ports))
+                Some(rule.to) == to && ports.is_none_or(|ports| ports_overlap(ports, rule.ports))
             });
             for (other, rule) in earlier {
-                if rule.pool.iter().any(|taken| taken.overlaps(&range)) {
+                if rule
+                    .pool
+                    .iter()
+                    .any(|taken| addresses_overlap(taken, &range))
+                {
                     faults.add(
                         path.clone(),
                         format!(
@@ -68,7 +72,7 @@ pub(super) fn masquerades(
                     );
                 }
             }
-            if pool.iter().any(|taken: &AddressRange| taken.overlaps(&range)) {
+            if pool.iter().any(|taken| addresses_overlap(taken, &range)) {
                 faults.add(path, format!("{range} is in this pool already"));
             } else {
                 pool.push(range);
@@ -76,7 +80,7 @@ pub(super) fn masquerades(
         }
         let size = pool
             .iter()
-            .fold(0u128, |sum, range| sum.saturating_add(range.count()));
+            .fold(0u64, |sum, range| sum.saturating_add(range.count()));
         if size > POOL_ADDRESSES_MAX {
             faults.add(
                 at("pool"),
@@ -87,7 +91,8 @@ pub(super) fn masquerades(
         let (Some(vpc), Some(to), Some(ports)) = (vpc, to, ports) else {
             continue;
         };
-        let families = [true, false].map(|v4| pool.iter().any(|range| range.first.is_ipv4() == v4));
+        let families =
+            [true, false].map(|v4| pool.iter().any(|range| range.first().is_ipv4() == v4));
         for (position, source) in sources.iter().enumerate() {
             let [v4, v6] = families;
             if !pool.is_empty() && !(if source.addr().is_ipv4() { v4 } else { v6 }) {
@@ -134,7 +139,7 @@ pub(super) fn static_nats(
             continue;
         };
         same_family(at("outside"), inside, outside, faults);
-        let single = AddressRange::single(outside);
+        let single = AddressRange::from(outside);
         not_the_gateways(at("outside"), single, to, interfaces, faults);
         for rule in masquerades.iter().filter(|rule| rule.to == to) {
             if rule.pool.iter().any(|range| range.contains(outside)) {
@@ -146,10 +151,16 @@ pub(super) fn static_nats(
         }
         for rule in &found {
             if rule.to == to && rule.outside == outside {
-                faults.add(at("outside"), format!("{outside} is taken by {}", rule.name));
+                faults.add(
+                    at("outside"),
+                    format!("{outside} is taken by {}", rule.name),
+                );
             }
             if (rule.vpc, rule.to, rule.inside) == (vpc, to, inside) {
-                faults.add(at("inside"), format!("{inside} is translated by {}", rule.name));
+                faults.add(
+                    at("inside"),
+                    format!("{inside} is translated by {}", rule.name),
+                );
             }
         }
         found.push(StaticNat {
@@ -187,12 +198,10 @@ pub(super) fn port_forwards(
                 None
             }
         };
-        let ports = faults.check(at("ports"), section.ports.parse::<PortRange>());
-        let to_text = section.to_ports.as_ref().unwrap_or(&section.ports);
-        let to_ports = if section.to_ports.is_some() {
-            faults.check(at("to_ports"), to_text.parse::<PortRange>())
-        } else {
-            ports
+        let ports = faults.check(at("ports"), values::port_range(&section.ports));
+        let to_ports = match &section.to_ports {
+            Some(text) => faults.check(at("to_ports"), values::port_range(text)),
+            None => ports,
         };
         let (Some(vpc), Some(to_vpc), Some(address), Some(to_address)) =
             (vpc, to_vpc, address, to_address)
@@ -203,11 +212,11 @@ pub(super) fn port_forwards(
             continue;
         };
         same_family(at("to_address"), address, to_address, faults);
-        if ports.count() != to_ports.count() {
+        if to_ports.count() != 1 && to_ports.count() != ports.count() {
             faults.add(
                 at("to_ports"),
                 format!(
-                    "{to_ports} has {} ports and ports ({ports}) has {}: as many are needed",
+                    "{to_ports} has {} ports and ports ({ports}) has {}: as many or one are needed",
                     to_ports.count(),
                     ports.count()
                 ),
@@ -215,7 +224,7 @@ pub(super) fn port_forwards(
         }
         for rule in &found {
             if (rule.vpc, rule.address, rule.protocol) == (vpc, address, protocol)
-                && rule.ports.overlaps(ports)
+                && ports_overlap(rule.ports, ports)
             {
                 faults.add(
                     at("ports"),
@@ -229,7 +238,10 @@ pub(super) fn port_forwards(
         {
             faults.add(
                 at("address"),
-                format!("{address} is wholly translated by the static NAT {}", rule.name),
+                format!(
+                    "{address} is wholly translated by the static NAT {}",
+                    rule.name
+                ),
             );
         }
         found.push(PortForward {
@@ -246,25 +258,24 @@ pub(super) fn port_forwards(
     found
 }
 
-pub(super) fn peerings(
-    document: &Document,
-    vpcs: &Names<'_>,
-    faults: &mut Faults,
-) -> Vec<(VpcId, VpcId)> {
+pub(super) fn peerings(document: &Document, vpcs: &Names<'_>, faults: &mut Faults) -> Vec<Peering> {
     let mut found = Vec::new();
     for (index, section) in document.peering.iter().enumerate() {
         let at = |field: &str| format!("peering[{index}].{field}");
         let from = vpcs.vpc(at("from"), &section.from, faults);
         let to = vpcs.vpc(at("to"), &section.to, faults);
         different(at("to"), from, to, faults);
-        let Some(pair) = from.zip(to) else { continue };
-        if found.contains(&pair) {
+        let (Some(from), Some(to)) = (from, to) else {
+            continue;
+        };
+        let peering = Peering { from, to };
+        if found.contains(&peering) {
             faults.add(
                 format!("peering[{index}]"),
                 format!("{} to {} is there already", section.from, section.to),
             );
         } else {
-            found.push(pair);
+            found.push(peering);
         }
     }
     found

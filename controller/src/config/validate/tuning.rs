@@ -1,17 +1,23 @@
 //! Timeouts, limits, offload policy.
 
 use shunt_p4::PuntReason;
+use shunt_slowpath::policy::{Limits, OffloadAfter, OffloadPolicy, Timeouts};
 
 use super::super::document::{LimitsSection, OffloadSection, TimeoutsSection};
 use super::super::fault::{Faults, known};
-use super::super::model::{Offload, PuntMeter, Timeouts};
+use super::super::model::PuntMeter;
 use super::super::values::duration;
+use super::within;
 
 /// Rates that a meter can have, packets a second.
 const PPS: std::ops::RangeInclusive<i64> = 1..=1_000_000_000;
 /// A meter's burst is this part of a second's packets, and `BURST_MIN` at least.
 const BURST_DIVISOR: u32 = 10;
 const BURST_MIN: u32 = 64;
+/// ICMP errors a second.
+const ICMP_ERRORS: std::ops::RangeInclusive<i64> = 0..=1_000_000;
+/// Packets that wait for one neighbour.
+const HELD: std::ops::RangeInclusive<i64> = 1..=1024;
 /// Packets of a UDP or ICMP connection before it is offloaded, at most.
 const PACKETS_MAX: u32 = 1_000_000;
 
@@ -33,11 +39,12 @@ const fn per_interface(reason: PuntReason) -> bool {
 }
 
 pub(super) fn timeouts(section: &TimeoutsSection, faults: &mut Faults) -> Option<Timeouts> {
-    let mut read = |field: &str, text: &str| {
-        faults.check(format!("timeouts.{field}"), duration(text))
-    };
+    let mut read =
+        |field: &str, text: &str| faults.check(format!("timeouts.{field}"), duration(text));
     let tcp_established = read("tcp_established", &section.tcp_established);
     let tcp_transitory = read("tcp_transitory", &section.tcp_transitory);
+    let tcp_time_wait = read("tcp_time_wait", &section.tcp_time_wait);
+    let tcp_closed = read("tcp_closed", &section.tcp_closed);
     let udp = read("udp", &section.udp);
     let udp_stream = read("udp_stream", &section.udp_stream);
     let icmp = read("icmp", &section.icmp);
@@ -45,10 +52,33 @@ pub(super) fn timeouts(section: &TimeoutsSection, faults: &mut Faults) -> Option
     Some(Timeouts {
         tcp_established: tcp_established?,
         tcp_transitory: tcp_transitory?,
+        tcp_time_wait: tcp_time_wait?,
+        tcp_closed: tcp_closed?,
         udp: udp?,
         udp_stream: udp_stream?,
         icmp: icmp?,
         offload_idle: offload_idle?,
+    })
+}
+
+pub(super) fn limits(section: &LimitsSection, faults: &mut Faults) -> Option<Limits> {
+    let icmp_errors_per_second = within(
+        "limits.icmp_errors_per_second",
+        section.icmp_errors_per_second,
+        ICMP_ERRORS,
+        faults,
+    );
+    let held_per_neighbor = within(
+        "limits.held_per_neighbor",
+        section.held_per_neighbor,
+        HELD,
+        faults,
+    );
+    let hold_timeout = faults.check("limits.hold_timeout", duration(&section.hold_timeout));
+    Some(Limits {
+        icmp_errors_per_second: icmp_errors_per_second?,
+        held_per_neighbor: held_per_neighbor?,
+        hold_timeout: hold_timeout?,
     })
 }
 
@@ -82,29 +112,36 @@ pub(super) fn punt_meters(section: &LimitsSection, faults: &mut Faults) -> Vec<P
         .collect()
 }
 
-pub(super) fn offload(section: &OffloadSection, faults: &mut Faults) -> Option<Offload> {
-    let udp_packets = match section.udp.as_str() {
-        "first-reply" => None,
-        other => {
-            let packets = other
-                .strip_prefix("packets=")
-                .and_then(|number| number.trim().parse::<u32>().ok())
-                .filter(|packets| (1..=PACKETS_MAX).contains(packets));
-            if packets.is_none() {
-                faults.add(
-                    "offload.udp",
-                    format!(
-                        "{other:?} is neither \"first-reply\" nor \"packets=N\" with N from 1 to \
-                         {PACKETS_MAX}"
-                    ),
-                );
-                return None;
-            }
-            packets
-        }
-    };
-    Some(Offload {
+pub(super) fn offload(section: &OffloadSection, faults: &mut Faults) -> Option<OffloadPolicy> {
+    let udp = after("offload.udp", &section.udp, faults);
+    let icmp = after("offload.icmp", &section.icmp, faults);
+    let retry_after = faults.check("offload.retry_after", duration(&section.retry_after));
+    Some(OffloadPolicy {
         enabled: section.enabled,
-        udp_packets,
+        udp: udp?,
+        icmp: icmp?,
+        retry_after: retry_after?,
     })
+}
+
+fn after(path: &str, text: &str, faults: &mut Faults) -> Option<OffloadAfter> {
+    let packets = text
+        .strip_prefix("packets=")
+        .and_then(|number| number.trim().parse::<u32>().ok())
+        .filter(|packets| (1..=PACKETS_MAX).contains(packets));
+    match (text, packets) {
+        ("first-reply", _) => Some(OffloadAfter::FirstReply),
+        ("never", _) => Some(OffloadAfter::Never),
+        (_, Some(packets)) => Some(OffloadAfter::Packets(packets)),
+        _ => {
+            faults.add(
+                path,
+                format!(
+                    "{text:?} is none of \"first-reply\", \"never\" and \"packets=N\" with N from \
+                     1 to {PACKETS_MAX}"
+                ),
+            );
+            None
+        }
+    }
 }
