@@ -5,6 +5,8 @@
 //! P4Info model and the values are built, with no transport, which is what a
 //! build script wants.
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod p4info;
 mod proto;
 pub mod value;

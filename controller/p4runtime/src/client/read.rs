@@ -1,0 +1,74 @@
+//! Reading entities, as a stream or collected (P4Runtime 11).
+
+use tonic::Streaming;
+
+use super::{Client, ClientError};
+use crate::p4::v1 as pb;
+
+const RPC: &str = "Read";
+
+/// The entities of a Read, as the switch sends them.
+#[derive(Debug)]
+pub struct EntityStream {
+    client: Client,
+    incoming: Streaming<pb::ReadResponse>,
+}
+
+impl EntityStream {
+    /// The next part, `None` at the end. Real servers send anything from a few
+    /// entities to all of them at once.
+    ///
+    /// # Errors
+    /// [`ClientError`]; the stream is then over.
+    pub async fn next_part(&mut self) -> Result<Option<Vec<pb::Entity>>, ClientError> {
+        let timeout = self.client.0.config.rpc_timeout;
+        let part = self.client.within(RPC, timeout, self.incoming.message());
+        match part.await? {
+            Ok(part) => Ok(part.map(|part| part.entities)),
+            Err(status) => Err(self.client.translate(RPC, &status)),
+        }
+    }
+}
+
+impl Client {
+    /// Reads what the entities select, as a stream. Ids of 0 are wildcards: a
+    /// table entry with only its table's id set reads the whole table, without
+    /// the default entry (P4Runtime 11.1). Needs no primary role.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn read_stream(
+        &self,
+        entities: Vec<pb::Entity>,
+    ) -> Result<EntityStream, ClientError> {
+        let request = pb::ReadRequest {
+            device_id: self.0.config.device_id,
+            role: self.role(),
+            entities,
+        };
+        let mut stub = self.stub();
+        let response = stub.read(request);
+        let incoming = self.unary(RPC, self.0.config.rpc_timeout, response).await?;
+        Ok(EntityStream {
+            client: self.clone(),
+            incoming,
+        })
+    }
+
+    /// Reads what the entities select, all of it; see [`Client::read_stream`].
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ClientError::TooManyEntities`] past `read_entities_max`.
+    pub async fn read(&self, entities: Vec<pb::Entity>) -> Result<Vec<pb::Entity>, ClientError> {
+        let limit = self.0.config.read_entities_max;
+        let mut stream = self.read_stream(entities).await?;
+        let mut all = Vec::new();
+        while let Some(mut part) = stream.next_part().await? {
+            if all.len().saturating_add(part.len()) > limit {
+                return Err(ClientError::TooManyEntities { limit });
+            }
+            all.append(&mut part);
+        }
+        Ok(all)
+    }
+}
