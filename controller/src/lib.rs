@@ -1,3 +1,4 @@
 //! The shunt daemon: configuration, kernel mirror, switch reconciler, API.
 
 pub mod config;
+pub mod kernel;

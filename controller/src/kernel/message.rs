@@ -300,11 +300,7 @@ const RTA_NH_ID: u16 = 30;
 
 fn route(frame: &Frame<'_>) -> Option<Message> {
     let payload = frame.payload;
-    let (family, dst_len, src_len) = (
-        u8_at(payload, 0)?,
-        u8_at(payload, 1)?,
-        u8_at(payload, 2)?,
-    );
+    let (family, dst_len, src_len) = (u8_at(payload, 0)?, u8_at(payload, 1)?, u8_at(payload, 2)?);
     let flags = u32_at(payload, 8)?;
     // Source-specific routes (src_len) have no place in a table that looks at destinations.
     if !matches!(family, wire::AF_INET | wire::AF_INET6) || flags & RTM_F_CLONED != 0 || src_len > 0

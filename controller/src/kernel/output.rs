@@ -63,9 +63,7 @@ impl Output {
         let Some(desired) = desired else {
             if let Some(before) = before {
                 self.release(&before.route);
-                self.end
-                    .routes
-                    .push(NetworkOp::RemoveRoute(key.0, key.1));
+                self.end.routes.push(NetworkOp::RemoveRoute(key.0, key.1));
             }
             return;
         };

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use shunt_p4::{InterfaceId, MacAddr, NetworkOp, VpcId};
 
-use super::choice::{Context, Taps, choose};
+use super::choice::{Context, Desired, Taps, choose};
 use super::message::{
     IFF_LOWER_UP, IFF_UP, LinkInfo, Message, NUD_DELAY, NUD_NOARP, NUD_PERMANENT, NUD_PROBE,
     NUD_REACHABLE, NUD_STALE, NeighborInfo, NexthopInfo, NexthopKind, Placement, RouteInfo,
@@ -24,6 +24,7 @@ use super::message::{
 };
 use super::output::{Gauges, Output};
 use super::rib::{Outcome, Rib};
+use super::wire::AF_INET;
 
 /// The kernel's table of its own addresses (`RT_TABLE_LOCAL`).
 pub(crate) const LOCAL_TABLE: u32 = 255;
@@ -68,6 +69,7 @@ pub(crate) struct Dump {
 pub(crate) struct State {
     taps: Taps,
     tables: HashMap<u32, Vec<VpcId>>,
+    table_of: HashMap<VpcId, u32>,
     links: HashMap<u32, LinkInfo>,
     nexthops: HashMap<u32, NexthopInfo>,
     neighbors: HashMap<(u32, IpAddr), NeighborInfo>,
@@ -88,7 +90,8 @@ impl State {
         tables: impl IntoIterator<Item = (VpcId, u32)>,
     ) -> Self {
         let mut by_table: HashMap<u32, Vec<VpcId>> = HashMap::new();
-        for (vpc, table) in tables {
+        let table_of: HashMap<VpcId, u32> = tables.into_iter().collect();
+        for (&vpc, &table) in &table_of {
             by_table.entry(table).or_default().push(vpc);
         }
         Self {
@@ -97,6 +100,7 @@ impl State {
                 .map(|(index, interface, vpc)| (index, (interface, vpc)))
                 .collect(),
             tables: by_table,
+            table_of,
             links: HashMap::new(),
             nexthops: HashMap::new(),
             neighbors: HashMap::new(),
@@ -142,7 +146,7 @@ impl State {
             Message::Address { removed, family } => {
                 // With an address go the routes that prefer it as their source, silently.
                 if removed {
-                    self.redump.insert(if family == super::wire::AF_INET {
+                    self.redump.insert(if family == AF_INET {
                         DumpKind::RoutesV4
                     } else {
                         DumpKind::RoutesV6
@@ -206,7 +210,11 @@ impl State {
         }
     }
 
-    fn change_route(&mut self, info: RouteInfo, change: impl FnOnce(&mut Rib, RouteInfo) -> Outcome) {
+    fn change_route(
+        &mut self,
+        info: RouteInfo,
+        change: impl FnOnce(&mut Rib, RouteInfo) -> Outcome,
+    ) {
         if !self.wanted(&info) {
             return;
         }
@@ -239,7 +247,10 @@ impl State {
                 info.kind,
                 RouteType::Local | RouteType::Broadcast | RouteType::Anycast
             )
-            && info.paths.iter().any(|path| self.taps.contains_key(&path.index))
+            && info
+                .paths
+                .iter()
+                .any(|path| self.taps.contains_key(&path.index))
     }
 
     fn vpcs_of(&self, info: &RouteInfo) -> Vec<VpcId> {
@@ -393,7 +404,7 @@ impl State {
         self.output.take()
     }
 
-    fn desired(&self, vpc: VpcId, prefix: IpNet) -> Option<super::choice::Desired> {
+    fn desired(&self, vpc: VpcId, prefix: IpNet) -> Option<Desired> {
         // The table of local addresses comes before every other (rule 0).
         let own = self.rib.get(&(LOCAL_TABLE, prefix)).iter();
         let mut of_vpc = own.filter(|entry| {
@@ -401,17 +412,15 @@ impl State {
             paths.any(|path| self.taps.get(&path.index).is_some_and(|tap| tap.1 == vpc))
         });
         if of_vpc.next().is_some() {
-            return Some(super::choice::Desired::Local);
+            return Some(Desired::Local);
         }
         let context = Context {
             taps: &self.taps,
             links: &self.links,
             nexthops: &self.nexthops,
         };
-        self.tables
-            .iter()
-            .filter(|(_, vpcs)| vpcs.contains(&vpc))
-            .find_map(|(&table, _)| choose(self.rib.get(&(table, prefix)), context))
+        let &table = self.table_of.get(&vpc)?;
+        choose(self.rib.get(&(table, prefix)), context)
     }
 
     /// Marks the routes that use a changed device or next-hop object.
@@ -468,7 +477,9 @@ fn differences<K: Copy + Eq + std::hash::Hash, V: PartialEq>(
     before: &HashMap<K, V>,
     after: &HashMap<K, V>,
 ) -> Vec<K> {
-    let changed = after.iter().filter(|(key, value)| before.get(key) != Some(value));
+    let changed = after
+        .iter()
+        .filter(|(key, value)| before.get(key) != Some(value));
     let gone = before.keys().filter(|key| !after.contains_key(key));
     changed.map(|(key, _)| key).chain(gone).copied().collect()
 }

@@ -1,0 +1,471 @@
+//! The mirror's task: sockets and timers around [`State`].
+//!
+//! ```text
+//!   kernel ── notifications ──┐                     ┌── batches ──> switch and workers
+//!   kernel <─ dumps ──────────┤  one task, State    ├── snapshots, statistics
+//!   kernel <─ resolve, keep ──┘                     └<─ commands (resolve, resync, stop)
+//! ```
+//!
+//! It subscribes before it dumps, so that nothing falls between. Whatever was lost (an overrun,
+//! an unreadable message, the kernel's silent removals) is found by dumping again and comparing;
+//! what did not change is not touched.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use shunt_p4::{Interface, InterfaceId, NetworkOp, VpcId};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use super::keeper::Keeper;
+use super::message::{Message, parse};
+use super::snapshot::Snapshot;
+use super::socket::{DumpEnd, NetlinkSocket, SocketError};
+use super::state::{DumpKind, State};
+use super::wire::{self, Request};
+
+/// Prefixes, and as many neighbours, in one batch.
+pub const BATCH_LIMIT: usize = 4096;
+/// Receive buffer that 20,000 changes a second do not overrun while a full table is dumped.
+pub const RECEIVE_BUFFER_BYTES: usize = 32 << 20;
+/// How often everything is compared with the kernel, whatever the load.
+pub const RESYNC_INTERVAL: Duration = Duration::from_secs(30);
+/// Commands that may wait.
+const COMMANDS: usize = 4096;
+/// Datagrams taken at one wake-up, so that batches and commands get their turn.
+const DATAGRAMS_PER_WAKE: usize = 512;
+/// A dump that something changed under is asked for again so many times.
+const DUMP_ATTEMPTS: usize = 4;
+/// The kernel announces that a link is down before it drops the routes: look again after this.
+const SETTLE: Duration = Duration::from_millis(300);
+/// The pause between dumps is at least this, and [`DUMP_SHARE`] times what the last one took.
+const DUMP_PAUSE: Duration = Duration::from_millis(50);
+const DUMP_SHARE: u32 = 3;
+/// The pause after a dump that failed.
+const DUMP_RETRY: Duration = Duration::from_secs(1);
+/// How often next hops without an answer are asked for.
+const KEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Multicast groups (`RTNLGRP_*`): link, neigh, IPv4 and IPv6 ifaddr and route, nexthop.
+const GROUPS: [u32; 7] = [1, 3, 5, 7, 9, 11, 32];
+
+/// An interface with the tap that stands for it in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapInterface {
+    /// As configured.
+    pub interface: Interface,
+    /// The tap's name.
+    pub tap: String,
+    /// The tap's number in the kernel.
+    pub ifindex: u32,
+}
+
+/// What to mirror.
+#[derive(Clone, Debug)]
+pub struct MirrorConfig {
+    /// The interfaces.
+    pub interfaces: Vec<TapInterface>,
+    /// Each VPC's kernel table (1 to 2³² − 1; 254 is main).
+    pub tables: Vec<(VpcId, u32)>,
+    /// Receive buffer, bytes ([`RECEIVE_BUFFER_BYTES`]).
+    pub receive_buffer: usize,
+    /// See [`RESYNC_INTERVAL`].
+    pub resync_interval: Duration,
+}
+
+/// Why a batch was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchReason {
+    /// The first load.
+    Start,
+    /// The kernel told of changes, or a comparison found some.
+    Change,
+}
+
+/// Changes in an order in which they can be applied one by one: what is added comes before what
+/// uses it, what is removed after. A batch refers to nothing that a later one brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The changes; empty only in the last batch of the first load.
+    pub ops: Vec<NetworkOp>,
+    /// Why.
+    pub reason: BatchReason,
+    /// Nothing more is known to be due. The first such batch ends the first load.
+    pub complete: bool,
+}
+
+/// What the mirror has seen and done since it started, and what it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct MirrorStats {
+    /// Messages from the kernel outside dumps.
+    pub events: u64,
+    /// Batches sent.
+    pub batches: u64,
+    /// Changes in them.
+    pub ops: u64,
+    /// Times that the receive buffer overran.
+    pub overruns: u64,
+    /// Unreadable messages.
+    pub malformed: u64,
+    /// Dumps of one family.
+    pub dumps: u64,
+    /// Dumps that the kernel or a malformed message cut short.
+    pub dump_failures: u64,
+    /// How long the last round of dumps took, microseconds.
+    pub last_dump_us: u64,
+    /// Times that everything was compared because it was time.
+    pub resyncs: u64,
+    /// Differences that dumps after the first found.
+    pub corrections: u64,
+    /// Requests to resolve an address that went to the kernel.
+    pub resolve_sent: u64,
+    /// Those that came too soon after another, or too many at once.
+    pub resolve_limited: u64,
+    /// Those for what cannot be resolved (no such interface, multicast), or that the kernel refused.
+    pub resolve_refused: u64,
+    /// Receive buffer as the kernel accounts it, bytes.
+    pub receive_buffer: u64,
+    /// Prefixes published.
+    pub routes: u64,
+    /// Next hops published.
+    pub nexthops: u64,
+    /// Neighbours published.
+    pub neighbors: u64,
+    /// Prefixes unreachable because they lead through a device that is none of ours.
+    pub foreign: u64,
+    /// Prefixes unreachable because shunt cannot do what they ask.
+    pub unsupported: u64,
+    /// Prefixes unreachable because every path is down.
+    pub down: u64,
+}
+
+enum Command {
+    Resolve(InterfaceId, IpAddr),
+    Resync,
+    Snapshot(oneshot::Sender<Snapshot>),
+    Shutdown,
+}
+
+/// The mirror stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the kernel mirror has stopped")]
+pub struct Stopped;
+
+/// Speaks to the mirror's task; it stops when every handle is gone, or by `shutdown`.
+#[derive(Clone, Debug)]
+pub struct MirrorHandle {
+    commands: mpsc::Sender<Command>,
+    stats: watch::Receiver<MirrorStats>,
+}
+
+impl MirrorHandle {
+    /// What the kernel has, for display.
+    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        let (answer, wait) = oneshot::channel();
+        let sent = self.commands.send(Command::Snapshot(answer)).await;
+        sent.map_err(|_| Stopped)?;
+        wait.await.map_err(|_| Stopped)
+    }
+
+    /// Asks the kernel to resolve a neighbour. Never waits; a request that is too much is
+    /// dropped: the next packet asks again.
+    pub fn resolve(&self, interface: InterfaceId, address: IpAddr) {
+        let _ = self.commands.try_send(Command::Resolve(interface, address));
+    }
+
+    /// Compares everything with the kernel soon.
+    pub async fn resync(&self) -> Result<(), Stopped> {
+        let sent = self.commands.send(Command::Resync).await;
+        sent.map_err(|_| Stopped)
+    }
+
+    /// Counters and sizes, as of the last change.
+    pub fn stats(&self) -> MirrorStats {
+        *self.stats.borrow()
+    }
+
+    /// Stops the task and waits for it.
+    pub async fn shutdown(&self) {
+        let _ = self.commands.send(Command::Shutdown).await;
+        self.commands.closed().await;
+    }
+}
+
+/// The kernel mirror.
+#[derive(Debug)]
+pub struct Mirror {
+    state: State,
+    events: NetlinkSocket,
+    requests: NetlinkSocket,
+    keeper: Keeper,
+    stats: MirrorStats,
+    publish: watch::Sender<MirrorStats>,
+    loaded: bool,
+    /// Not before this is dumped again.
+    dump_pause: Instant,
+    /// What to look at once more, and when.
+    settle: Option<(Instant, BTreeSet<DumpKind>)>,
+}
+
+impl Mirror {
+    /// Subscribes, dumps everything once, and starts the task, which sends the first load and
+    /// then every change. When `ops` is full the mirror waits with sending, not with listening.
+    pub async fn start(
+        config: MirrorConfig,
+        ops: mpsc::Sender<Batch>,
+    ) -> Result<MirrorHandle, SocketError> {
+        let taps = config.interfaces.iter().map(|tap| {
+            let interface = &tap.interface;
+            (tap.ifindex, interface.id, interface.vpc)
+        });
+        let indices = taps.clone().map(|(index, id, _)| (id, index)).collect();
+        let state = State::new(taps, config.tables.iter().copied());
+        let events = NetlinkSocket::subscribe(&GROUPS, config.receive_buffer)?;
+        let (publish, stats) = watch::channel(MirrorStats::default());
+        let mut mirror = Self {
+            state,
+            requests: NetlinkSocket::open()?,
+            keeper: Keeper::new(NetlinkSocket::open()?, indices),
+            stats: MirrorStats {
+                receive_buffer: events.receive_buffer() as u64,
+                ..MirrorStats::default()
+            },
+            events,
+            publish,
+            loaded: false,
+            dump_pause: Instant::now(),
+            settle: None,
+        };
+        mirror.state.request_dump(DumpKind::ALL);
+        // The first one must succeed: what fails here fails always.
+        for kind in mirror.state.take_dumps() {
+            mirror.dump(kind).await?;
+        }
+        mirror.stats.corrections = 0;
+        let (commands, inbox) = mpsc::channel(COMMANDS);
+        tokio::spawn(mirror.run(inbox, ops, config.resync_interval));
+        Ok(MirrorHandle { commands, stats })
+    }
+
+    async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        ops: mpsc::Sender<Batch>,
+        resync_interval: Duration,
+    ) {
+        let first = Instant::now() + resync_interval;
+        let mut resync = tokio::time::interval_at(first, resync_interval);
+        resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut keep = tokio::time::interval(KEEP_INTERVAL);
+        keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let dump_due = self.state.needs_dump();
+            let settle_at = self.settle.as_ref().map(|(at, _)| *at);
+            tokio::select! {
+                command = inbox.recv() => match command {
+                    Some(Command::Shutdown) | None => return,
+                    Some(command) => self.command(command).await,
+                },
+                ready = self.events.readable() => {
+                    if ready.is_err() {
+                        self.stats.overruns += 1;
+                        self.state.request_dump(DumpKind::ALL);
+                    }
+                    self.drain();
+                }
+                permit = ops.reserve(), if self.is_due() => {
+                    let Ok(permit) = permit else { return };
+                    self.drain();
+                    if let Some(batch) = self.batch() {
+                        self.keeper.note(&batch.ops);
+                        permit.send(batch);
+                    }
+                }
+                () = tokio::time::sleep_until(self.dump_pause), if dump_due => self.redump().await,
+                () = sleep_until(settle_at), if settle_at.is_some() => {
+                    if let Some((_, kinds)) = self.settle.take() {
+                        self.state.request_dump(kinds);
+                        self.redump().await;
+                        self.settle = None;
+                    }
+                }
+                _ = resync.tick() => {
+                    self.stats.resyncs += 1;
+                    self.state.request_dump(DumpKind::ALL);
+                    self.redump().await;
+                    self.settle = None;
+                }
+                _ = keep.tick() => self.keeper.refresh(self.state.neighbors()),
+            }
+            self.keeper.work(self.state.neighbors()).await;
+            self.publish_stats();
+        }
+    }
+
+    /// Whether a batch has to go out.
+    fn is_due(&self) -> bool {
+        self.state.is_dirty() || !self.loaded
+    }
+
+    fn batch(&mut self) -> Option<Batch> {
+        let ops = self.state.flush(BATCH_LIMIT);
+        let complete = !self.state.is_dirty();
+        let reason = if self.loaded {
+            BatchReason::Change
+        } else {
+            BatchReason::Start
+        };
+        if ops.is_empty() && (self.loaded || !complete) {
+            return None;
+        }
+        self.loaded |= complete;
+        self.stats.batches += 1;
+        self.stats.ops += ops.len() as u64;
+        Some(Batch {
+            ops,
+            reason,
+            complete,
+        })
+    }
+
+    /// Takes what has arrived, within a limit.
+    fn drain(&mut self) {
+        for _ in 0..DATAGRAMS_PER_WAKE {
+            let (state, stats) = (&mut self.state, &mut self.stats);
+            let error = match self.events.try_receive() {
+                Ok(None) => return,
+                Ok(Some(frames)) => {
+                    for frame in frames {
+                        stats.events += 1;
+                        match frame.ok().and_then(|frame| parse(&frame)) {
+                            Some(message) => state.apply(message),
+                            None => {
+                                stats.malformed += 1;
+                                state.request_dump(DumpKind::ALL);
+                            }
+                        }
+                    }
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // Something was lost: what it was, only dumps can tell.
+            self.state.request_dump(DumpKind::ALL);
+            match error {
+                SocketError::Overrun => self.stats.overruns += 1,
+                SocketError::Malformed => self.stats.malformed += 1,
+                error => {
+                    self.stats.overruns += 1;
+                    tracing::warn!(%error, "kernel notifications");
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Resolve(interface, address) => {
+                self.keeper.resolve(interface, address, Instant::now());
+            }
+            Command::Resync => self.state.request_dump(DumpKind::ALL),
+            Command::Snapshot(answer) => {
+                let _ = answer.send(self.state.snapshot());
+            }
+            Command::Shutdown => {}
+        }
+    }
+
+    /// Dumps what is asked for, and plans a second look.
+    async fn redump(&mut self) {
+        let kinds = self.state.take_dumps();
+        let start = Instant::now();
+        let mut pause = DUMP_PAUSE;
+        for &kind in &kinds {
+            if let Err(error) = self.dump(kind).await {
+                self.stats.dump_failures += 1;
+                tracing::warn!(?kind, %error, "kernel dump failed; trying again");
+                self.state.request_dump([kind]);
+                pause = DUMP_RETRY;
+                // What is left of the answer is not for the next request.
+                if let Ok(fresh) = NetlinkSocket::open() {
+                    self.requests = fresh;
+                }
+            }
+        }
+        let took = start.elapsed();
+        self.stats.last_dump_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.dump_pause = Instant::now() + pause.max(took * DUMP_SHARE);
+        let settle = self
+            .settle
+            .get_or_insert_with(|| (Instant::now() + SETTLE, BTreeSet::new()));
+        settle.1.extend(kinds);
+    }
+
+    async fn dump(&mut self, kind: DumpKind) -> Result<(), SocketError> {
+        for attempt in 1..=DUMP_ATTEMPTS {
+            let mut dump = self.state.begin_dump(kind);
+            self.stats.dumps += 1;
+            let state = &self.state;
+            let end = self
+                .requests
+                .dump(request(kind), |frame| {
+                    let message = parse(frame).ok_or(SocketError::Malformed)?;
+                    if message != Message::Ignored {
+                        state.add_to_dump(&mut dump, message);
+                    }
+                    Ok(())
+                })
+                .await?;
+            if end == DumpEnd::Interrupted && attempt < DUMP_ATTEMPTS {
+                continue;
+            }
+            if end == DumpEnd::Interrupted {
+                // It may lack something: what notifications say counts, and the next dump.
+                self.state.request_dump([kind]);
+            }
+            self.stats.corrections += self.state.end_dump(dump) as u64;
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    fn publish_stats(&mut self) {
+        let gauges = self.state.gauges();
+        let keeper = self.keeper.counts();
+        self.stats.routes = gauges.routes as u64;
+        self.stats.nexthops = gauges.nexthops as u64;
+        self.stats.neighbors = gauges.neighbors as u64;
+        self.stats.foreign = gauges.foreign as u64;
+        self.stats.unsupported = gauges.unsupported as u64;
+        self.stats.down = gauges.down as u64;
+        self.stats.resolve_sent = keeper.sent;
+        self.stats.resolve_limited = keeper.limited;
+        self.stats.resolve_refused = keeper.refused;
+        self.publish.send_replace(self.stats);
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The request that dumps one kind.
+fn request(kind: DumpKind) -> Request {
+    let (message, family, fixed) = match kind {
+        DumpKind::Links => (wire::RTM_GETLINK, wire::AF_UNSPEC, 16),
+        DumpKind::Nexthops => (wire::RTM_GETNEXTHOP, wire::AF_UNSPEC, 8),
+        DumpKind::Neighbors => (wire::RTM_GETNEIGH, wire::AF_UNSPEC, 12),
+        DumpKind::RoutesV4 => (wire::RTM_GETROUTE, wire::AF_INET, 12),
+        DumpKind::RoutesV6 => (wire::RTM_GETROUTE, wire::AF_INET6, 12),
+    };
+    let mut header = vec![0; fixed];
+    if let Some(first) = header.first_mut() {
+        *first = family;
+    }
+    Request::new(message, wire::NLM_F_DUMP, &header)
+}

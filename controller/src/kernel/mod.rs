@@ -1,0 +1,27 @@
+//! The kernel's side: taps, addresses and rules ([`setup`]), and the mirror of its routes and
+//! neighbours ([`Mirror`]). Everything over netlink (`rtnetlink(7)`).
+
+pub mod setup;
+
+mod choice;
+mod keeper;
+mod message;
+mod mirror;
+mod nexthop_ids;
+mod output;
+mod rib;
+mod rules;
+mod snapshot;
+mod socket;
+mod state;
+mod wire;
+
+pub use keeper::RESOLVE_INTERVAL;
+pub use mirror::{
+    BATCH_LIMIT, Batch, BatchReason, Mirror, MirrorConfig, MirrorHandle, MirrorStats,
+    RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL, Stopped, TapInterface,
+};
+pub use rules::RULE_PROTOCOL;
+pub use setup::{KernelSetup, SetupError, Tap, TapConfig};
+pub use snapshot::{NeighborView, PathView, RouteView, Snapshot};
+pub use socket::SocketError;

@@ -1,0 +1,390 @@
+//! The kernel's side of every interface: a tap with its addresses, and the rules that tie it to
+//! its VPC's table.
+//!
+//! A tap lives as long as the file that it is read from, so a killed daemon leaves none behind.
+//! Rules do stay; they carry [`RULE_PROTOCOL`], and the next start takes those away that belong
+//! to its own taps or to taps that are gone.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use nix::errno::Errno;
+use shunt_p4::{Interface, VpcId};
+use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
+
+use super::mirror::TapInterface;
+use super::rules::{self, Rule};
+use super::socket::{NetlinkSocket, SocketError};
+use super::wire::{self, Request, family_of};
+
+/// The kernel's main table, whose rules are there already.
+pub const MAIN_TABLE: u32 = 254;
+/// Longest name of a device (`IFNAMSIZ` less the zero byte).
+pub const MAX_NAME: usize = 15;
+
+/// What one interface needs in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TapConfig {
+    /// MAC, MTU and addresses come from here.
+    pub interface: Interface,
+    /// Device name, at most 15 bytes.
+    pub tap: String,
+    /// The VPC's table.
+    pub table: u32,
+    /// Addresses that the kernel shall also answer for on this link (NAT pools), as hosts.
+    pub extra_addresses: Vec<IpAddr>,
+}
+
+/// A tap that is set up.
+#[derive(Clone)]
+pub struct Tap {
+    /// What the mirror needs to know of it.
+    pub interface: TapInterface,
+    /// Frames to and from the kernel. The tap goes when the last clone is dropped.
+    pub device: Arc<AsyncDevice>,
+}
+
+impl std::fmt::Debug for Tap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tap")
+            .field("interface", &self.interface)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why the kernel's side could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum SetupError {
+    /// The tap itself.
+    #[error("tap {tap}: cannot be created: {source}; {remedy}")]
+    Create {
+        /// Its name.
+        tap: String,
+        /// The kernel's reason.
+        source: std::io::Error,
+        /// What to do about it.
+        remedy: &'static str,
+    },
+    /// Something of it.
+    #[error("tap {tap}: {what}: {source}{}", hint(.source))]
+    Configure {
+        /// Its name.
+        tap: String,
+        /// What was to be done.
+        what: String,
+        /// The kernel's reason.
+        source: SocketError,
+    },
+    /// Netlink as such.
+    #[error("netlink: {source}{}", hint(.source))]
+    Netlink {
+        /// The kernel's reason.
+        #[from]
+        source: SocketError,
+    },
+}
+
+fn hint(error: &SocketError) -> &'static str {
+    match error.errno() {
+        Some(Errno::EPERM | Errno::EACCES) => {
+            "; run with CAP_NET_ADMIN (as root, or in a network namespace of your own)"
+        }
+        _ => "",
+    }
+}
+
+/// The kernel's side of all interfaces. [`KernelSetup::remove`] takes the rules away; the taps
+/// go with it and with what else holds their devices.
+#[derive(Debug)]
+pub struct KernelSetup {
+    taps: Vec<Tap>,
+    /// Things that work, but perhaps not as wished.
+    pub warnings: Vec<String>,
+}
+
+impl KernelSetup {
+    /// Creates and configures every tap. On an error nothing is left behind.
+    pub async fn create(configs: &[TapConfig]) -> Result<Self, SetupError> {
+        let mut socket = NetlinkSocket::open()?;
+        let mut setup = Self {
+            taps: Vec::with_capacity(configs.len()),
+            warnings: Vec::new(),
+        };
+        let names: BTreeSet<&str> = configs.iter().map(|config| config.tap.as_str()).collect();
+        rules::remove_leftovers(&mut socket, &names).await?;
+        for config in configs {
+            // An address leaves no room for a second tap of its VPC: all devices first.
+            let tap = create_tap(config)?;
+            quiet(&config.tap, &mut setup.warnings);
+            setup.taps.push(tap);
+        }
+        if let Some(warning) = strict_everywhere() {
+            setup.warnings.push(warning);
+        }
+        let mut result = Ok(());
+        for (config, tap) in configs.iter().zip(&setup.taps) {
+            result = configure(&mut socket, config, tap.interface.ifindex).await;
+            if result.is_err() {
+                break;
+            }
+        }
+        if let Err(error) = result {
+            setup.remove().await;
+            return Err(error);
+        }
+        Ok(setup)
+    }
+
+    /// The taps, in the order of the configuration.
+    pub fn taps(&self) -> &[Tap] {
+        &self.taps
+    }
+
+    /// Removes the rules, and the taps as soon as nobody holds their devices.
+    pub async fn remove(self) {
+        let names: BTreeSet<&str> = self
+            .taps
+            .iter()
+            .map(|tap| tap.interface.tap.as_str())
+            .collect();
+        let Ok(mut socket) = NetlinkSocket::open() else {
+            return;
+        };
+        if let Err(error) = rules::remove_leftovers(&mut socket, &names).await {
+            tracing::warn!(%error, "rules of the taps are left behind");
+        }
+    }
+}
+
+/// The mirror's part of a set of taps: interfaces, and tables of their VPCs.
+pub fn tables(configs: &[TapConfig]) -> Vec<(VpcId, u32)> {
+    let tables: BTreeSet<_> = configs
+        .iter()
+        .map(|config| (config.interface.vpc, config.table))
+        .collect();
+    tables.into_iter().collect()
+}
+
+fn create_tap(config: &TapConfig) -> Result<Tap, SetupError> {
+    let failed = |source: std::io::Error| SetupError::Create {
+        tap: config.tap.clone(),
+        remedy: remedy(&source),
+        source,
+    };
+    if config.tap.is_empty() || config.tap.len() > MAX_NAME {
+        return Err(failed(std::io::Error::from(Errno::ENAMETOOLONG)));
+    }
+    let device = DeviceBuilder::new()
+        .name(config.tap.clone())
+        .layer(Layer::L2)
+        .packet_information(false)
+        .offload(false)
+        .build_async()
+        .map_err(failed)?;
+    let ifindex =
+        nix::net::if_::if_nametoindex(config.tap.as_str()).map_err(|errno| failed(errno.into()))?;
+    Ok(Tap {
+        interface: TapInterface {
+            interface: config.interface.clone(),
+            tap: config.tap.clone(),
+            ifindex,
+        },
+        device: Arc::new(device),
+    })
+}
+
+fn remedy(error: &std::io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT | Errno::ENXIO | Errno::ENODEV) => {
+            "/dev/net/tun is missing: load the module \"tun\", or give the container that device"
+        }
+        Some(Errno::EPERM | Errno::EACCES) => {
+            "it needs CAP_NET_ADMIN: run as root, or in a network namespace of your own"
+        }
+        Some(Errno::EBUSY | Errno::EEXIST) => {
+            "a device of that name is in use: stop the other shuntd, or name the tap differently"
+        }
+        Some(Errno::ENAMETOOLONG | Errno::EINVAL) => {
+            "a device name has 1 to 15 bytes: set \"tap\" of the interface"
+        }
+        _ => "see the kernel's log",
+    }
+}
+
+/// Settings of a tap under `/proc/sys/net/{ipv4,ipv6}/conf`. VPCs may share addresses, so a
+/// packet's source proves nothing about its tap; and the gateway takes no advice from routers.
+const SETTINGS: [(&str, &str, &str); 9] = [
+    ("ipv4", "rp_filter", "0"),
+    ("ipv4", "accept_local", "1"),
+    ("ipv4", "arp_ignore", "1"),
+    ("ipv4", "accept_redirects", "0"),
+    ("ipv6", "accept_ra", "0"),
+    ("ipv6", "autoconf", "0"),
+    ("ipv6", "router_solicitations", "0"),
+    ("ipv6", "accept_redirects", "0"),
+    ("ipv6", "accept_dad", "0"),
+];
+
+fn quiet(tap: &str, warnings: &mut Vec<String>) {
+    for (family, name, value) in SETTINGS {
+        let path = format!("/proc/sys/net/{family}/conf/{tap}/{name}");
+        let already = |text: String| text.trim() == value;
+        if std::fs::read_to_string(&path).is_ok_and(already) {
+            continue;
+        }
+        match std::fs::write(&path, value) {
+            Ok(()) => {}
+            // A kernel without IPv6.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => {
+                warnings.push(format!("tap {tap}: cannot set {path} to {value}: {error}"))
+            }
+        }
+    }
+}
+
+/// The larger of a device's and everybody's `rp_filter` counts.
+fn strict_everywhere() -> Option<String> {
+    let path = "/proc/sys/net/ipv4/conf/all/rp_filter";
+    let strict = std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
+    strict.then(|| {
+        format!("{path} is 1: the kernel drops packets to the gateway whose source it would route elsewhere; set it to 0 or 2 when VPCs share addresses")
+    })
+}
+
+async fn configure(
+    socket: &mut NetlinkSocket,
+    config: &TapConfig,
+    index: u32,
+) -> Result<(), SetupError> {
+    let failed = |what: String| {
+        move |source| SetupError::Configure {
+            tap: config.tap.clone(),
+            what,
+            source,
+        }
+    };
+    let interface = &config.interface;
+    socket
+        .request(link_up(index, interface))
+        .await
+        .map_err(failed(format!(
+            "setting MAC {} and MTU {}, and up",
+            interface.mac, interface.mtu
+        )))?;
+    let apart = config.table != MAIN_TABLE;
+    let hosts = config.extra_addresses.iter().map(|&ip| IpNet::from(ip));
+    for address in interface.addresses.iter().copied().chain(hosts) {
+        socket
+            .request(new_address(index, address, apart))
+            .await
+            .map_err(failed(format!("adding address {address}")))?;
+    }
+    if !apart {
+        return Ok(());
+    }
+    for &address in &interface.addresses {
+        if address.prefix_len() < address.max_prefix_len() {
+            socket
+                .request(connected_route(index, address, config.table))
+                .await
+                .map_err(failed(format!(
+                    "adding route {} to table {}",
+                    address.trunc(),
+                    config.table
+                )))?;
+        }
+    }
+    for rule in rules_of(config) {
+        rule.add(socket)
+            .await
+            .map_err(failed(format!("adding rule \"{rule}\"")))?;
+    }
+    Ok(())
+}
+
+/// What arrives on the tap, what is bound to it, and what the gateway answers from an address
+/// of it (a socket that is bound to no device) looks into the VPC's table. Where VPCs share an
+/// address the last kind cannot tell them apart; bind to the device there.
+fn rules_of(config: &TapConfig) -> Vec<Rule> {
+    let tap = || config.tap.clone();
+    let mut rules = Vec::new();
+    for family in [wire::AF_INET, wire::AF_INET6] {
+        rules.push(Rule::input(family, tap(), config.table));
+        rules.push(Rule::output(family, tap(), config.table));
+    }
+    for address in &config.interface.addresses {
+        rules.push(Rule::source(address.addr(), config.table));
+    }
+    rules
+}
+
+fn link_up(index: u32, interface: &Interface) -> Request {
+    const IFLA_ADDRESS: u16 = 1;
+    const IFLA_MTU: u16 = 4;
+    let mut fixed = [0; 16];
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    fixed[8..12].copy_from_slice(&super::message::IFF_UP.to_ne_bytes());
+    fixed[12..16].copy_from_slice(&super::message::IFF_UP.to_ne_bytes());
+    Request::new(wire::RTM_NEWLINK, wire::NLM_F_ACK, &fixed)
+        .attribute(IFLA_ADDRESS, &interface.mac.0)
+        .u32(IFLA_MTU, interface.mtu.into())
+}
+
+fn new_address(index: u32, address: IpNet, no_route: bool) -> Request {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    const IFA_BROADCAST: u16 = 4;
+    const IFA_FLAGS: u16 = 8;
+    const IFA_F_NODAD: u32 = 0x02;
+    const IFA_F_NOPREFIXROUTE: u32 = 0x200;
+    let mut flags = IFA_F_NODAD;
+    if no_route {
+        flags |= IFA_F_NOPREFIXROUTE;
+    }
+    let ip = address.addr();
+    let mut fixed = [0; 8];
+    fixed[0] = family_of(ip);
+    fixed[1] = address.prefix_len();
+    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
+    let message_flags = wire::NLM_F_ACK | wire::NLM_F_CREATE | wire::NLM_F_REPLACE;
+    let request = Request::new(wire::RTM_NEWADDR, message_flags, &fixed)
+        .ip(IFA_LOCAL, ip)
+        .ip(IFA_ADDRESS, ip)
+        .u32(IFA_FLAGS, flags);
+    match address {
+        IpNet::V4(net) if net.prefix_len() < 31 => {
+            request.ip(IFA_BROADCAST, net.broadcast().into())
+        }
+        _ => request,
+    }
+}
+
+fn connected_route(index: u32, address: IpNet, table: u32) -> Request {
+    const RTA_DST: u16 = 1;
+    const RTA_OIF: u16 = 4;
+    const RTA_PREFSRC: u16 = 7;
+    const RTA_TABLE: u16 = 15;
+    const RTPROT_KERNEL: u8 = 2;
+    const RT_SCOPE_LINK: u8 = 253;
+    const RTN_UNICAST: u8 = 1;
+    let ip = address.addr();
+    let mut fixed = [0; 12];
+    fixed[0] = family_of(ip);
+    fixed[1] = address.prefix_len();
+    fixed[5] = RTPROT_KERNEL;
+    fixed[6] = if ip.is_ipv4() { RT_SCOPE_LINK } else { 0 };
+    fixed[7] = RTN_UNICAST;
+    let flags = wire::NLM_F_ACK | wire::NLM_F_CREATE | wire::NLM_F_APPEND;
+    let request = Request::new(wire::RTM_NEWROUTE, flags, &fixed)
+        .ip(RTA_DST, address.trunc().addr())
+        .u32(RTA_OIF, index)
+        .u32(RTA_TABLE, table);
+    if ip.is_ipv4() {
+        request.ip(RTA_PREFSRC, ip)
+    } else {
+        request
+    }
+}

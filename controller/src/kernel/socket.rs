@@ -1,0 +1,233 @@
+//! A netlink socket: requests with their answers, dumps, notifications.
+
+use std::io;
+use std::time::Duration;
+
+use netlink_sys::Socket;
+use netlink_sys::protocols::NETLINK_ROUTE;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
+use tokio::io::unix::AsyncFd;
+
+use super::wire::{self, Frame, Request, attributes, frames, u32_at};
+
+/// The kernel's largest datagram to user space is 32 KiB.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// The kernel answers requests while they are sent; this long means that it will not.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What went wrong with a socket or a request.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The socket itself.
+    #[error("netlink socket: {0}")]
+    Io(#[from] io::Error),
+    /// The kernel refused; with its own words where it has some.
+    #[error("{}{}", .errno.desc(), .text.as_ref().map(|text| format!(" ({text})")).unwrap_or_default())]
+    Refused {
+        /// The error's number.
+        errno: Errno,
+        /// The kernel's explanation (extended acknowledgement).
+        text: Option<String>,
+    },
+    /// Messages were lost: more arrived than the receive buffer holds.
+    #[error("netlink receive buffer overrun")]
+    Overrun,
+    /// A message that cannot be read.
+    #[error("unreadable netlink message")]
+    Malformed,
+    /// No answer.
+    #[error("the kernel did not answer within {} s", ANSWER_TIMEOUT.as_secs())]
+    Timeout,
+}
+
+impl SocketError {
+    /// The kernel's error number, if it refused.
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+}
+
+/// How a dump ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DumpEnd {
+    Complete,
+    /// Something changed meanwhile (`NLM_F_DUMP_INTR`): parts may be missing or double.
+    Interrupted,
+}
+
+/// A netlink route socket.
+#[derive(Debug)]
+pub(crate) struct NetlinkSocket {
+    socket: AsyncFd<Socket>,
+    buffer: Vec<u8>,
+    /// What waiting found: a datagram in the buffer, or an error.
+    held: Option<Result<(), SocketError>>,
+    sequence: u32,
+}
+
+impl NetlinkSocket {
+    /// Opens one. Must be called inside a tokio runtime.
+    pub(crate) fn open() -> Result<Self, SocketError> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        // Explanations beside the error number; not the whole request again.
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        Ok(Self {
+            socket: AsyncFd::try_new(socket).map_err(io::Error::from)?,
+            buffer: Vec::with_capacity(BUFFER_BYTES),
+            held: None,
+            sequence: 0,
+        })
+    }
+
+    /// Opens one that hears of these groups (`RTNLGRP_*`), with a receive buffer of that many
+    /// bytes where the kernel permits it, else as large as it does.
+    pub(crate) fn subscribe(groups: &[u32], buffer_bytes: usize) -> Result<Self, SocketError> {
+        let this = Self::open()?;
+        let socket = this.socket.get_ref();
+        if setsockopt(socket, sockopt::RcvBufForce, &buffer_bytes).is_err() {
+            setsockopt(socket, sockopt::RcvBuf, &buffer_bytes).map_err(io::Error::from)?;
+        }
+        for &group in groups {
+            socket.add_membership(group)?;
+        }
+        Ok(this)
+    }
+
+    /// Bytes of the receive buffer, as the kernel accounts them.
+    pub(crate) fn receive_buffer(&self) -> usize {
+        self.socket.get_ref().get_rx_buf_sz().unwrap_or(0)
+    }
+
+    /// Waits until there is something to receive. May be dropped at any time.
+    pub(crate) async fn readable(&mut self) -> Result<(), SocketError> {
+        while self.held.is_none() {
+            let mut guard = self.socket.readable().await?;
+            match receive(guard.get_inner(), &mut self.buffer) {
+                Ok(false) => guard.clear_ready(),
+                Ok(true) => self.held = Some(Ok(())),
+                Err(error) => self.held = Some(Err(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The next datagram's messages, if one is there.
+    pub(crate) fn try_receive(
+        &mut self,
+    ) -> Result<Option<impl Iterator<Item = Result<Frame<'_>, ()>>>, SocketError> {
+        let there = match self.held.take() {
+            Some(held) => held.map(|()| true),
+            None => receive(self.socket.get_ref(), &mut self.buffer),
+        };
+        Ok(there?.then(|| frames(&self.buffer)))
+    }
+
+    async fn datagram(&mut self) -> Result<(), SocketError> {
+        tokio::time::timeout(ANSWER_TIMEOUT, self.readable())
+            .await
+            .map_err(|_| SocketError::Timeout)??;
+        self.held.take().unwrap_or(Ok(()))
+    }
+
+    fn send(&mut self, request: Request) -> Result<u32, SocketError> {
+        self.sequence = self.sequence.wrapping_add(1).max(1);
+        let bytes = request.finish(self.sequence);
+        self.socket.get_ref().send(&bytes, 0)?;
+        Ok(self.sequence)
+    }
+
+    /// Sends a request that has `NLM_F_ACK` and waits for the acknowledgement.
+    pub(crate) async fn request(&mut self, request: Request) -> Result<(), SocketError> {
+        let sequence = self.send(request)?;
+        loop {
+            self.datagram().await?;
+            for frame in frames(&self.buffer) {
+                let frame = frame.map_err(|()| SocketError::Malformed)?;
+                if frame.sequence == sequence && frame.kind == wire::NLMSG_ERROR {
+                    return acknowledgement(&frame);
+                }
+            }
+        }
+    }
+
+    /// Sends a dump request and hands each message of the answer on.
+    pub(crate) async fn dump(
+        &mut self,
+        request: Request,
+        mut each: impl FnMut(&Frame<'_>) -> Result<(), SocketError>,
+    ) -> Result<DumpEnd, SocketError> {
+        let sequence = self.send(request)?;
+        let mut end = DumpEnd::Complete;
+        loop {
+            self.datagram().await?;
+            for frame in frames(&self.buffer) {
+                let frame = frame.map_err(|()| SocketError::Malformed)?;
+                if frame.sequence != sequence {
+                    continue;
+                }
+                if frame.flags & wire::NLM_F_DUMP_INTR != 0 {
+                    end = DumpEnd::Interrupted;
+                }
+                match frame.kind {
+                    wire::NLMSG_DONE => {
+                        return match u32_at(frame.payload, 0) {
+                            Some(0) | None => Ok(end),
+                            Some(_) => acknowledgement(&frame).map(|()| end),
+                        };
+                    }
+                    wire::NLMSG_ERROR => return acknowledgement(&frame).map(|()| end),
+                    wire::NLMSG_OVERRUN => return Err(SocketError::Overrun),
+                    _ => each(&frame)?,
+                }
+            }
+            // A long dump leaves room for others on this thread.
+            tokio::task::consume_budget().await;
+        }
+    }
+}
+
+/// Receives one datagram into the buffer; `false`: there is none.
+fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> Result<bool, SocketError> {
+    loop {
+        buffer.clear();
+        match socket.recv(buffer, MsgFlags::MSG_TRUNC.bits()) {
+            Ok(len) if len > buffer.len() => return Err(SocketError::Malformed),
+            Ok(_) => return Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                return Err(SocketError::Overrun);
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Reads `struct nlmsgerr` and what follows it: number, echoed header, explanation.
+fn acknowledgement(frame: &Frame<'_>) -> Result<(), SocketError> {
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    let code = u32_at(frame.payload, 0).ok_or(SocketError::Malformed)?;
+    let code = i32::from_ne_bytes(code.to_ne_bytes());
+    if code == 0 {
+        return Ok(());
+    }
+    let behind = frame.payload.get(4 + wire::HEADER_LEN..).unwrap_or(&[]);
+    let text = attributes(behind)
+        .find(|&(kind, _)| kind == NLMSGERR_ATTR_MSG)
+        .map(|(_, value)| {
+            String::from_utf8_lossy(value)
+                .trim_end_matches('\0')
+                .to_owned()
+        });
+    Err(SocketError::Refused {
+        errno: Errno::from_raw(code.saturating_neg()),
+        text,
+    })
+}
