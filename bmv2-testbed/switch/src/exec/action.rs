@@ -1,0 +1,336 @@
+//! Runs actions.
+
+use rand::Rng;
+
+use super::expr::HeaderRef;
+use super::{Context, Packet, trace};
+use crate::bits::Field;
+use crate::program::action::Instruction;
+use crate::state::lock;
+
+/// An action that takes more steps than this loops.
+const MAX_STEPS: usize = 100_000;
+
+impl Context<'_> {
+    /// Runs a whole action; its arguments are in the packet's state already.
+    pub(crate) fn run(&mut self, action: usize, packet: &mut Packet) {
+        let Some(action) = self.program.actions.get(action) else {
+            return;
+        };
+        let mut at = 0;
+        let mut steps = 0;
+        while let Some(instruction) = action.code.get(at) {
+            steps += 1;
+            if steps > MAX_STEPS {
+                trace!(self, "action {} loops; stopped", action.name);
+                return;
+            }
+            at = match instruction {
+                Instruction::Jump(to) => *to,
+                Instruction::JumpIfZero(condition, to) if !condition.test(&packet.buf) => *to,
+                _ => {
+                    self.step(instruction, packet);
+                    at + 1
+                }
+            };
+        }
+    }
+
+    /// Runs one instruction other than a jump.
+    pub(crate) fn step(&mut self, instruction: &Instruction, packet: &mut Packet) {
+        match instruction {
+            Instruction::Set(to, from) => {
+                let value = from.eval(&packet.buf);
+                to.store(&mut packet.buf, value);
+            }
+            Instruction::Copy { to, from } => copy(*to, *from, &mut packet.buf),
+            Instruction::SetBytes(to, bytes) => to.import(&mut packet.buf, bytes),
+            Instruction::SetElement(element, from) => {
+                let value = from.eval(&packet.buf);
+                if let Some(to) = element.field(&packet.buf) {
+                    to.store(&mut packet.buf, value);
+                }
+            }
+            Instruction::AddHeader(header) => self.add_header(header, packet),
+            Instruction::RemoveHeader(header) => self.remove_header(header, packet),
+            Instruction::AssignHeader(to, from) => self.assign_header(to, from, packet),
+            Instruction::AssignHeaders(pairs, counters) => {
+                for (to, from) in pairs {
+                    self.assign_header(to, from, packet);
+                }
+                if let Some((to, from)) = counters {
+                    let count = packet.buf.get(*from).copied().unwrap_or(0);
+                    if let Some(to) = packet.buf.get_mut(*to) {
+                        *to = count;
+                    }
+                }
+            }
+            Instruction::AssignVarbit(to, from) => self.copy_varbit(*to, *from, packet),
+            Instruction::Push(stack, by) => self.shift(*stack, by.eval(&packet.buf), true, packet),
+            Instruction::Pop(stack, by) => self.shift(*stack, by.eval(&packet.buf), false, packet),
+            Instruction::MarkToDrop => {
+                let standard = &self.program.standard;
+                let port = i128::from(self.drop_port);
+                standard.egress_spec.store(&mut packet.buf, port);
+                if let Some(group) = standard.mcast_grp {
+                    group.store(&mut packet.buf, 0);
+                }
+            }
+            Instruction::Exit => packet.exited = true,
+            Instruction::Digest(id) => packet.digest = Some(*id),
+            Instruction::CloneIngress { session, list }
+            | Instruction::CloneEgress { session, list } => {
+                let session = session.eval(&packet.buf) as u32 & 0x7fff;
+                packet.clone = Some((session, *list));
+            }
+            Instruction::Resubmit(list) => packet.resubmit = Some(*list),
+            Instruction::Recirculate(list) => packet.recirculate = Some(*list),
+            Instruction::Truncate(len) => {
+                let len = usize::try_from(len.eval(&packet.buf)).unwrap_or(usize::MAX);
+                packet.truncate = Some(packet.truncate.unwrap_or(usize::MAX).min(len));
+            }
+            Instruction::Log { text, values } => {
+                if self.trace.is_some() {
+                    let line = log_line(text, values.iter().map(|v| v.eval(&packet.buf)));
+                    trace!(self, "log_msg: {line}");
+                }
+            }
+            Instruction::Assert { condition, place } => {
+                // bmv2 stops the whole switch here; a packet is reason enough to drop the packet.
+                if !condition.test(&packet.buf) {
+                    tracing::error!("{place} failed");
+                    trace!(self, "{place} failed");
+                    self.step(&Instruction::MarkToDrop, packet);
+                    packet.exited = true;
+                }
+            }
+            Instruction::Jump(_) | Instruction::JumpIfZero(..) | Instruction::Nothing => {}
+            other => self.externs(other, packet),
+        }
+    }
+
+    /// Counters, meters, registers, hashes and random numbers.
+    fn externs(&mut self, instruction: &Instruction, packet: &mut Packet) {
+        let index = |value: i128| usize::try_from(value).unwrap_or(usize::MAX);
+        match instruction {
+            Instruction::Count { counter, index: at } => {
+                let at = index(at.eval(&packet.buf));
+                let cell = self.state.counters.get(*counter).and_then(|c| c.get(at));
+                match cell {
+                    Some(cell) => cell.count(packet.ingress_length),
+                    None => trace!(self, "counter index {at} is out of bounds"),
+                }
+            }
+            Instruction::Meter {
+                meter,
+                index: at,
+                to,
+            } => {
+                let at = index(at.eval(&packet.buf));
+                let bytes = self.program.meters.get(*meter).is_some_and(|m| m.bytes);
+                let units = if bytes { packet.ingress_length as u64 } else { 1 };
+                match self.state.meters.get(*meter).and_then(|m| m.get(at)) {
+                    Some(cell) => {
+                        let colour = lock(cell).execute(units, self.now_ns);
+                        to.store(&mut packet.buf, i128::from(colour));
+                    }
+                    None => trace!(self, "meter index {at} is out of bounds"),
+                }
+            }
+            Instruction::ReadRegister {
+                register,
+                index: at,
+                to,
+            } => {
+                let at = index(at.eval(&packet.buf));
+                let value = self
+                    .state
+                    .registers
+                    .get(*register)
+                    .and_then(|r| lock(r).get(at).copied());
+                match value {
+                    Some(value) => to.store(&mut packet.buf, value as i128),
+                    None => trace!(self, "register index {at} is out of bounds"),
+                }
+            }
+            Instruction::WriteRegister {
+                register,
+                index: at,
+                value,
+            } => {
+                let at = index(at.eval(&packet.buf));
+                let width = self.program.registers.get(*register).map_or(0, |r| r.width);
+                let value = value.eval(&packet.buf) as u128 & crate::bits::mask(width);
+                let Some(register) = self.state.registers.get(*register) else {
+                    return;
+                };
+                match lock(register).get_mut(at) {
+                    Some(cell) => *cell = value,
+                    None => trace!(self, "register index {at} is out of bounds"),
+                }
+            }
+            Instruction::Hash {
+                to,
+                base,
+                calculation,
+                size,
+            } => {
+                let base = base.eval(&packet.buf) as u64;
+                let size = (size.eval(&packet.buf) as u64).max(1);
+                let hash = self.calculate(*calculation, packet);
+                let value = (hash % size).wrapping_add(base);
+                to.store(&mut packet.buf, i128::from(value));
+            }
+            Instruction::Random { to, low, high } => {
+                let (low, high) = (low.eval(&packet.buf) as u64, high.eval(&packet.buf) as u64);
+                if low <= high {
+                    let value = rand::rng().random_range(low..=high);
+                    to.store(&mut packet.buf, i128::from(value));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn add_header(&mut self, header: &HeaderRef, packet: &mut Packet) {
+        let Some(offset) = header.offset(&packet.buf) else {
+            return;
+        };
+        let index = header.header + offset;
+        let Some(place) = self.program.layout.headers.get(index) else {
+            return;
+        };
+        if !packet.is_valid(place.valid) {
+            if let Some(bytes) = packet.buf.get_mut(place.start..place.start + place.fixed_bytes) {
+                bytes.fill(0);
+            }
+            if let Some(varbit) = place.varbit {
+                varbit.length.store(&mut packet.buf, 0);
+            }
+            self.make_valid(packet, index);
+            packet.length += place.fixed_bytes;
+        }
+    }
+
+    fn remove_header(&mut self, header: &HeaderRef, packet: &mut Packet) {
+        let Some(offset) = header.offset(&packet.buf) else {
+            return;
+        };
+        let index = header.header + offset;
+        let Some(place) = self.program.layout.headers.get(index) else {
+            return;
+        };
+        if packet.is_valid(place.valid) {
+            let bytes = self.header_bytes(index, packet);
+            packet.length = packet.length.saturating_sub(bytes);
+            packet.set_valid(place.valid, false);
+        }
+    }
+
+    fn assign_header(&mut self, to: &HeaderRef, from: &HeaderRef, packet: &mut Packet) {
+        let (Some(to_offset), Some(from_offset)) =
+            (to.offset(&packet.buf), from.offset(&packet.buf))
+        else {
+            return;
+        };
+        let headers = &self.program.layout.headers;
+        let (to, from) = (to.header + to_offset, from.header + from_offset);
+        let (Some(target), Some(source)) = (headers.get(to), headers.get(from)) else {
+            return;
+        };
+        if !packet.is_valid(source.valid) {
+            packet.set_valid(target.valid, false);
+            return;
+        }
+        let end = source.start + source.fixed_bytes;
+        if end <= packet.buf.len() && target.start + source.fixed_bytes <= packet.buf.len() {
+            packet.buf.copy_within(source.start..end, target.start);
+        }
+        self.copy_varbit(to, from, packet);
+        self.make_valid(packet, to);
+    }
+
+    fn copy_varbit(&self, to: usize, from: usize, packet: &mut Packet) {
+        let headers = &self.program.layout.headers;
+        let varbit = |i: usize| headers.get(i).and_then(|h| h.varbit);
+        if let (Some(to), Some(from)) = (varbit(to), varbit(from)) {
+            let len = from.length.load(&packet.buf);
+            let bytes = (len as usize).min(to.max_bytes).min(from.max_bytes);
+            packet
+                .buf
+                .copy_within(from.start..from.start + bytes, to.start);
+            to.length.store(&mut packet.buf, bytes as i128);
+        }
+    }
+
+    /// `push_front` and `pop_front`: elements move, the ones that come in are invalid.
+    fn shift(&self, stack: usize, by: i128, push: bool, packet: &mut Packet) {
+        let layout = &self.program.layout;
+        let Some(stack) = layout.stacks.get(stack) else {
+            return;
+        };
+        let Some(first) = layout.headers.get(stack.first) else {
+            return;
+        };
+        let by = usize::try_from(by).unwrap_or(stack.len).min(stack.len);
+        let keep = stack.len - by;
+        let bytes = stack.stride * keep;
+        let flags = first.valid;
+        let next = usize::from(packet.buf.get(stack.next).copied().unwrap_or(0));
+        let next = if push {
+            if keep > 0 {
+                packet
+                    .buf
+                    .copy_within(first.start..first.start + bytes, first.start + stack.stride * by);
+                packet.buf.copy_within(flags..flags + keep, flags + by);
+            }
+            for i in 0..by {
+                packet.set_valid(flags + i, false);
+            }
+            (next + by).min(stack.len)
+        } else {
+            if keep > 0 {
+                let from = first.start + stack.stride * by;
+                packet.buf.copy_within(from..from + bytes, first.start);
+                packet
+                    .buf
+                    .copy_within(flags + by..flags + stack.len, flags);
+            }
+            for i in keep..stack.len {
+                packet.set_valid(flags + i, false);
+            }
+            next.saturating_sub(by)
+        };
+        if let Some(counter) = packet.buf.get_mut(stack.next) {
+            *counter = next as u8;
+        }
+    }
+}
+
+fn copy(to: Field, from: Field, buf: &mut [u8]) {
+    let mut source = vec![0; from.bytes()];
+    from.export(buf, &mut source);
+    let mut target = vec![0; to.bytes()];
+    let len = source.len().min(target.len());
+    let (from_start, to_start) = (source.len() - len, target.len() - len);
+    if let (Some(target), Some(source)) = (target.get_mut(to_start..), source.get(from_start..)) {
+        target.copy_from_slice(source);
+    }
+    to.import(buf, &target);
+}
+
+/// The text with each `{}` replaced by the next value.
+fn log_line(text: &str, mut values: impl Iterator<Item = i128>) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("{}") {
+        out.push_str(rest.get(..at).unwrap_or_default());
+        match values.next() {
+            Some(value) => out.push_str(&value.to_string()),
+            None => out.push_str("{}"),
+        }
+        rest = rest.get(at + 2..).unwrap_or_default();
+    }
+    out.push_str(rest);
+    out
+}

@@ -1,0 +1,210 @@
+//! Walks the control flow: tables, conditions, action calls.
+
+use super::{Context, Packet, trace};
+use crate::program::Node;
+use crate::program::table::{MAX_KEY_BYTES, Table};
+use crate::state::profile::Call;
+use crate::state::table::Target;
+use crate::state::{lock, read};
+
+/// A flow that visits more nodes than this loops; p4c writes none.
+const MAX_NODES: usize = 100_000;
+
+impl Context<'_> {
+    /// Runs a pipeline from its first node.
+    pub(crate) fn pipeline(&mut self, start: Option<usize>, packet: &mut Packet) {
+        let program = self.program;
+        let mut next = start;
+        for _ in 0..MAX_NODES {
+            let Some(node) = next.and_then(|n| program.nodes.get(n)) else {
+                return;
+            };
+            next = match node {
+                Node::Table(table) => match program.tables.get(*table) {
+                    Some(found) => self.table(*table, found, packet),
+                    None => None,
+                },
+                Node::Condition {
+                    name,
+                    condition,
+                    yes,
+                    no,
+                } => {
+                    let holds = condition.test(&packet.buf);
+                    trace!(self, "condition {name}: {holds}");
+                    if holds { *yes } else { *no }
+                }
+                Node::Call { action, next } => {
+                    self.run(*action, packet);
+                    *next
+                }
+            };
+            if packet.exited {
+                return;
+            }
+        }
+    }
+
+    /// Looks the packet up, runs the action and says where to go.
+    fn table(&mut self, index: usize, table: &Table, packet: &mut Packet) -> Option<usize> {
+        let mut key = [0_u8; MAX_KEY_BYTES];
+        let key = key.get_mut(..table.key_bytes)?;
+        build_key(table, packet, key);
+        let (hit, slot) = self.find(index, table, key, packet);
+        if let Some(slot) = slot {
+            let action = table.actions.get(usize::from(slot)).copied();
+            if self.trace.is_some() {
+                self.trace_table(table, key, hit, action, packet);
+            }
+            if let Some(action) = action {
+                self.run(action, packet);
+            }
+        } else {
+            trace!(self, "table {}: no entry and no default action", table.name);
+        }
+        table.next.after(hit, slot)
+    }
+
+    /// Finds the entry under the table's lock, counts, and loads the arguments. Returns whether
+    /// it hit and the action's slot.
+    fn find(
+        &self,
+        index: usize,
+        table: &Table,
+        key: &[u8],
+        packet: &mut Packet,
+    ) -> (bool, Option<u16>) {
+        let Some(state) = self.state.tables.get(index) else {
+            return (false, None);
+        };
+        let state = read(state);
+        // A table without key has nothing but its default action.
+        let entry = if table.key.is_empty() {
+            None
+        } else {
+            state.lookup(key)
+        };
+        if let Some(entry) = entry {
+            entry.hit(packet.ingress_length, self.now_ns);
+            if let (Some((meter, target)), Some(cell)) = (table.meter, &entry.meter) {
+                let bytes = self.program.meters.get(meter).is_some_and(|m| m.bytes);
+                let units = if bytes { packet.ingress_length as u64 } else { 1 };
+                let colour = lock(cell).execute(units, self.now_ns);
+                target.store(&mut packet.buf, i128::from(colour));
+            } else if let Some((_, target)) = table.meter {
+                // An entry without rates: green.
+                target.store(&mut packet.buf, 0);
+            }
+            let slot = match &entry.target {
+                Target::Call(call) => Some(self.load(call, packet)),
+                Target::OneShot(set) => {
+                    let hash = self.selector_hash(table, packet);
+                    set.choose(hash).map(|call| self.load(call, packet))
+                }
+                Target::Member(member) => self.member(table, *member, packet),
+                Target::Group(group) => self.group(table, *group, packet),
+            };
+            if slot.is_some() {
+                return (true, slot);
+            }
+            // An empty group does what a miss does.
+        }
+        let Some(default) = &state.default else {
+            return (false, None);
+        };
+        self.load_args(&default.args, packet);
+        (false, Some(default.slot))
+    }
+
+    fn member(&self, table: &Table, id: u32, packet: &mut Packet) -> Option<u16> {
+        let profile = read(self.state.profiles.get(table.profile?)?);
+        let call = profile.members.get(&id)?;
+        Some(self.load(call, packet))
+    }
+
+    fn group(&self, table: &Table, id: u32, packet: &mut Packet) -> Option<u16> {
+        let profile = read(self.state.profiles.get(table.profile?)?);
+        let group = profile.groups.get(&id)?;
+        let member = group.choose(self.selector_hash(table, packet))?;
+        let call = profile.members.get(&member)?;
+        Some(self.load(call, packet))
+    }
+
+    fn selector_hash(&self, table: &Table, packet: &Packet) -> u64 {
+        let profile = table.profile.and_then(|p| self.program.profiles.get(p));
+        match profile.and_then(|p| p.selector.as_ref()) {
+            Some((algorithm, input)) => self.hash(*algorithm, input, None, packet),
+            None => 0,
+        }
+    }
+
+    fn load(&self, call: &Call, packet: &mut Packet) -> u16 {
+        self.load_args(&call.args, packet);
+        call.slot
+    }
+
+    #[inline]
+    fn load_args(&self, args: &[u8], packet: &mut Packet) {
+        let start = self.program.layout.args_start;
+        if let Some(to) = packet.buf.get_mut(start..start + args.len()) {
+            to.copy_from_slice(args);
+        }
+    }
+
+    fn trace_table(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        hit: bool,
+        action: Option<usize>,
+        packet: &Packet,
+    ) {
+        let action = action.and_then(|a| self.program.actions.get(a));
+        let fields: Vec<String> = table
+            .key
+            .iter()
+            .map(|k| {
+                let bytes = key.get(k.offset..k.offset + k.bytes).unwrap_or_default();
+                format!("{}={}", k.name, hex(bytes))
+            })
+            .collect();
+        let args = action.map_or(0, |a| a.args_bytes);
+        let start = self.program.layout.args_start;
+        let args = packet.buf.get(start..start + args).unwrap_or_default();
+        trace!(
+            self,
+            "table {} [{}]: {}, action {}({})",
+            table.name,
+            fields.join(" "),
+            if hit { "hit" } else { "miss" },
+            action.map_or("?", |a| a.name.as_str()),
+            hex(args)
+        );
+    }
+}
+
+#[inline]
+fn build_key(table: &Table, packet: &Packet, key: &mut [u8]) {
+    for part in &table.key {
+        let Some(out) = key.get_mut(part.offset..part.offset + part.bytes) else {
+            continue;
+        };
+        if part.valid.is_none_or(|flag| packet.is_valid(flag)) {
+            part.field.export(&packet.buf, out);
+            if let Some(mask) = &part.mask {
+                for (byte, mask) in out.iter_mut().zip(mask) {
+                    *byte &= mask;
+                }
+            }
+        }
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut out, byte| {
+        let _ = write!(out, "{byte:02x}");
+        out
+    })
+}

@@ -1,0 +1,122 @@
+//! Calculates hashes and checksums, and writes the frame.
+
+use super::{Context, Packet, trace};
+use crate::bits::copy_bits;
+use crate::hash::Algorithm;
+use crate::program::calculation::Input;
+
+impl Context<'_> {
+    /// The result of a named calculation.
+    pub(crate) fn calculate(&self, index: usize, packet: &Packet) -> u64 {
+        let Some(calculation) = self.program.calculations.get(index) else {
+            return 0;
+        };
+        let payload = calculation.payload.then(|| packet.payload());
+        self.hash(calculation.algorithm, &calculation.input, payload, packet)
+    }
+
+    /// Hashes inputs; invalid headers are left out.
+    pub(crate) fn hash(
+        &self,
+        algorithm: Algorithm,
+        input: &[Input],
+        payload: Option<&[u8]>,
+        packet: &Packet,
+    ) -> u64 {
+        let mut bytes = Vec::with_capacity(64);
+        let mut bits = 0;
+        for input in input {
+            match input {
+                Input::Field(field, valid) => {
+                    if packet.is_valid(*valid) {
+                        bits = field.append(&packet.buf, &mut bytes, bits);
+                    }
+                }
+                Input::Constant(value, width) => {
+                    let width = usize::from(*width);
+                    bytes.resize((bits + width).div_ceil(8), 0);
+                    let padding = value.len() * 8 - width;
+                    copy_bits(value, padding, &mut bytes, bits, width);
+                    bits += width;
+                }
+                Input::Header(header) => {
+                    bytes.resize(bits.div_ceil(8), 0);
+                    self.emit(*header, packet, &mut bytes);
+                    bits = bytes.len() * 8;
+                }
+                Input::Varbit(header) => {
+                    let header = self.program.layout.headers.get(*header);
+                    if let Some((header, varbit)) = header.and_then(|h| Some((h, h.varbit?)))
+                        && packet.is_valid(header.valid)
+                    {
+                        let len = varbit.length.load(&packet.buf) as usize;
+                        let value = packet.buf.get(varbit.start..varbit.start + len);
+                        let value = value.unwrap_or_default();
+                        bytes.resize((bits + len * 8).div_ceil(8), 0);
+                        copy_bits(value, 0, &mut bytes, bits, len * 8);
+                        bits += len * 8;
+                    }
+                }
+            }
+        }
+        if let Some(payload) = payload {
+            bytes.extend_from_slice(payload);
+        }
+        algorithm.hash(&bytes)
+    }
+
+    /// Appends a header as it goes on the wire, if it is valid.
+    fn emit(&self, index: usize, packet: &Packet, out: &mut Vec<u8>) {
+        let Some(header) = self.program.layout.headers.get(index) else {
+            return;
+        };
+        if !packet.is_valid(header.valid) {
+            return;
+        }
+        let bytes = |start: usize, len: usize| packet.buf.get(start..start + len).unwrap_or_default();
+        match header.varbit {
+            None => out.extend_from_slice(bytes(header.start, header.fixed_bytes)),
+            Some(varbit) => {
+                let len = varbit.length.load(&packet.buf) as usize;
+                out.extend_from_slice(bytes(header.start, varbit.before));
+                out.extend_from_slice(bytes(varbit.start, len.min(varbit.max_bytes)));
+                let rest = header.fixed_bytes - varbit.before;
+                out.extend_from_slice(bytes(header.start + varbit.before, rest));
+            }
+        }
+    }
+
+    /// Bytes that a header takes on the wire now.
+    pub(crate) fn header_bytes(&self, index: usize, packet: &Packet) -> usize {
+        self.program.layout.headers.get(index).map_or(0, |header| {
+            let varbit = header
+                .varbit
+                .map_or(0, |v| v.length.load(&packet.buf) as usize);
+            header.fixed_bytes + varbit
+        })
+    }
+
+    /// Updates checksums, runs the deparser and writes the frame to `out`.
+    pub(crate) fn deparse(&mut self, packet: &mut Packet, out: &mut Vec<u8>) {
+        for checksum in &self.program.update {
+            let condition = checksum.condition.as_ref();
+            if condition.is_some_and(|c| !c.test(&packet.buf)) {
+                continue;
+            }
+            let value = self.calculate(checksum.calculation, packet);
+            checksum.target.store(&mut packet.buf, i128::from(value));
+            trace!(self, "checksum {} = {value:#x}", checksum.name);
+        }
+        for instruction in &self.program.deparser {
+            self.step(instruction, packet);
+        }
+        out.clear();
+        for header in &self.program.emit {
+            self.emit(*header, packet, out);
+        }
+        out.extend_from_slice(packet.payload());
+        if let Some(limit) = packet.truncate {
+            out.truncate(limit);
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! Runs the parser.
+
+use super::{Context, Packet, trace};
+use crate::bits::{Field, copy_bits};
+use crate::program::parser::{KeyPart, Op, State};
+use crate::state::read;
+
+/// A parser that visits more states than this loops; bmv2 would not stop.
+const MAX_STATES: usize = 4096;
+
+impl Context<'_> {
+    /// Parses the packet and verifies checksums. An error ends the parser, not the packet.
+    pub(crate) fn parse(&mut self, packet: &mut Packet) {
+        packet.parser_error = self.program.errors.none;
+        packet.checksum_error = false;
+        packet.parsed = 0;
+        let mut next = self.program.parser.start;
+        let mut visited = 0;
+        while let Some(state) = next.and_then(|s| self.program.parser.states.get(s)) {
+            trace!(self, "parser state {}", state.name);
+            visited += 1;
+            let step = if visited > MAX_STATES {
+                Err(self.program.errors.invalid_argument)
+            } else {
+                self.state(state, packet)
+            };
+            match step {
+                Ok(to) => next = to,
+                Err(error) => {
+                    let name = self.program.errors.names.get(&error);
+                    trace!(
+                        self,
+                        "parser error {} in state {}",
+                        name.map_or("?", String::as_str),
+                        state.name
+                    );
+                    packet.parser_error = error;
+                    break;
+                }
+            }
+        }
+        self.verify_checksums(packet);
+    }
+
+    fn state(&mut self, state: &State, packet: &mut Packet) -> Result<Option<usize>, u32> {
+        for op in &state.ops {
+            self.op(op, packet)?;
+        }
+        if state.key.is_empty() {
+            return Ok(state.default);
+        }
+        let mut key = [0_u8; 512];
+        let mut len = 0;
+        for part in &state.key {
+            let bytes = part.bytes();
+            let Some(out) = key.get_mut(len..len + bytes) else {
+                break;
+            };
+            match part {
+                KeyPart::Field(field) => field.export(&packet.buf, out),
+                KeyPart::Element(element) => {
+                    if let Some(field) = element.field(&packet.buf) {
+                        field.export(&packet.buf, out);
+                    }
+                }
+                KeyPart::Lookahead { offset, width } => {
+                    let end = offset + usize::from(*width);
+                    let ahead = packet.payload();
+                    if ahead.len() * 8 < end {
+                        return Err(self.program.errors.packet_too_short);
+                    }
+                    let padding = bytes * 8 - usize::from(*width);
+                    copy_bits(ahead, *offset, out, padding, usize::from(*width));
+                }
+            }
+            len += bytes;
+        }
+        let key = key.get(..len).unwrap_or_default();
+        let case = state.cases.iter().find(|case| {
+            let bytes = key.iter().zip(&case.mask).zip(&case.value);
+            bytes.into_iter().all(|((k, m), v)| k & m == *v)
+        });
+        Ok(case.map_or(state.default, |case| case.next))
+    }
+
+    fn op(&mut self, op: &Op, packet: &mut Packet) -> Result<(), u32> {
+        let errors = &self.program.errors;
+        match op {
+            Op::Extract(header) => self.extract(*header, packet, None),
+            Op::ExtractVarbit(header, length) => {
+                let bits = length.eval(&packet.buf);
+                match usize::try_from(bits) {
+                    Ok(bits) if bits % 8 == 0 => self.extract(*header, packet, Some(bits / 8)),
+                    _ => Err(errors.invalid_argument),
+                }
+            }
+            Op::ExtractNext(stack) => {
+                let Some(stack) = self.program.layout.stacks.get(*stack) else {
+                    return Ok(());
+                };
+                let next = packet.buf.get(stack.next).copied().unwrap_or(0);
+                if usize::from(next) >= stack.len {
+                    return Err(errors.stack_out_of_bounds);
+                }
+                self.extract(stack.first + usize::from(next), packet, None)?;
+                if let Some(counter) = packet.buf.get_mut(stack.next) {
+                    *counter = next + 1;
+                }
+                Ok(())
+            }
+            Op::Advance(bits) => match usize::try_from(bits.eval(&packet.buf)) {
+                Ok(bits) if bits % 8 == 0 => {
+                    if packet.payload().len() < bits / 8 {
+                        return Err(errors.packet_too_short);
+                    }
+                    packet.parsed += bits / 8;
+                    Ok(())
+                }
+                _ => Err(errors.invalid_argument),
+            },
+            Op::SetFromPacket { to, offset, width } => {
+                let ahead = packet.data.get(packet.parsed..).unwrap_or_default();
+                if ahead.len() * 8 < offset + usize::from(*width) {
+                    return Err(errors.packet_too_short);
+                }
+                set_from(*to, &mut packet.buf, ahead, *offset, *width);
+                Ok(())
+            }
+            Op::Verify { condition, error } => {
+                if condition.test(&packet.buf) {
+                    Ok(())
+                } else {
+                    Err(u32::try_from(error.eval(&packet.buf)).unwrap_or(errors.invalid_argument))
+                }
+            }
+            Op::Run(instruction) => {
+                self.step(instruction, packet);
+                Ok(())
+            }
+        }
+    }
+
+    fn extract(
+        &mut self,
+        index: usize,
+        packet: &mut Packet,
+        varbit: Option<usize>,
+    ) -> Result<(), u32> {
+        let errors = &self.program.errors;
+        let Some(header) = self.program.layout.headers.get(index) else {
+            return Ok(());
+        };
+        let more = varbit.unwrap_or(0);
+        let data = packet.data.get(packet.parsed..).unwrap_or_default();
+        if data.len() < header.fixed_bytes.saturating_add(more) {
+            return Err(errors.packet_too_short);
+        }
+        let mut copy = |to: usize, from: usize, len: usize| {
+            if let (Some(to), Some(from)) =
+                (packet.buf.get_mut(to..to + len), data.get(from..from + len))
+            {
+                to.copy_from_slice(from);
+            }
+        };
+        match header.varbit {
+            Some(place) => {
+                if more > place.max_bytes {
+                    return Err(errors.header_too_short);
+                }
+                copy(header.start, 0, place.before);
+                copy(place.start, place.before, more);
+                let rest = header.fixed_bytes - place.before;
+                copy(header.start + place.before, place.before + more, rest);
+                place.length.store(&mut packet.buf, more as i128);
+            }
+            None => copy(header.start, 0, header.fixed_bytes),
+        }
+        packet.parsed += header.fixed_bytes + more;
+        self.make_valid(packet, index);
+        trace!(self, "  extract {}", header.name);
+        Ok(())
+    }
+
+    /// Marks a header valid, and the other members of its union invalid.
+    pub(crate) fn make_valid(&self, packet: &mut Packet, index: usize) {
+        let headers = &self.program.layout.headers;
+        if let Some(header) = headers.get(index) {
+            for sibling in &header.siblings {
+                if let Some(sibling) = headers.get(*sibling) {
+                    packet.set_valid(sibling.valid, false);
+                }
+            }
+            packet.set_valid(header.valid, true);
+        }
+    }
+
+    fn verify_checksums(&mut self, packet: &mut Packet) {
+        for checksum in &self.program.verify {
+            if !packet.is_valid(checksum.valid)
+                || checksum
+                    .condition
+                    .as_ref()
+                    .is_some_and(|c| !c.test(&packet.buf))
+            {
+                continue;
+            }
+            let expected = self.calculate(checksum.calculation, packet);
+            let mask = crate::bits::mask(checksum.target.width);
+            if checksum.target.load_raw(&packet.buf) != u128::from(expected) & mask {
+                packet.checksum_error = true;
+                trace!(self, "checksum {} is wrong", checksum.name);
+            }
+        }
+    }
+
+    /// Copies of the packet for a multicast group or clone session: port and replication id.
+    pub(crate) fn replicas(&self, group: u32) -> Vec<(u32, u32)> {
+        let replication = read(&self.state.replication);
+        let group = replication.groups.get(&group);
+        group.map_or_else(Vec::new, |group| {
+            group.replicas.iter().map(|r| (r.port, r.instance)).collect()
+        })
+    }
+}
+
+fn set_from(to: Field, buf: &mut [u8], ahead: &[u8], offset: usize, width: u16) {
+    let bytes = usize::from(width).div_ceil(8);
+    let mut value = vec![0; bytes.max(to.bytes())];
+    let padding = value.len() * 8 - usize::from(width);
+    copy_bits(ahead, offset, &mut value, padding, usize::from(width));
+    to.import(buf, &value);
+}

@@ -1,0 +1,309 @@
+//! The traffic manager: what simple_switch does between ingress, egress and the ports.
+
+use std::collections::VecDeque;
+
+use super::{Context, Packet, Sink, trace};
+use crate::bits::Field;
+use crate::state::read;
+
+/// One received frame may make this many passes (clones, copies, resubmissions); the rest is
+/// dropped and counted, where bmv2 would go on for ever.
+const MAX_PASSES: usize = 4096;
+/// Packet buffers that a worker keeps.
+const MAX_SPARE: usize = 64;
+
+/// `instance_type` values.
+const NORMAL: i128 = 0;
+const INGRESS_CLONE: i128 = 1;
+const EGRESS_CLONE: i128 = 2;
+const RECIRCULATED: i128 = 4;
+const REPLICATION: i128 = 5;
+const RESUBMITTED: i128 = 6;
+
+enum Work {
+    Ingress(Packet),
+    Egress(Packet, u32),
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// Copies handed to ports.
+    pub(crate) transmitted: u64,
+    /// Copies that the program dropped.
+    pub(crate) dropped: u64,
+    /// Copies dropped because the frame made too many passes.
+    pub(crate) looped: u64,
+}
+
+/// A thread's buffers for running packets.
+#[derive(Default)]
+pub(crate) struct Worker {
+    queue: VecDeque<Work>,
+    spare: Vec<Packet>,
+    out: Vec<u8>,
+}
+
+fn set(field: Option<Field>, packet: &mut Packet, value: u64) {
+    if let Some(field) = field {
+        field.store(&mut packet.buf, i128::from(value));
+    }
+}
+
+impl Worker {
+    /// Runs one frame, and all that comes of it, to completion.
+    pub(crate) fn process(
+        &mut self,
+        context: &mut Context<'_>,
+        port: u32,
+        frame: &[u8],
+        sink: &mut impl Sink,
+    ) -> Outcome {
+        let mut packet = self.spare.pop().unwrap_or_default();
+        packet.reset(context.program, frame);
+        packet.ingress_port = port;
+        let standard = &context.program.standard;
+        let buf = &mut packet.buf;
+        standard.ingress_port.store(buf, i128::from(port));
+        standard.packet_length.store(buf, frame.len() as i128);
+        standard.instance_type.store(buf, NORMAL);
+        set(
+            standard.ingress_timestamp,
+            &mut packet,
+            context.now_ns / 1000,
+        );
+        self.queue.push_back(Work::Ingress(packet));
+        let mut outcome = Outcome::default();
+        let mut passes = 0;
+        while let Some(work) = self.queue.pop_front() {
+            passes += 1;
+            if passes > MAX_PASSES {
+                outcome.looped += 1 + self.queue.len() as u64;
+                trace!(context, "dropped: more than {MAX_PASSES} passes");
+                self.queue.clear();
+                break;
+            }
+            match work {
+                Work::Ingress(packet) => self.ingress(context, packet, sink, &mut outcome),
+                Work::Egress(packet, port) => {
+                    self.egress(context, packet, port, sink, &mut outcome);
+                }
+            }
+        }
+        outcome
+    }
+
+    fn recycle(&mut self, packet: Packet) {
+        if self.spare.len() < MAX_SPARE {
+            self.spare.push(packet);
+        }
+    }
+
+    fn fresh(&mut self, context: &Context<'_>, like: &Packet, data: &[u8]) -> Packet {
+        let mut copy = self.spare.pop().unwrap_or_default();
+        copy.reset(context.program, data);
+        copy.ingress_port = like.ingress_port;
+        copy
+    }
+
+    fn enqueue(&mut self, context: &Context<'_>, mut packet: Packet, port: u32) {
+        let standard = &context.program.standard;
+        set(standard.enq_timestamp, &mut packet, context.now_ns / 1000);
+        set(standard.enq_qdepth, &mut packet, 0);
+        packet.clear_marks();
+        self.queue.push_back(Work::Egress(packet, port));
+    }
+
+    fn ingress(
+        &mut self,
+        context: &mut Context<'_>,
+        mut packet: Packet,
+        sink: &mut impl Sink,
+        outcome: &mut Outcome,
+    ) {
+        let program = context.program;
+        let standard = &program.standard;
+        trace!(
+            context,
+            "ingress: port {}, {} bytes",
+            packet.ingress_port,
+            packet.data.len()
+        );
+        context.parse(&mut packet);
+        let (error, wrong) = (packet.parser_error, packet.checksum_error);
+        set(standard.parser_error, &mut packet, u64::from(error));
+        set(standard.checksum_error, &mut packet, u64::from(wrong));
+        context.pipeline(program.ingress, &mut packet);
+
+        if let Some((session, list)) = packet.clone {
+            self.clone_ingress(context, &packet, session, list);
+        }
+        if let Some(id) = packet.digest {
+            digest(context, id, &packet, sink);
+        }
+        let resubmit = packet.resubmit;
+        let group = standard
+            .mcast_grp
+            .map_or(0, |f| f.load_raw(&packet.buf) as u32);
+        let port = standard.egress_spec.load_raw(&packet.buf) as u32;
+        if let Some(list) = resubmit {
+            trace!(context, "resubmitted");
+            let data = std::mem::take(&mut packet.data);
+            let mut copy = self.fresh(context, &packet, &data);
+            copy.preserve(program, list, &packet);
+            let buf = &mut copy.buf;
+            standard.instance_type.store(buf, RESUBMITTED);
+            standard.packet_length.store(buf, data.len() as i128);
+            // As in simple_switch, `ingress_port` is only kept if the list names it.
+            self.queue.push_back(Work::Ingress(copy));
+            self.recycle(packet);
+        } else if group != 0 {
+            standard.instance_type.store(&mut packet.buf, REPLICATION);
+            let replicas = context.replicas(group);
+            trace!(context, "multicast group {group}: {} copies", replicas.len());
+            if replicas.is_empty() {
+                outcome.dropped += 1;
+            }
+            self.multicast(context, &packet, &replicas);
+            self.recycle(packet);
+        } else if port == context.drop_port {
+            trace!(context, "dropped at the end of ingress");
+            outcome.dropped += 1;
+            self.recycle(packet);
+        } else {
+            standard.instance_type.store(&mut packet.buf, NORMAL);
+            self.enqueue(context, packet, port);
+        }
+    }
+
+    fn multicast(&mut self, context: &Context<'_>, packet: &Packet, replicas: &[(u32, u32)]) {
+        for (port, instance) in replicas {
+            let mut copy = self.spare.pop().unwrap_or_default();
+            copy.clone_from(packet);
+            set(
+                context.program.standard.egress_rid,
+                &mut copy,
+                u64::from(*instance),
+            );
+            self.enqueue(context, copy, *port);
+        }
+    }
+
+    /// Copies of the session; they are cut to the session's length when they leave.
+    fn session(context: &Context<'_>, session: u32) -> Option<(Vec<(u32, u32)>, Option<usize>)> {
+        let replication = read(&context.state.replication);
+        let session = replication.sessions.get(&session)?;
+        let limit = usize::try_from(session.packet_length_bytes).ok();
+        let replicas = session.replicas.iter().map(|r| (r.port, r.instance));
+        Some((replicas.collect(), limit.filter(|l| *l > 0)))
+    }
+
+    /// The frame as it came in, parsed again, with nothing but the listed metadata.
+    fn clone_ingress(
+        &mut self,
+        context: &mut Context<'_>,
+        packet: &Packet,
+        session: u32,
+        list: u32,
+    ) {
+        let Some((replicas, limit)) = Self::session(context, session) else {
+            trace!(context, "clone session {session} does not exist");
+            return;
+        };
+        trace!(context, "cloned at ingress, session {session}");
+        let program = context.program;
+        let mut copy = self.fresh(context, packet, &packet.data);
+        let port = i128::from(packet.ingress_port);
+        program.standard.ingress_port.store(&mut copy.buf, port);
+        let lines = context.trace.take();
+        context.parse(&mut copy);
+        context.trace = lines;
+        copy.reset_metadata(program);
+        copy.preserve(program, list, packet);
+        let instance = program.standard.instance_type;
+        instance.store(&mut copy.buf, INGRESS_CLONE);
+        copy.truncate = limit;
+        self.multicast(context, &copy, &replicas);
+        self.recycle(copy);
+    }
+
+    fn egress(
+        &mut self,
+        context: &mut Context<'_>,
+        mut packet: Packet,
+        port: u32,
+        sink: &mut impl Sink,
+        outcome: &mut Outcome,
+    ) {
+        let program = context.program;
+        let standard = &program.standard;
+        trace!(context, "egress: port {port}");
+        set(
+            standard.egress_timestamp,
+            &mut packet,
+            context.now_ns / 1000,
+        );
+        set(standard.deq_timedelta, &mut packet, 0);
+        set(standard.deq_qdepth, &mut packet, 0);
+        let length = packet.length as i128;
+        let buf = &mut packet.buf;
+        standard.egress_port.store(buf, i128::from(port));
+        // So that the drop port is only there if the program puts it there.
+        let other = i128::from(context.drop_port) + 1;
+        standard.egress_spec.store(buf, other);
+        standard.packet_length.store(buf, length);
+        context.pipeline(program.egress, &mut packet);
+
+        if let Some((session, list)) = packet.clone.take() {
+            match Self::session(context, session) {
+                None => trace!(context, "clone session {session} does not exist"),
+                Some((replicas, limit)) => {
+                    trace!(context, "cloned at egress, session {session}");
+                    let mut copy = self.spare.pop().unwrap_or_default();
+                    copy.clone_from(&packet);
+                    copy.reset_metadata(program);
+                    copy.preserve(program, list, &packet);
+                    standard.instance_type.store(&mut copy.buf, EGRESS_CLONE);
+                    copy.truncate = limit.or(packet.truncate);
+                    self.multicast(context, &copy, &replicas);
+                    self.recycle(copy);
+                }
+            }
+        }
+        if standard.egress_spec.load_raw(&packet.buf) as u32 == context.drop_port {
+            trace!(context, "dropped at the end of egress");
+            outcome.dropped += 1;
+            self.recycle(packet);
+            return;
+        }
+        let mut out = std::mem::take(&mut self.out);
+        context.deparse(&mut packet, &mut out);
+        if let Some(list) = packet.recirculate {
+            trace!(context, "recirculated");
+            let mut copy = self.fresh(context, &packet, &out);
+            copy.preserve(program, list, &packet);
+            let buf = &mut copy.buf;
+            standard.instance_type.store(buf, RECIRCULATED);
+            standard.packet_length.store(buf, out.len() as i128);
+            self.queue.push_back(Work::Ingress(copy));
+        } else {
+            trace!(context, "transmitted: port {port}, {} bytes", out.len());
+            outcome.transmitted += 1;
+            sink.transmit(port, &out);
+        }
+        self.out = out;
+        self.recycle(packet);
+    }
+}
+
+fn digest(context: &mut Context<'_>, id: u32, packet: &Packet, sink: &mut impl Sink) {
+    if let Some((name, fields)) = context.program.digests.get(&id) {
+        let values = fields.iter().map(|field| {
+            let mut bytes = vec![0; field.bytes()];
+            field.export(&packet.buf, &mut bytes);
+            bytes
+        });
+        trace!(context, "digest {name}");
+        sink.digest(id, values.collect());
+    }
+}

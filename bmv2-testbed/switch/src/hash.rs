@@ -1,0 +1,198 @@
+//! The hash algorithms that simple_switch knows, bit for bit.
+
+/// A hash algorithm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Algorithm {
+    Crc8,
+    Crc16,
+    CrcCcitt,
+    Crc32,
+    Crc64,
+    Csum16,
+    Xor16,
+    Xor32,
+    Identity,
+}
+
+impl Algorithm {
+    /// The algorithm that the JSON calls so.
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "crc8" | "crc8_custom" => Self::Crc8,
+            "crc16" | "crc16_custom" => Self::Crc16,
+            "crcCCITT" => Self::CrcCcitt,
+            "crc32" | "crc32_custom" => Self::Crc32,
+            "crc64" | "crc64_custom" => Self::Crc64,
+            "csum16" | "cksum16" => Self::Csum16,
+            "xor16" => Self::Xor16,
+            "xor32" => Self::Xor32,
+            "identity" => Self::Identity,
+            _ => return None,
+        })
+    }
+
+    /// The hash of `data`.
+    pub(crate) fn hash(self, data: &[u8]) -> u64 {
+        match self {
+            Self::Crc8 => data.iter().fold(0_u8, |crc, b| {
+                CRC8.get(usize::from(crc ^ b)).copied().unwrap_or(0)
+            }) as u64,
+            Self::Crc16 => u64::from(data.iter().fold(0_u16, |crc, b| {
+                (crc >> 8) ^ CRC16.get(usize::from(crc as u8 ^ b)).copied().unwrap_or(0)
+            })),
+            Self::CrcCcitt => u64::from(data.iter().fold(0xffff_u16, |crc, b| {
+                let index = usize::from((crc >> 8) as u8 ^ b);
+                (crc << 8) ^ CCITT.get(index).copied().unwrap_or(0)
+            })),
+            Self::Crc32 => u64::from(!data.iter().fold(u32::MAX, |crc, b| {
+                (crc >> 8) ^ CRC32.get(usize::from(crc as u8 ^ b)).copied().unwrap_or(0)
+            })),
+            Self::Crc64 => data.iter().fold(0_u64, |crc, b| {
+                (crc >> 8) ^ CRC64.get(usize::from(crc as u8 ^ b)).copied().unwrap_or(0)
+            }),
+            Self::Csum16 => u64::from(internet_checksum(data)),
+            Self::Xor16 => xor::<2>(data),
+            Self::Xor32 => xor::<4>(data),
+            // The first eight bytes, as bmv2 takes them.
+            Self::Identity => {
+                let mut bytes = [0; 8];
+                let len = data.len().min(8);
+                if let (Some(to), Some(from)) = (bytes.get_mut(8 - len..), data.get(..len)) {
+                    to.copy_from_slice(from);
+                }
+                u64::from_be_bytes(bytes)
+            }
+        }
+    }
+}
+
+/// The ones' complement of the ones' complement sum of 16-bit words (RFC 1071).
+pub(crate) fn internet_checksum(data: &[u8]) -> u16 {
+    let mut sum: u64 = 0;
+    let mut words = data.chunks_exact(2);
+    for word in &mut words {
+        sum += u64::from(u16::from_be_bytes(word.try_into().unwrap_or_default()));
+    }
+    if let [last] = words.remainder() {
+        sum += u64::from(*last) << 8;
+    }
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn xor<const N: usize>(data: &[u8]) -> u64 {
+    let mut out = [0_u8; N];
+    for chunk in data.chunks(N) {
+        for (out, byte) in out.iter_mut().zip(chunk) {
+            *out ^= byte;
+        }
+    }
+    out.iter().fold(0, |acc, b| acc << 8 | u64::from(*b))
+}
+
+const CRC8: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = i as u8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x80 != 0 { (crc << 1) ^ 0x07 } else { crc << 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+const CCITT: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = (i as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 != 0 { (crc << 1) ^ 0x1021 } else { crc << 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+const CRC16: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = i as u16;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 != 0 { (crc >> 1) ^ 0xa001 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+const CRC32: [u32; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = i as u32;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 != 0 { (crc >> 1) ^ 0xedb8_8320 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+const CRC64: [u64; 256] = {
+    let mut table = [0; 256];
+    let mut i = 0;
+    while i < 256 {
+        let mut crc = i as u64;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 1 != 0 { (crc >> 1) ^ 0xd800_0000_0000_0000 } else { crc >> 1 };
+            bit += 1;
+        }
+        table[i] = crc;
+        i += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The catalogue's check values, over "123456789".
+    #[test]
+    fn check_values() {
+        let data = b"123456789";
+        assert_eq!(Algorithm::Crc8.hash(data), 0xf4);
+        assert_eq!(Algorithm::Crc16.hash(data), 0xbb3d);
+        assert_eq!(Algorithm::CrcCcitt.hash(data), 0x29b1);
+        assert_eq!(Algorithm::Crc32.hash(data), 0xcbf4_3926);
+    }
+
+    #[test]
+    fn checksums_and_folds() {
+        // RFC 1071's example.
+        let data = [0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7];
+        assert_eq!(Algorithm::Csum16.hash(&data), 0x220d);
+        assert_eq!(Algorithm::Csum16.hash(&[0xff]), 0x00ff);
+        assert_eq!(Algorithm::Xor16.hash(&[1, 2, 3]), 0x0202);
+        assert_eq!(Algorithm::Identity.hash(&[1, 2]), 0x0102);
+    }
+}

@@ -1,0 +1,294 @@
+//! Checks a P4Info against the program it is said to describe.
+
+use std::collections::HashMap;
+
+use p4runtime::p4::config::v1 as pb;
+
+use super::{
+    ActionInfo, ArrayInfo, FieldInfo, Info, PacketField, ParamInfo, ProfileInfo, Scope, TableInfo,
+};
+use crate::program::error::{LoadError, malformed, unsupported};
+use crate::program::table::Match;
+use crate::program::{Array, Program};
+
+fn preamble<'a>(
+    preamble: &'a Option<pb::Preamble>,
+    what: &str,
+) -> Result<&'a pb::Preamble, LoadError> {
+    preamble
+        .as_ref()
+        .filter(|p| p.id != 0)
+        .ok_or_else(|| malformed(format!("P4Info {what}"), "it has no id"))
+}
+
+fn missing(what: &'static str, name: &str) -> LoadError {
+    LoadError::Unknown {
+        what,
+        name: name.to_owned(),
+        place: "the JSON, though the P4Info has it".into(),
+    }
+}
+
+fn width_of(width: i32, place: &str) -> Result<u16, LoadError> {
+    u16::try_from(width)
+        .ok()
+        .filter(|w| *w > 0)
+        .ok_or_else(|| unsupported("value without a width (a translated string?)", place))
+}
+
+impl Info {
+    /// Binds a P4Info to a program.
+    pub(crate) fn bind(p4info: pb::P4Info, program: &Program) -> Result<Self, LoadError> {
+        let mut info = Self::default();
+        info.bind_actions(&p4info, program)?;
+        info.bind_profiles(&p4info, program)?;
+        for table in &p4info.tables {
+            let bound = info.bind_table(table, program)?;
+            info.table_ids.push(bound.id);
+            info.table_by_index.insert(bound.index, bound.id);
+            if info.tables.insert(bound.id, bound).is_some() {
+                return Err(malformed("P4Info", "two tables have one id"));
+            }
+        }
+        info.bind_resources(&p4info, program)?;
+        for header in &p4info.controller_packet_metadata {
+            let name = preamble(&header.preamble, "packet metadata")?.name.clone();
+            let mut fields = Vec::new();
+            for field in &header.metadata {
+                fields.push(PacketField {
+                    id: field.id,
+                    name: field.name.clone(),
+                    width: width_of(field.bitwidth, &format!("{name}.{}", field.name))?,
+                });
+            }
+            match name.as_str() {
+                "packet_in" => info.packet_in = fields,
+                "packet_out" => info.packet_out = fields,
+                _ => {}
+            }
+        }
+        info.p4info = p4info;
+        Ok(info)
+    }
+
+    fn bind_actions(&mut self, p4info: &pb::P4Info, program: &Program) -> Result<(), LoadError> {
+        for action in &p4info.actions {
+            let head = preamble(&action.preamble, "action")?;
+            // Several actions of the JSON may bear one name; their parameters are alike.
+            let found = program.actions.iter().find(|a| a.name == head.name);
+            let mut params = Vec::new();
+            for (i, param) in action.params.iter().enumerate() {
+                let place = format!("parameter {} of action {}", param.name, head.name);
+                let width = width_of(param.bitwidth, &place)?;
+                params.push(ParamInfo {
+                    id: param.id,
+                    name: param.name.clone(),
+                    width,
+                    program_width: found.and_then(|a| a.params.get(i)).map_or(width, |p| p.1),
+                });
+            }
+            if let Some(found) = found
+                && found.params.len() != params.len()
+            {
+                return Err(malformed(
+                    format!("P4Info action {}", head.name),
+                    format!(
+                        "it has {} parameters, the JSON's has {}",
+                        params.len(),
+                        found.params.len()
+                    ),
+                ));
+            }
+            self.actions.insert(
+                head.id,
+                ActionInfo {
+                    id: head.id,
+                    name: head.name.clone(),
+                    params,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn bind_profiles(&mut self, p4info: &pb::P4Info, program: &Program) -> Result<(), LoadError> {
+        for profile in &p4info.action_profiles {
+            let head = preamble(&profile.preamble, "action profile")?;
+            let Some(index) = program.profiles.iter().position(|p| p.name == head.name) else {
+                // A profile that no table applies is left out of the JSON.
+                continue;
+            };
+            let limit = program.profiles.get(index).map_or(0, |p| p.max_size);
+            self.profiles.insert(
+                head.id,
+                ProfileInfo {
+                    id: head.id,
+                    name: head.name.clone(),
+                    index,
+                    with_selector: profile.with_selector,
+                    size: usize::try_from(profile.size)
+                        .ok()
+                        .filter(|s| *s > 0)
+                        .unwrap_or(limit),
+                    max_group_size: usize::try_from(profile.max_group_size).unwrap_or(0),
+                    table: profile.table_ids.first().copied().unwrap_or(0),
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn bind_table(&self, table: &pb::Table, program: &Program) -> Result<TableInfo, LoadError> {
+        let head = preamble(&table.preamble, "table")?;
+        let place = format!("P4Info table {}", head.name);
+        let index = program
+            .tables
+            .iter()
+            .position(|t| t.name == head.name)
+            .ok_or_else(|| missing("table", &head.name))?;
+        let compiled = program
+            .tables
+            .get(index)
+            .ok_or_else(|| missing("table", &head.name))?;
+        if compiled.key.len() != table.match_fields.len() {
+            return Err(malformed(&place, "its key and the JSON's differ in length"));
+        }
+        let mut fields = Vec::new();
+        for (i, field) in table.match_fields.iter().enumerate() {
+            let key = compiled
+                .key
+                .iter()
+                .find(|k| k.name == field.name)
+                .or_else(|| compiled.key.get(i))
+                .ok_or_else(|| missing("match field", &field.name))?;
+            let kind = match_kind(field, &place)?;
+            if kind != key.kind && !(kind == Match::Ternary && key.kind == Match::Optional) {
+                return Err(malformed(
+                    &place,
+                    format!("field {} does not match as in the JSON", field.name),
+                ));
+            }
+            fields.push(FieldInfo {
+                id: field.id,
+                name: field.name.clone(),
+                kind,
+                width: width_of(field.bitwidth, &format!("field {} of {place}", field.name))?,
+                offset: key.offset,
+                bytes: key.bytes,
+                program_width: key.field.width,
+            });
+        }
+        let mut actions = HashMap::new();
+        let mut action_ids = vec![0; compiled.actions.len()];
+        for action in &table.action_refs {
+            let name = self.actions.get(&action.id).map(|a| a.name.as_str());
+            let name = name.ok_or_else(|| malformed(&place, "it refers to an unknown action"))?;
+            let slot = compiled.actions.iter().position(|a| {
+                program.actions.get(*a).is_some_and(|a| a.name == name)
+            });
+            let slot = slot.ok_or_else(|| missing("action", name))?;
+            if let Some(id) = action_ids.get_mut(slot) {
+                *id = action.id;
+            }
+            let scope = match pb::action_ref::Scope::try_from(action.scope) {
+                Ok(pb::action_ref::Scope::TableOnly) => Scope::TableOnly,
+                Ok(pb::action_ref::Scope::DefaultOnly) => Scope::DefaultOnly,
+                _ => Scope::TableAndDefault,
+            };
+            let slot = u16::try_from(slot)
+                .map_err(|_| unsupported("table of more than 65535 actions", &place))?;
+            actions.insert(action.id, (slot, scope));
+        }
+        let needs_priority = fields
+            .iter()
+            .any(|f| matches!(f.kind, Match::Ternary | Match::Range | Match::Optional));
+        let notify = pb::table::IdleTimeoutBehavior::NotifyControl as i32;
+        Ok(TableInfo {
+            id: head.id,
+            name: head.name.clone(),
+            index,
+            fields,
+            actions,
+            action_ids,
+            needs_priority,
+            const_default: table.const_default_action_id != 0 || compiled.const_default,
+            is_const: table.is_const_table || !compiled.entries.is_empty(),
+            profile: (table.implementation_id != 0).then_some(table.implementation_id),
+            has_counter: false,
+            has_meter: false,
+            idle_timeout: table.idle_timeout_behavior == notify,
+        })
+    }
+
+    fn bind_resources(&mut self, p4info: &pb::P4Info, program: &Program) -> Result<(), LoadError> {
+        for counter in &p4info.direct_counters {
+            let head = preamble(&counter.preamble, "direct counter")?;
+            if let Some(table) = self.tables.get_mut(&counter.direct_table_id) {
+                table.has_counter = true;
+                self.direct_counters.insert(head.id, counter.direct_table_id);
+            }
+        }
+        for meter in &p4info.direct_meters {
+            let head = preamble(&meter.preamble, "direct meter")?;
+            if let Some(table) = self.tables.get_mut(&meter.direct_table_id) {
+                table.has_meter = true;
+                self.direct_meters.insert(head.id, meter.direct_table_id);
+            }
+        }
+        for counter in &p4info.counters {
+            let head = preamble(&counter.preamble, "counter")?;
+            let array = array(&program.counters, head, "counter")?;
+            self.counters.insert(head.id, array);
+        }
+        for meter in &p4info.meters {
+            let head = preamble(&meter.preamble, "meter")?;
+            let array = array(&program.meters, head, "meter")?;
+            self.meters.insert(head.id, array);
+        }
+        for register in &p4info.registers {
+            let head = preamble(&register.preamble, "register")?;
+            let array = array(&program.registers, head, "register")?;
+            self.registers.insert(head.id, array);
+        }
+        for digest in &p4info.digests {
+            let head = preamble(&digest.preamble, "digest")?;
+            let list = program.digests.iter().find(|(_, d)| d.0 == head.name);
+            if let Some((list, _)) = list {
+                self.digests.insert(*list, (head.id, head.name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn array(arrays: &[Array], head: &pb::Preamble, what: &'static str) -> Result<ArrayInfo, LoadError> {
+    let index = arrays.iter().position(|a| a.name == head.name);
+    let (index, found) = index
+        .and_then(|i| Some((i, arrays.get(i)?)))
+        .ok_or_else(|| missing(what, &head.name))?;
+    Ok(ArrayInfo {
+        name: head.name.clone(),
+        index,
+        size: found.size,
+        width: found.width,
+    })
+}
+
+fn match_kind(field: &pb::MatchField, place: &str) -> Result<Match, LoadError> {
+    use pb::match_field::{Match as Kind, MatchType};
+    let kind = match &field.r#match {
+        Some(Kind::MatchType(kind)) => MatchType::try_from(*kind).ok(),
+        _ => None,
+    };
+    match kind {
+        Some(MatchType::Exact) => Ok(Match::Exact),
+        Some(MatchType::Lpm) => Ok(Match::Lpm),
+        Some(MatchType::Ternary) => Ok(Match::Ternary),
+        Some(MatchType::Range) => Ok(Match::Range),
+        Some(MatchType::Optional) => Ok(Match::Optional),
+        _ => Err(unsupported(
+            format!("match kind of field {}", field.name),
+            place,
+        )),
+    }
+}

@@ -1,0 +1,169 @@
+//! A port on a network interface, through libpcap.
+//!
+//! libpcap puts VLAN tags back that the kernel took off, and hides our own frames
+//! (`Direction::In`). A thread a port receives and runs packets to completion.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use pcap::{Active, Capture, Direction};
+
+use super::{MAX_FRAME_BYTES, Port, PortError};
+use crate::exec::Worker;
+use crate::state::lock;
+use crate::switch::Inner;
+
+/// Bytes of the kernel's receive ring a port.
+const RING_BYTES: i32 = 8 << 20;
+/// Ring of the handle that only sends.
+const SEND_RING_BYTES: i32 = 64 << 10;
+/// How long a quiet port's thread sleeps before it looks whether it is to stop, in ms.
+const WAKE_MS: i32 = 100;
+
+/// Why an interface could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum InterfaceError {
+    /// There is none of this name here.
+    #[error(
+        "port {port}: there is no interface `{interface}` (in this network namespace); \
+         create it or change `-i {port}@{interface}`"
+    )]
+    Missing {
+        /// The port.
+        port: u32,
+        /// The interface.
+        interface: String,
+    },
+    /// It exists, but cannot be opened.
+    #[error(
+        "port {port}: cannot open interface `{interface}`: {why} (is it up, and may this user \
+         capture on it? run as root, in a user namespace, or with CAP_NET_RAW)"
+    )]
+    Open {
+        /// The port.
+        port: u32,
+        /// The interface.
+        interface: String,
+        /// What libpcap says.
+        why: String,
+    },
+}
+
+struct Sender(Mutex<Capture<Active>>);
+
+impl Port for Sender {
+    fn transmit(&self, frame: &[u8]) -> Result<(), PortError> {
+        lock(&self.0)
+            .sendpacket(frame)
+            .map_err(|e| PortError::Interface(e.to_string()))
+    }
+}
+
+/// A port's receiving thread; it ends when this is dropped.
+#[derive(Debug)]
+pub struct InterfacePort {
+    port: u32,
+    interface: String,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+fn open(interface: &str, ring: i32) -> Result<Capture<Active>, pcap::Error> {
+    Capture::from_device(interface)?
+        .promisc(true)
+        .snaplen(MAX_FRAME_BYTES as i32)
+        .immediate_mode(true)
+        .buffer_size(ring)
+        .timeout(WAKE_MS)
+        .open()
+}
+
+impl InterfacePort {
+    /// Opens the interface and starts receiving.
+    pub(crate) fn attach(
+        inner: &Arc<Inner>,
+        port: u32,
+        interface: &str,
+    ) -> Result<Self, InterfaceError> {
+        if !std::path::Path::new("/sys/class/net")
+            .join(interface)
+            .exists()
+            && std::path::Path::new("/sys/class/net/lo").exists()
+        {
+            return Err(InterfaceError::Missing {
+                port,
+                interface: interface.to_owned(),
+            });
+        }
+        let failed = |why: pcap::Error| InterfaceError::Open {
+            port,
+            interface: interface.to_owned(),
+            why: why.to_string(),
+        };
+        let mut receiver = open(interface, RING_BYTES).map_err(failed)?;
+        receiver.direction(Direction::In).map_err(failed)?;
+        let mut sender = open(interface, SEND_RING_BYTES).map_err(failed)?;
+        // This handle never reads: no frame is to be copied for it.
+        sender.filter("len > 65535", true).map_err(failed)?;
+        inner.attach(port, Arc::new(Sender(Mutex::new(sender))));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::Builder::new()
+            .name(format!("port-{port}"))
+            .spawn({
+                let (inner, stop) = (Arc::clone(inner), Arc::clone(&stop));
+                move || receive(&inner, port, receiver, &stop)
+            })
+            .map_err(|e| InterfaceError::Open {
+                port,
+                interface: interface.to_owned(),
+                why: e.to_string(),
+            })?;
+        Ok(Self {
+            port,
+            interface: interface.to_owned(),
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// The port's number.
+    pub fn port(&self) -> u32 {
+        self.port
+    }
+
+    /// The interface's name.
+    pub fn interface(&self) -> &str {
+        &self.interface
+    }
+}
+
+fn receive(inner: &Inner, port: u32, mut capture: Capture<Active>, stop: &AtomicBool) {
+    let mut worker = Worker::default();
+    while !stop.load(Ordering::Relaxed) {
+        match capture.next_packet() {
+            Ok(packet) => {
+                let cut = packet.header.len as usize > packet.data.len();
+                if cut {
+                    inner.count_oversized();
+                } else {
+                    inner.process(&mut worker, port, packet.data);
+                }
+            }
+            Err(pcap::Error::TimeoutExpired) => {}
+            Err(error) => {
+                tracing::error!(port, %error, "the interface is gone; the port stops receiving");
+                return;
+            }
+        }
+    }
+}
+
+impl Drop for InterfacePort {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}

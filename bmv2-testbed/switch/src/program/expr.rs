@@ -1,0 +1,717 @@
+//! Compiles expressions, and proves that 128 bits are enough.
+//!
+//! Each node gets a range (sign and bits). Sums, products, left shifts and bitwise operators are
+//! right modulo 2^128 even when the true result is longer, which is all that a mask or a field
+//! asks for. Comparisons, right shifts, divisions and saturating casts need the true value: they
+//! are refused over an operand that may be longer. Slices and copies of longer fields become
+//! plain field accesses.
+
+use serde_json::Value;
+
+use super::error::{LoadError, at, malformed, unsupported};
+use super::layout::Layout;
+use crate::bits::{Field, MAX_VALUE_BITS};
+use crate::exec::expr::{Binary, Compare, Element, Expr, HeaderRef, Sign};
+use crate::json::integer_of;
+
+/// How deep an expression may nest.
+const MAX_DEPTH: usize = 200;
+
+/// What is known of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Range {
+    signed: bool,
+    /// Bits of the value, the sign included.
+    bits: u32,
+}
+
+impl Range {
+    const fn unsigned(bits: u32) -> Self {
+        Self {
+            signed: false,
+            bits,
+        }
+    }
+
+    const fn signed(bits: u32) -> Self {
+        Self { signed: true, bits }
+    }
+
+    /// Bits as a signed number.
+    fn signed_bits(self) -> u32 {
+        if self.signed { self.bits } else { self.bits + 1 }
+    }
+
+    /// Whether 128 bits hold every value.
+    fn exact(self) -> bool {
+        self.bits <= u32::from(MAX_VALUE_BITS)
+    }
+}
+
+/// What an expression yields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Type {
+    Bool,
+    Number(Range),
+}
+
+/// Compiles expressions in one context (an action with its arguments, or none).
+#[derive(Clone, Copy)]
+pub(crate) struct Expressions<'a> {
+    pub(crate) layout: &'a Layout,
+    /// The places of the action's arguments.
+    pub(crate) args: &'a [Field],
+    /// Where this stands, for messages.
+    pub(crate) place: &'a str,
+}
+
+impl<'a> Expressions<'a> {
+    /// A number.
+    pub(crate) fn number(&self, value: &Value) -> Result<Expr, LoadError> {
+        match self.compile(value, 0)? {
+            (expr, Type::Number(_)) => Ok(expr),
+            // bmv2 takes a boolean where a number is meant, as 0 or 1.
+            (expr, Type::Bool) => Ok(expr),
+        }
+    }
+
+    /// A number that has to be exact, because more than its low bits are used.
+    pub(crate) fn exact_number(&self, value: &Value) -> Result<Expr, LoadError> {
+        let (expr, kind) = self.compile(value, 0)?;
+        match kind {
+            Type::Number(range) if !range.exact() => Err(self.too_wide("a value")),
+            _ => Ok(expr),
+        }
+    }
+
+    /// A condition.
+    pub(crate) fn condition(&self, value: &Value) -> Result<Expr, LoadError> {
+        match self.compile(value, 0)? {
+            (expr, Type::Bool) => Ok(expr),
+            (expr, Type::Number(range)) if range.exact() => Ok(Expr::ToBool(Box::new(expr))),
+            _ => Err(self.too_wide("a condition")),
+        }
+    }
+
+    fn too_wide(&self, what: &str) -> LoadError {
+        unsupported(
+            format!("{what} that may take more than 128 bits"),
+            self.place,
+        )
+    }
+
+    fn bad(&self, why: impl Into<String>) -> LoadError {
+        malformed(self.place, why)
+    }
+
+    fn compile(&self, value: &Value, depth: usize) -> Result<(Expr, Type), LoadError> {
+        if depth > MAX_DEPTH {
+            return Err(unsupported("expression nested over 200 deep", self.place));
+        }
+        let kind = str_of(value, "type").ok_or_else(|| self.bad("an expression has no type"))?;
+        let inner = value.get("value").unwrap_or(&Value::Null);
+        match kind {
+            "expression" if inner.get("op").is_some() => self.operation(inner, depth + 1),
+            "expression" => self.compile(inner, depth + 1),
+            "bool" => {
+                let value = inner
+                    .as_bool()
+                    .ok_or_else(|| self.bad("a bool is neither true nor false"))?;
+                Ok((Expr::Const(i128::from(value)), Type::Bool))
+            }
+            "hexstr" => {
+                let text = inner
+                    .as_str()
+                    .ok_or_else(|| self.bad("a hexstr is not a string"))?;
+                let (value, bits, negative) = integer_of(text).map_err(at(self.place))?;
+                let range = if negative {
+                    Range::signed(u32::from(bits) + 1)
+                } else {
+                    Range::unsigned(u32::from(bits))
+                };
+                Ok((Expr::Const(value), Type::Number(range)))
+            }
+            "field" | "local" | "runtime_data" => {
+                let field = self.field_ref(value)?;
+                if field.width > MAX_VALUE_BITS {
+                    return Err(self.too_wide("computing with a field"));
+                }
+                Ok((Expr::Field(field), Type::Number(range_of(field))))
+            }
+            "stack_field" => {
+                let (stack, name) = pair_of(inner).ok_or_else(|| self.bad("bad stack_field"))?;
+                let element = self.last_element(stack, name)?;
+                let range = range_of(element.first);
+                Ok((Expr::Element(Box::new(element)), Type::Number(range)))
+            }
+            other => Err(unsupported(
+                format!("operand of type `{other}`"),
+                self.place,
+            )),
+        }
+    }
+
+    /// The field that a `field`, `local` or `runtime_data` object names, of any width.
+    pub(crate) fn field_ref(&self, value: &Value) -> Result<Field, LoadError> {
+        let inner = value.get("value").unwrap_or(&Value::Null);
+        match str_of(value, "type") {
+            Some("field") => {
+                let (header, field) =
+                    pair_of(inner).ok_or_else(|| self.bad("a field is not a pair of names"))?;
+                self.layout.field(header, field, self.place)
+            }
+            Some("local" | "runtime_data") => inner
+                .as_u64()
+                .and_then(|i| self.args.get(usize::try_from(i).ok()?))
+                .copied()
+                .ok_or_else(|| self.bad("an action has no such argument")),
+            _ => Err(self.bad("a field was expected")),
+        }
+    }
+
+    /// The field meant by `value`, if it is nothing but a field or a slice of one.
+    pub(crate) fn as_slice(&self, value: &Value) -> Option<Field> {
+        let inner = value.get("value")?;
+        match str_of(value, "type")? {
+            "field" | "local" | "runtime_data" => self.field_ref(value).ok(),
+            "expression" if inner.get("op").is_none() => self.as_slice(inner),
+            "expression" => {
+                let left = inner.get("left")?;
+                let right = self.constant(inner.get("right")?)?;
+                let field = self.as_slice(left)?;
+                if field.signed {
+                    return None;
+                }
+                match str_of(inner, "op")? {
+                    ">>" => {
+                        let by = u16::try_from(right).ok().filter(|by| *by < field.width)?;
+                        Some(shifted(field, by))
+                    }
+                    "&" => {
+                        let ones = (right as u128).trailing_ones();
+                        let is_mask = ones >= 1 && right as u128 == crate::bits::mask(ones as u16);
+                        is_mask.then(|| Field {
+                            width: field.width.min(ones as u16),
+                            ..field
+                        })
+                    }
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// The value of a constant.
+    fn constant(&self, value: &Value) -> Option<i128> {
+        let inner = value.get("value")?;
+        match str_of(value, "type")? {
+            "hexstr" => integer_of(inner.as_str()?).ok().map(|n| n.0),
+            "expression" if inner.get("op").is_none() => self.constant(inner),
+            _ => None,
+        }
+    }
+
+    /// The last element pushed to a stack.
+    pub(crate) fn last_element(&self, stack: &str, field: &str) -> Result<Element, LoadError> {
+        let stack = self.layout.stack(stack, self.place)?;
+        let stack = self
+            .layout
+            .stacks
+            .get(stack)
+            .ok_or_else(|| self.bad("no such stack"))?;
+        let first = self
+            .layout
+            .field_of(stack.first, field)
+            .filter(|f| f.width <= MAX_VALUE_BITS)
+            .ok_or_else(|| unsupported(format!("stack field `{field}`"), self.place))?;
+        Ok(Element {
+            first,
+            stride: stack.stride,
+            len: stack.len,
+            index: Expr::LastIndex(stack.next),
+        })
+    }
+
+    /// A header, or an element of a stack.
+    pub(crate) fn header_ref(&self, value: &Value) -> Result<HeaderRef, LoadError> {
+        self.header_ref_at(value, 0)
+    }
+
+    fn header_ref_at(&self, value: &Value, depth: usize) -> Result<HeaderRef, LoadError> {
+        if depth > MAX_DEPTH {
+            return Err(unsupported("expression nested over 200 deep", self.place));
+        }
+        let inner = value.get("value").unwrap_or(&Value::Null);
+        match str_of(value, "type") {
+            Some("header") => {
+                let name = inner
+                    .as_str()
+                    .ok_or_else(|| self.bad("a header has no name"))?;
+                let index = self.layout.header(name, self.place)?;
+                self.plain(index, None)
+            }
+            Some("expression") => match str_of(inner, "op") {
+                None => self.header_ref_at(inner, depth + 1),
+                Some("dereference_header_stack") => {
+                    let stack = inner
+                        .get("left")
+                        .filter(|l| str_of(l, "type") == Some("header_stack"))
+                        .and_then(|l| str_of(l, "value"))
+                        .ok_or_else(|| self.bad("a stack was expected"))?;
+                    let stack = self.layout.stack(stack, self.place)?;
+                    let stack = self
+                        .layout
+                        .stacks
+                        .get(stack)
+                        .ok_or_else(|| self.bad("no such stack"))?;
+                    let index = inner
+                        .get("right")
+                        .ok_or_else(|| self.bad("a stack index is missing"))?;
+                    let index = self.exact_number(index)?;
+                    self.plain(stack.first, Some((stack.len, stack.stride, index)))
+                }
+                Some(op) => Err(unsupported(format!("header operator `{op}`"), self.place)),
+            },
+            Some(other) => Err(unsupported(
+                format!("operand of type `{other}` where a header is meant"),
+                self.place,
+            )),
+            None => Err(self.bad("a header was expected")),
+        }
+    }
+
+    fn plain(
+        &self,
+        index: usize,
+        element: Option<(usize, usize, Expr)>,
+    ) -> Result<HeaderRef, LoadError> {
+        let header = self
+            .layout
+            .headers
+            .get(index)
+            .ok_or_else(|| self.bad("no such header"))?;
+        Ok(HeaderRef {
+            header: index,
+            valid: header.valid,
+            start: header.start,
+            bytes: header.fixed_bytes,
+            element,
+        })
+    }
+
+    /// The field of a stack element chosen at run time (`access_field`), if `value` is one.
+    pub(crate) fn element(&self, value: &Value) -> Option<Result<Element, LoadError>> {
+        let inner = value.get("value")?;
+        match str_of(value, "type")? {
+            "expression" if inner.get("op").is_none() => self.element(inner),
+            "expression" if str_of(inner, "op") == Some("access_field") => {
+                Some(self.access_field(inner))
+            }
+            "stack_field" => {
+                let (stack, name) = pair_of(inner)?;
+                Some(self.last_element(stack, name))
+            }
+            _ => None,
+        }
+    }
+
+    fn access_field(&self, operation: &Value) -> Result<Element, LoadError> {
+        let left = operation
+            .get("left")
+            .ok_or_else(|| self.bad("access_field without a header"))?;
+        let header = self.header_ref(left)?;
+        let position = operation
+            .get("right")
+            .and_then(Value::as_u64)
+            .and_then(|p| usize::try_from(p).ok())
+            .ok_or_else(|| self.bad("access_field without a position"))?;
+        let first = self
+            .layout
+            .field_at(header.header, position)
+            .filter(|f| f.width <= MAX_VALUE_BITS)
+            .ok_or_else(|| unsupported(format!("access to field {position}"), self.place))?;
+        let (len, stride, index) = header.element.unwrap_or((1, 0, Expr::Const(0)));
+        Ok(Element {
+            first,
+            stride,
+            len,
+            index,
+        })
+    }
+
+    fn operation(&self, operation: &Value, depth: usize) -> Result<(Expr, Type), LoadError> {
+        let op = str_of(operation, "op").ok_or_else(|| self.bad("an operator has no name"))?;
+        let null = Value::Null;
+        let left = operation.get("left").unwrap_or(&null);
+        let right = operation.get("right").unwrap_or(&null);
+        let wrapped = serde_json::json!({"type": "expression", "value": operation});
+        if matches!(op, "&" | ">>")
+            && let Some(field) = self.as_slice(&wrapped)
+            && field.width <= MAX_VALUE_BITS
+        {
+            return Ok((Expr::Field(field), Type::Number(range_of(field))));
+        }
+        match op {
+            "valid" => {
+                let header = self.header_ref(right)?;
+                Ok((Expr::Valid(Box::new(header)), Type::Bool))
+            }
+            "valid_union" => self.valid_union(right),
+            "not" => {
+                let inner = self.condition_at(right, depth)?;
+                Ok((Expr::Not(Box::new(inner)), Type::Bool))
+            }
+            "and" | "or" => {
+                let left = Box::new(self.condition_at(left, depth)?);
+                let right = Box::new(self.condition_at(right, depth)?);
+                let expr = if op == "and" {
+                    Expr::And(left, right)
+                } else {
+                    Expr::Or(left, right)
+                };
+                Ok((expr, Type::Bool))
+            }
+            "d2b" => {
+                let (inner, kind) = self.compile(right, depth)?;
+                self.exact(kind, op)?;
+                Ok((Expr::ToBool(Box::new(inner)), Type::Bool))
+            }
+            "b2d" => {
+                let (inner, _) = self.compile(right, depth)?;
+                Ok((inner, Type::Number(Range::unsigned(1))))
+            }
+            "~" => {
+                let (inner, range) = self.number_at(right, depth)?;
+                let range = Range::signed(range.signed_bits());
+                Ok((Expr::BitNot(Box::new(inner)), Type::Number(range)))
+            }
+            "?" => self.choice(operation, left, right, depth),
+            "==" | "!=" if self.is_header(left) => {
+                let same = self.same_header(left, right)?;
+                Ok((negate_if(op == "!=", same), Type::Bool))
+            }
+            "==" | "!=" if self.is_wide(left) || self.is_wide(right) => {
+                let same = self.wide_equal(left, right)?;
+                Ok((negate_if(op == "!=", same), Type::Bool))
+            }
+            "==" | "!=" | "<" | "<=" | ">" | ">=" => self.comparison(op, left, right, depth),
+            "access_field" => {
+                let element = self.access_field(operation)?;
+                let range = range_of(element.first);
+                Ok((Expr::Element(Box::new(element)), Type::Number(range)))
+            }
+            "last_stack_index" | "size_stack" => {
+                let stack = str_of(right, "value").ok_or_else(|| self.bad("no stack"))?;
+                let stack = self.layout.stack(stack, self.place)?;
+                let stack = self.layout.stacks.get(stack);
+                let stack = stack.ok_or_else(|| self.bad("no such stack"))?;
+                let last = Expr::LastIndex(stack.next);
+                if op == "size_stack" {
+                    let one = Box::new(Expr::Const(1));
+                    let size = Expr::Binary(Binary::Add, Box::new(last), one);
+                    Ok((size, Type::Number(Range::unsigned(8))))
+                } else {
+                    Ok((last, Type::Number(Range::signed(9))))
+                }
+            }
+            "two_comp_mod" | "sat_cast" | "usat_cast" => self.cast(op, left, right, depth),
+            _ => self.arithmetic(op, left, right, depth),
+        }
+    }
+
+    fn valid_union(&self, union: &Value) -> Result<(Expr, Type), LoadError> {
+        let name = str_of(union, "value").ok_or_else(|| self.bad("a union has no name"))?;
+        let members = self
+            .layout
+            .unions
+            .iter()
+            .find(|u| u.0 == name)
+            .ok_or_else(|| self.bad(format!("unknown header union `{name}`")))?;
+        let flags = members
+            .1
+            .iter()
+            .filter_map(|m| self.layout.headers.get(*m).map(|h| h.valid))
+            .collect();
+        Ok((Expr::AnyValid(flags), Type::Bool))
+    }
+
+    fn condition_at(&self, value: &Value, depth: usize) -> Result<Expr, LoadError> {
+        let (expr, kind) = self.compile(value, depth)?;
+        self.exact(kind, "a condition")?;
+        Ok(expr)
+    }
+
+    fn number_at(&self, value: &Value, depth: usize) -> Result<(Expr, Range), LoadError> {
+        match self.compile(value, depth)? {
+            (expr, Type::Number(range)) => Ok((expr, range)),
+            (expr, Type::Bool) => Ok((expr, Range::unsigned(1))),
+        }
+    }
+
+    fn exact(&self, kind: Type, op: &str) -> Result<(), LoadError> {
+        match kind {
+            Type::Number(range) if !range.exact() => {
+                Err(self.too_wide(&format!("an operand of `{op}`")))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn choice(
+        &self,
+        operation: &Value,
+        left: &Value,
+        right: &Value,
+        depth: usize,
+    ) -> Result<(Expr, Type), LoadError> {
+        let condition = operation.get("cond").unwrap_or(&Value::Null);
+        let condition = self.condition_at(condition, depth)?;
+        let (yes, yes_type) = self.compile(left, depth)?;
+        let (no, no_type) = self.compile(right, depth)?;
+        let kind = match (yes_type, no_type) {
+            (Type::Number(a), Type::Number(b)) => Type::Number(union(a, b)),
+            (a, _) => a,
+        };
+        Ok((Expr::Choice(Box::new((condition, yes, no))), kind))
+    }
+
+    fn is_header(&self, value: &Value) -> bool {
+        match str_of(value, "type") {
+            Some("header") => true,
+            Some("expression") => value.get("value").is_some_and(|inner| {
+                match str_of(inner, "op") {
+                    Some(op) => op == "dereference_header_stack",
+                    None => inner.get("type").is_some() && self.is_header(inner),
+                }
+            }),
+            _ => false,
+        }
+    }
+
+    fn is_wide(&self, value: &Value) -> bool {
+        self.as_slice(value)
+            .is_some_and(|field| field.width > MAX_VALUE_BITS)
+    }
+
+    fn same_header(&self, left: &Value, right: &Value) -> Result<Expr, LoadError> {
+        let (left, right) = (self.header_ref(left)?, self.header_ref(right)?);
+        let header = |r: &HeaderRef| self.layout.headers.get(r.header);
+        if header(&left).is_some_and(|h| h.varbit.is_some()) {
+            return Err(unsupported("comparing headers with a varbit", self.place));
+        }
+        if header(&left).map(|h| h.kind) != header(&right).map(|h| h.kind) {
+            return Err(self.bad("headers of different types are compared"));
+        }
+        Ok(Expr::SameHeader(Box::new((left, right))))
+    }
+
+    fn wide_equal(&self, left: &Value, right: &Value) -> Result<Expr, LoadError> {
+        match (self.as_slice(left), self.as_slice(right)) {
+            (Some(a), Some(b)) if a.width == b.width => Ok(Expr::WideEqual(a, b)),
+            _ => Err(self.too_wide("comparing a value")),
+        }
+    }
+
+    fn comparison(
+        &self,
+        op: &str,
+        left: &Value,
+        right: &Value,
+        depth: usize,
+    ) -> Result<(Expr, Type), LoadError> {
+        let (left, a) = self.number_at(left, depth)?;
+        let (right, b) = self.number_at(right, depth)?;
+        if !a.exact() || !b.exact() {
+            return Err(self.too_wide(&format!("an operand of `{op}`")));
+        }
+        let full = u32::from(MAX_VALUE_BITS);
+        let sign = match (a.signed, b.signed) {
+            (false, false) => Sign::Unsigned,
+            (false, true) if a.bits == full => Sign::UnsignedSigned,
+            (true, false) if b.bits == full => Sign::SignedUnsigned,
+            _ => Sign::Signed,
+        };
+        let op = match op {
+            "==" => Compare::Equal,
+            "!=" => Compare::NotEqual,
+            "<" => Compare::Less,
+            "<=" => Compare::LessEqual,
+            ">" => Compare::Greater,
+            _ => Compare::GreaterEqual,
+        };
+        let expr = Expr::Compare(op, sign, Box::new(left), Box::new(right));
+        Ok((expr, Type::Bool))
+    }
+
+    fn cast(
+        &self,
+        op: &str,
+        left: &Value,
+        right: &Value,
+        depth: usize,
+    ) -> Result<(Expr, Type), LoadError> {
+        let (inner, range) = self.number_at(left, depth)?;
+        let width = self
+            .constant(right)
+            .and_then(|w| u16::try_from(w).ok())
+            .filter(|w| (1..=MAX_VALUE_BITS).contains(w))
+            .ok_or_else(|| unsupported(format!("`{op}` to more than 128 bits"), self.place))?;
+        let inner = Box::new(inner);
+        let bits = u32::from(width);
+        if op == "two_comp_mod" {
+            let range = Range::signed(bits);
+            return Ok((Expr::Wrap(width, inner), Type::Number(range)));
+        }
+        if !range.exact() || (!range.signed && range.bits >= u32::from(MAX_VALUE_BITS)) {
+            return Err(self.too_wide(&format!("an operand of `{op}`")));
+        }
+        if op == "sat_cast" {
+            let range = Range::signed(bits);
+            Ok((Expr::Saturate(width, inner), Type::Number(range)))
+        } else {
+            let range = Range::unsigned(bits);
+            Ok((Expr::SaturateUnsigned(width, inner), Type::Number(range)))
+        }
+    }
+
+    fn arithmetic(
+        &self,
+        op: &str,
+        left: &Value,
+        right: &Value,
+        depth: usize,
+    ) -> Result<(Expr, Type), LoadError> {
+        // Unary plus and minus have no left side.
+        let (left_expr, a) = if left.is_null() && matches!(op, "+" | "-") {
+            (Expr::Const(0), Range::unsigned(0))
+        } else {
+            self.number_at(left, depth)?
+        };
+        let constant = self.constant(right);
+        let (right_expr, b) = self.number_at(right, depth)?;
+        let both_unsigned = !a.signed && !b.signed;
+        let longest = a.signed_bits().max(b.signed_bits());
+        let needs_exact = || {
+            if a.exact() && b.exact() {
+                Ok(())
+            } else {
+                Err(self.too_wide(&format!("an operand of `{op}`")))
+            }
+        };
+        let (binary, range) = match op {
+            "+" if both_unsigned => (Binary::Add, Range::unsigned(a.bits.max(b.bits) + 1)),
+            "+" => (Binary::Add, Range::signed(longest + 1)),
+            "-" => (Binary::Subtract, Range::signed(longest + 1)),
+            "*" if both_unsigned => (Binary::Multiply, Range::unsigned(a.bits + b.bits)),
+            "*" => (
+                Binary::Multiply,
+                Range::signed(a.signed_bits() + b.signed_bits()),
+            ),
+            "/" | "%" => {
+                needs_exact()?;
+                if !both_unsigned {
+                    return Err(unsupported(format!("`{op}` of a signed value"), self.place));
+                }
+                if op == "/" {
+                    (Binary::Divide, a)
+                } else {
+                    (Binary::Modulo, Range::unsigned(a.bits.min(b.bits)))
+                }
+            }
+            "&" => {
+                let range = match (a.signed, b.signed) {
+                    (false, false) => Range::unsigned(a.bits.min(b.bits)),
+                    (false, true) => a,
+                    (true, false) => b,
+                    (true, true) => Range::signed(longest),
+                };
+                (Binary::And, range)
+            }
+            "|" | "^" => {
+                let binary = if op == "|" { Binary::Or } else { Binary::Xor };
+                let range = if both_unsigned {
+                    Range::unsigned(a.bits.max(b.bits))
+                } else {
+                    Range::signed(longest)
+                };
+                (binary, range)
+            }
+            "<<" => {
+                let grow = constant.map_or(u32::from(u16::MAX), |by| {
+                    u32::try_from(by).unwrap_or(u32::from(u16::MAX))
+                });
+                let range = Range {
+                    signed: a.signed,
+                    bits: a.bits.saturating_add(grow),
+                };
+                (Binary::ShiftLeft, range)
+            }
+            ">>" => {
+                needs_exact()?;
+                if a.signed {
+                    (Binary::ShiftRightSigned, a)
+                } else {
+                    let by = constant.and_then(|by| u32::try_from(by).ok()).unwrap_or(0);
+                    (
+                        Binary::ShiftRight,
+                        Range::unsigned(a.bits.saturating_sub(by)),
+                    )
+                }
+            }
+            other => return Err(unsupported(format!("operator `{other}`"), self.place)),
+        };
+        let expr = match (&left_expr, &right_expr) {
+            (Expr::Const(_), Expr::Const(_)) => {
+                let folded = Expr::Binary(binary, Box::new(left_expr), Box::new(right_expr));
+                Expr::Const(folded.eval(&[]))
+            }
+            _ => Expr::Binary(binary, Box::new(left_expr), Box::new(right_expr)),
+        };
+        Ok((expr, Type::Number(range)))
+    }
+}
+
+fn negate_if(negate: bool, expr: Expr) -> Expr {
+    if negate {
+        Expr::Not(Box::new(expr))
+    } else {
+        expr
+    }
+}
+
+fn union(a: Range, b: Range) -> Range {
+    if a.signed || b.signed {
+        Range::signed(a.signed_bits().max(b.signed_bits()))
+    } else {
+        Range::unsigned(a.bits.max(b.bits))
+    }
+}
+
+fn range_of(field: Field) -> Range {
+    Range {
+        signed: field.signed,
+        bits: u32::from(field.width),
+    }
+}
+
+/// The field without its lowest `by` bits.
+fn shifted(field: Field, by: u16) -> Field {
+    let low = u32::from(field.shift) + u32::from(by);
+    Field {
+        last: field.last - low / 8,
+        shift: (low % 8) as u8,
+        width: field.width - by,
+        signed: false,
+    }
+}
+
+/// A member that is a string.
+pub(crate) fn str_of<'v>(value: &'v Value, key: &str) -> Option<&'v str> {
+    value.get(key).and_then(Value::as_str)
+}
+
+/// A pair of strings.
+pub(crate) fn pair_of(value: &Value) -> Option<(&str, &str)> {
+    Some((value.get(0)?.as_str()?, value.get(1)?.as_str()?))
+}

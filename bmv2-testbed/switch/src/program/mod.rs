@@ -1,0 +1,506 @@
+//! The compiled program: what p4c's JSON becomes when it is loaded.
+//!
+//! Names are resolved to indices and fields to places once, here; a construct that the switch
+//! does not execute is refused here, by name. What runs packets is [`crate::exec`], what tables
+//! hold at run time is [`crate::state`].
+
+pub(crate) mod action;
+pub(crate) mod calculation;
+pub(crate) mod error;
+pub(crate) mod expr;
+pub(crate) mod layout;
+pub(crate) mod parser;
+pub(crate) mod table;
+
+use std::collections::HashMap;
+
+use action::{Action, Instruction, Names, Primitives};
+use calculation::{Calculation, Checksum, Input};
+use error::{LoadError, malformed, unsupported};
+use expr::Expressions;
+use layout::{HeaderIndex, Layout};
+use parser::Parser;
+use table::{Context, Table};
+
+use crate::bits::Field;
+use crate::exec::expr::Expr;
+use crate::hash::Algorithm;
+use crate::json;
+
+/// The largest counter, meter or register array, in elements.
+const MAX_ARRAY: u64 = 1 << 24;
+
+/// A whole program.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(crate) layout: Layout,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) parser: Parser,
+    pub(crate) nodes: Vec<Node>,
+    /// First nodes; none if the pipeline is empty.
+    pub(crate) ingress: Option<usize>,
+    pub(crate) egress: Option<usize>,
+    pub(crate) tables: Vec<Table>,
+    pub(crate) profiles: Vec<Profile>,
+    pub(crate) counters: Vec<Array>,
+    pub(crate) meters: Vec<Array>,
+    pub(crate) registers: Vec<Array>,
+    pub(crate) calculations: Vec<Calculation>,
+    pub(crate) verify: Vec<Checksum>,
+    pub(crate) update: Vec<Checksum>,
+    pub(crate) deparser: Vec<Instruction>,
+    pub(crate) emit: Vec<HeaderIndex>,
+    pub(crate) field_lists: HashMap<u32, Vec<Field>>,
+    /// Name and fields of each digest, by id.
+    pub(crate) digests: HashMap<u32, (String, Vec<Field>)>,
+    pub(crate) errors: Errors,
+    pub(crate) standard: Standard,
+    /// Metadata fields, zeroed when a packet starts over.
+    pub(crate) metadata: Vec<(usize, usize)>,
+}
+
+/// A node of a control flow. `None` ends the pipeline.
+#[derive(Debug)]
+pub(crate) enum Node {
+    Table(usize),
+    Condition {
+        name: String,
+        condition: Expr,
+        yes: Option<usize>,
+        no: Option<usize>,
+    },
+    Call {
+        action: usize,
+        next: Option<usize>,
+    },
+}
+
+/// A counter, meter or register array.
+#[derive(Debug)]
+pub(crate) struct Array {
+    pub(crate) name: String,
+    /// Its elements are the entries of a table.
+    pub(crate) direct: bool,
+    pub(crate) size: usize,
+    /// For a meter: whether it counts bytes rather than packets.
+    pub(crate) bytes: bool,
+    /// For a register: its width in bits.
+    pub(crate) width: u16,
+}
+
+/// An action profile or selector.
+#[derive(Debug)]
+pub(crate) struct Profile {
+    pub(crate) name: String,
+    pub(crate) max_size: usize,
+    pub(crate) selector: Option<(Algorithm, Vec<Input>)>,
+}
+
+/// The core library's errors, as numbered by the compiler.
+#[derive(Debug, Default)]
+pub(crate) struct Errors {
+    pub(crate) none: u32,
+    pub(crate) packet_too_short: u32,
+    pub(crate) stack_out_of_bounds: u32,
+    pub(crate) header_too_short: u32,
+    pub(crate) invalid_argument: u32,
+    /// Names, for traces.
+    pub(crate) names: HashMap<u32, String>,
+}
+
+/// Fields of `standard_metadata` that the switch itself reads and writes.
+#[derive(Debug)]
+pub(crate) struct Standard {
+    pub(crate) ingress_port: Field,
+    pub(crate) egress_spec: Field,
+    pub(crate) egress_port: Field,
+    pub(crate) instance_type: Field,
+    pub(crate) packet_length: Field,
+    pub(crate) parser_error: Option<Field>,
+    pub(crate) checksum_error: Option<Field>,
+    pub(crate) mcast_grp: Option<Field>,
+    pub(crate) egress_rid: Option<Field>,
+    pub(crate) ingress_timestamp: Option<Field>,
+    pub(crate) egress_timestamp: Option<Field>,
+    pub(crate) enq_timestamp: Option<Field>,
+    pub(crate) enq_qdepth: Option<Field>,
+    pub(crate) deq_timedelta: Option<Field>,
+    pub(crate) deq_qdepth: Option<Field>,
+}
+
+impl Program {
+    /// Compiles the JSON text.
+    pub(crate) fn load(text: &[u8]) -> Result<Self, LoadError> {
+        let doc: json::Document =
+            serde_json::from_slice(text).map_err(|e| LoadError::Json(e.to_string()))?;
+        Self::compile(&doc)
+    }
+
+    fn compile(doc: &json::Document) -> Result<Self, LoadError> {
+        if let Some(meta) = &doc.meta
+            && meta.version.first().is_some_and(|major| *major != 2)
+        {
+            return Err(unsupported(
+                format!("format version {:?}", meta.version),
+                "__meta__",
+            ));
+        }
+        if let Some(instance) = doc.extern_instances.first() {
+            return Err(unsupported("extern instance", &instance.name));
+        }
+        if let Some(set) = doc.parse_vsets.first() {
+            return Err(unsupported("parser value set", &set.name));
+        }
+        let layout = Layout::compile(doc)?;
+        let (counters, meters, registers) = arrays(doc)?;
+        let index = |arrays: &[Array]| {
+            let pairs = arrays.iter().enumerate();
+            pairs.map(|(i, a)| (a.name.clone(), i)).collect()
+        };
+        let names = Names {
+            counters: index(&counters),
+            meters: index(&meters),
+            registers: index(&registers),
+            calculations: doc
+                .calculations
+                .iter()
+                .enumerate()
+                .map(|(i, c)| (c.name.clone(), i))
+                .collect(),
+        };
+        let mut actions = Vec::new();
+        let mut action_by_id = HashMap::new();
+        for item in &doc.actions {
+            action_by_id.insert(item.id, actions.len());
+            actions.push(action::compile(item, &layout, &names)?);
+        }
+        let parser = match doc.parsers.as_slice() {
+            [one] => parser::compile(one, &layout, &names)?,
+            [] => return Err(malformed("parsers", "there is none")),
+            [_, second, ..] => return Err(unsupported("second parser", &second.name)),
+        };
+        let calculations = calculation::calculations(doc, &layout)?;
+        let (verify, update) = calculation::checksums(doc, &layout, &names.calculations)?;
+        let (emit, deparser) = deparser(doc, &layout, &names)?;
+        let field_lists = calculation::field_lists(&doc.field_lists, &layout)?;
+        let mut digests = HashMap::new();
+        for list in &doc.learn_lists {
+            let fields = calculation::field_lists(std::slice::from_ref(list), &layout)?;
+            for (id, fields) in fields {
+                digests.insert(id, (list.name.clone(), fields));
+            }
+        }
+        let profiles = profiles(doc, &layout)?;
+        let control = Control {
+            doc,
+            layout: &layout,
+            actions: &actions,
+            action_by_id: &action_by_id,
+            meters: &meters,
+            profiles: &profiles,
+        };
+        let (nodes, tables, ingress, egress) = control.compile()?;
+        let metadata = layout.headers.iter().filter(|h| h.metadata);
+        let metadata = metadata.map(|h| (h.start, h.fixed_bytes)).collect();
+        Ok(Self {
+            standard: Standard::compile(doc, &layout)?,
+            errors: Errors::compile(doc),
+            metadata,
+            layout,
+            actions,
+            parser,
+            nodes,
+            ingress,
+            egress,
+            tables,
+            profiles,
+            counters,
+            meters,
+            registers,
+            calculations,
+            verify,
+            update,
+            deparser,
+            emit,
+            field_lists,
+            digests,
+        })
+    }
+}
+
+fn size_of(size: Option<u64>, direct: bool, name: &str) -> Result<usize, LoadError> {
+    match size {
+        _ if direct => Ok(0),
+        Some(size) if size <= MAX_ARRAY => Ok(size as usize),
+        Some(_) => Err(unsupported("array of more than 2^24 elements", name)),
+        None => Err(malformed(name, "it has no size")),
+    }
+}
+
+type Arrays = (Vec<Array>, Vec<Array>, Vec<Array>);
+
+fn arrays(doc: &json::Document) -> Result<Arrays, LoadError> {
+    let mut counters = Vec::new();
+    for counter in &doc.counter_arrays {
+        counters.push(Array {
+            name: counter.name.clone(),
+            direct: counter.is_direct,
+            size: size_of(counter.size, counter.is_direct, &counter.name)?,
+            bytes: false,
+            width: 64,
+        });
+    }
+    let mut meters = Vec::new();
+    for meter in &doc.meter_arrays {
+        if meter.rate_count.is_some_and(|rates| rates != 2) {
+            return Err(unsupported("meter without two rates", &meter.name));
+        }
+        meters.push(Array {
+            name: meter.name.clone(),
+            direct: meter.is_direct,
+            size: size_of(meter.size, meter.is_direct, &meter.name)?,
+            bytes: meter.unit == "bytes",
+            width: 2,
+        });
+    }
+    let mut registers = Vec::new();
+    for register in &doc.register_arrays {
+        let width = register.bitwidth.and_then(|w| u16::try_from(w).ok());
+        let width = width.filter(|w| (1..=128).contains(w)).ok_or_else(|| {
+            unsupported("register of other than 1 to 128 bits", &register.name)
+        })?;
+        registers.push(Array {
+            name: register.name.clone(),
+            direct: false,
+            size: size_of(register.size, false, &register.name)?,
+            bytes: false,
+            width,
+        });
+    }
+    Ok((counters, meters, registers))
+}
+
+fn deparser(
+    doc: &json::Document,
+    layout: &Layout,
+    names: &Names,
+) -> Result<(Vec<HeaderIndex>, Vec<Instruction>), LoadError> {
+    let [deparser] = doc.deparsers.as_slice() else {
+        return Err(malformed("deparsers", "there is not exactly one"));
+    };
+    let place = format!("deparser {}", deparser.name);
+    let mut emit = Vec::new();
+    for name in &deparser.order {
+        emit.push(layout.header(name, &place)?);
+    }
+    let mut code = Vec::new();
+    for primitive in &deparser.primitives {
+        let compiler = Primitives {
+            expressions: Expressions {
+                layout,
+                args: &[],
+                place: &place,
+            },
+            names,
+        };
+        // As in a parser, the call may be wrapped in an operation named `primitive`.
+        let call = primitive
+            .get("parameters")
+            .and_then(|p| p.get(0))
+            .filter(|_| expr::str_of(primitive, "op") == Some("primitive"))
+            .unwrap_or(primitive);
+        let op = expr::str_of(call, "op").ok_or_else(|| malformed(&place, "a call has no name"))?;
+        let params = call.get("parameters").and_then(serde_json::Value::as_array);
+        code.push(compiler.compile(op, params.unwrap_or(&Vec::new()))?);
+    }
+    Ok((emit, code))
+}
+
+fn profiles(doc: &json::Document, layout: &Layout) -> Result<Vec<Profile>, LoadError> {
+    let mut out = Vec::new();
+    for profile in doc.pipelines.iter().flat_map(|p| &p.action_profiles) {
+        let place = format!("action profile {}", profile.name);
+        let selector = match &profile.selector {
+            None => None,
+            Some(selector) => {
+                let (input, payload) = calculation::inputs(layout, &selector.input, &place)?;
+                if payload {
+                    return Err(unsupported("payload in a selector", &place));
+                }
+                Some((calculation::algorithm(&selector.algo, &place)?, input))
+            }
+        };
+        out.push(Profile {
+            name: profile.name.clone(),
+            max_size: usize::try_from(profile.max_size.unwrap_or(1024)).unwrap_or(usize::MAX),
+            selector,
+        });
+    }
+    Ok(out)
+}
+
+struct Control<'a> {
+    doc: &'a json::Document,
+    layout: &'a Layout,
+    actions: &'a [Action],
+    action_by_id: &'a HashMap<u32, usize>,
+    meters: &'a [Array],
+    profiles: &'a [Profile],
+}
+
+type Flow = (Vec<Node>, Vec<Table>, Option<usize>, Option<usize>);
+
+impl Control<'_> {
+    fn compile(&self) -> Result<Flow, LoadError> {
+        // Nodes are numbered first, since they refer to each other in any order.
+        let mut index = HashMap::new();
+        let mut count = 0;
+        for pipeline in &self.doc.pipelines {
+            let tables = pipeline.tables.iter().map(|t| &t.name);
+            let conditions = pipeline.conditionals.iter().map(|c| &c.name);
+            let calls = pipeline.action_calls.iter().map(|c| &c.name);
+            for name in tables.chain(conditions).chain(calls) {
+                if index.insert(name.clone(), count).is_some() {
+                    return Err(LoadError::Duplicate {
+                        what: "control node",
+                        name: name.clone(),
+                    });
+                }
+                count += 1;
+            }
+        }
+        let meters = self.doc.meter_arrays.iter().enumerate().map(|(i, m)| {
+            let target = m.result_target.as_ref().map(|(header, field)| {
+                self.layout
+                    .field(header, field, &format!("meter array {}", m.name))
+            });
+            Ok((m.name.clone(), (i, target.transpose()?)))
+        });
+        let meters = meters.collect::<Result<HashMap<_, _>, LoadError>>()?;
+        debug_assert_eq!(meters.len(), self.meters.len());
+        let profiles = self.profiles.iter().enumerate();
+        let profiles = profiles.map(|(i, p)| (p.name.clone(), i)).collect();
+        let context = Context {
+            layout: self.layout,
+            actions: self.actions,
+            action_by_id: self.action_by_id,
+            nodes: &index,
+            profiles: &profiles,
+            meters: &meters,
+        };
+        let (mut nodes, mut tables) = (Vec::new(), Vec::new());
+        let (mut ingress, mut egress) = (None, None);
+        for pipeline in &self.doc.pipelines {
+            let start = self.target(&pipeline.init_table, &index, &pipeline.name)?;
+            match pipeline.name.as_str() {
+                "ingress" => ingress = start,
+                "egress" => egress = start,
+                other => return Err(unsupported(format!("pipeline `{other}`"), "pipelines")),
+            }
+            for table in &pipeline.tables {
+                nodes.push(Node::Table(tables.len()));
+                tables.push(context.table(table)?);
+            }
+            for condition in &pipeline.conditionals {
+                let place = format!("condition {}", condition.name);
+                let expressions = Expressions {
+                    layout: self.layout,
+                    args: &[],
+                    place: &place,
+                };
+                nodes.push(Node::Condition {
+                    name: condition.name.clone(),
+                    condition: expressions.condition(&condition.expression)?,
+                    yes: self.target(&condition.true_next, &index, &place)?,
+                    no: self.target(&condition.false_next, &index, &place)?,
+                });
+            }
+            for call in &pipeline.action_calls {
+                let place = format!("action call {}", call.name);
+                let action = self.action_by_id.get(&call.action_id);
+                nodes.push(Node::Call {
+                    action: *action
+                        .ok_or_else(|| malformed(&place, "there is no such action"))?,
+                    next: self.target(&call.next_node, &index, &place)?,
+                });
+            }
+        }
+        Ok((nodes, tables, ingress, egress))
+    }
+
+    fn target(
+        &self,
+        name: &Option<String>,
+        index: &HashMap<String, usize>,
+        place: &str,
+    ) -> Result<Option<usize>, LoadError> {
+        match name {
+            None => Ok(None),
+            Some(name) => match index.get(name) {
+                Some(node) => Ok(Some(*node)),
+                None => Err(LoadError::Unknown {
+                    what: "control node",
+                    name: name.clone(),
+                    place: place.to_owned(),
+                }),
+            },
+        }
+    }
+}
+
+impl Errors {
+    fn compile(doc: &json::Document) -> Self {
+        let find = |name: &str, or: u32| {
+            let found = doc.errors.iter().find(|e| e.0 == name);
+            found.map_or(or, |e| e.1)
+        };
+        Self {
+            none: find("NoError", 0),
+            packet_too_short: find("PacketTooShort", 1),
+            stack_out_of_bounds: find("StackOutOfBounds", 3),
+            header_too_short: find("HeaderTooShort", 4),
+            invalid_argument: find("ParserInvalidArgument", 6),
+            names: doc.errors.iter().map(|e| (e.1, e.0.clone())).collect(),
+        }
+    }
+}
+
+impl Standard {
+    fn compile(doc: &json::Document, layout: &Layout) -> Result<Self, LoadError> {
+        const HEADER: &str = "standard_metadata";
+        let required = |field: &str| {
+            let field = layout.field(HEADER, field, "standard metadata")?;
+            if field.width > 64 {
+                return Err(unsupported("standard metadata over 64 bits", HEADER));
+            }
+            Ok(field)
+        };
+        let optional = |header: &str, field: &str| {
+            let alias = format!("{header}.{field}");
+            let alias = doc.field_aliases.iter().find(|a| a.0 == alias);
+            let (header, field) = match alias {
+                Some((_, (header, field))) => (header.as_str(), field.as_str()),
+                None => (header, field),
+            };
+            let index = layout.header(header, "").ok()?;
+            layout.field_of(index, field).filter(|f| f.width <= 64)
+        };
+        Ok(Self {
+            ingress_port: required("ingress_port")?,
+            egress_spec: required("egress_spec")?,
+            egress_port: required("egress_port")?,
+            instance_type: required("instance_type")?,
+            packet_length: required("packet_length")?,
+            parser_error: optional(HEADER, "parser_error"),
+            checksum_error: optional(HEADER, "checksum_error"),
+            mcast_grp: optional("intrinsic_metadata", "mcast_grp"),
+            egress_rid: optional("intrinsic_metadata", "egress_rid"),
+            ingress_timestamp: optional("intrinsic_metadata", "ingress_global_timestamp"),
+            egress_timestamp: optional("intrinsic_metadata", "egress_global_timestamp"),
+            enq_timestamp: optional("queueing_metadata", "enq_timestamp"),
+            enq_qdepth: optional("queueing_metadata", "enq_qdepth"),
+            deq_timedelta: optional("queueing_metadata", "deq_timedelta"),
+            deq_qdepth: optional("queueing_metadata", "deq_qdepth"),
+        })
+    }
+}

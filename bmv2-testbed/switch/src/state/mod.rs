@@ -1,0 +1,113 @@
+//! What a loaded program holds at run time: entries, profiles, counters, meters, registers, groups.
+//!
+//! Packets and the control plane share it. Each table has a lock of its own that packets take for
+//! reading while they look one entry up; a write holds it for one entry. Counters are atomic.
+
+pub(crate) mod meter;
+pub(crate) mod profile;
+pub(crate) mod replication;
+pub(crate) mod table;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use meter::Meter;
+use profile::ProfileState;
+use replication::Replication;
+use table::TableState;
+
+use crate::program::Program;
+
+/// The run-time state of one loaded program.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub(crate) tables: Vec<RwLock<TableState>>,
+    pub(crate) profiles: Vec<RwLock<ProfileState>>,
+    pub(crate) counters: Vec<Vec<Counter>>,
+    pub(crate) meters: Vec<Vec<Mutex<Meter>>>,
+    pub(crate) registers: Vec<Mutex<Vec<u128>>>,
+    pub(crate) replication: RwLock<Replication>,
+}
+
+impl State {
+    /// The state that the program starts with: default and const entries, all else empty.
+    pub(crate) fn new(program: &Program) -> Self {
+        let arrays = |arrays: &[crate::program::Array]| {
+            let sizes = arrays.iter().map(|a| a.size);
+            sizes.collect::<Vec<_>>()
+        };
+        Self {
+            tables: program
+                .tables
+                .iter()
+                .map(|t| RwLock::new(TableState::new(t)))
+                .collect(),
+            profiles: program
+                .profiles
+                .iter()
+                .map(|_| RwLock::new(ProfileState::default()))
+                .collect(),
+            counters: arrays(&program.counters)
+                .into_iter()
+                .map(|size| (0..size).map(|_| Counter::default()).collect())
+                .collect(),
+            meters: arrays(&program.meters)
+                .into_iter()
+                .map(|size| (0..size).map(|_| Mutex::default()).collect())
+                .collect(),
+            registers: arrays(&program.registers)
+                .into_iter()
+                .map(|size| Mutex::new(vec![0; size]))
+                .collect(),
+            replication: RwLock::default(),
+        }
+    }
+}
+
+/// Packets and bytes.
+#[derive(Debug, Default)]
+pub(crate) struct Counter {
+    packets: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl Counter {
+    /// Counts one packet.
+    #[inline]
+    pub(crate) fn count(&self, bytes: usize) {
+        self.packets.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Packets and bytes counted.
+    pub(crate) fn get(&self) -> (u64, u64) {
+        (
+            self.packets.load(Ordering::Relaxed),
+            self.bytes.load(Ordering::Relaxed),
+        )
+    }
+
+    /// Overwrites the counts.
+    pub(crate) fn set(&self, packets: u64, bytes: u64) {
+        self.packets.store(packets, Ordering::Relaxed);
+        self.bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+/// Locks for reading. The data stays usable if a holder panicked: no write leaves it half done.
+#[inline]
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks for writing; see [`read`].
+#[inline]
+pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Locks; see [`read`].
+#[inline]
+pub(crate) fn lock<T>(lock: &Mutex<T>) -> MutexGuard<'_, T> {
+    lock.lock().unwrap_or_else(PoisonError::into_inner)
+}

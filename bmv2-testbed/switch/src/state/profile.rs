@@ -1,0 +1,137 @@
+//! Action profiles: members and groups.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+/// An action with its packed arguments.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) slot: u16,
+    pub(crate) args: Box<[u8]>,
+}
+
+/// A group's or a one-shot's weighted choice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Weight {
+    pub(crate) weight: u32,
+    /// The port watched, as the client gave it.
+    pub(crate) watch: Watch,
+}
+
+/// A watch port: none, or a port (bytes or the older number).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Watch {
+    #[default]
+    None,
+    Bytes(u32),
+    Number(i32),
+}
+
+/// A group.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Group {
+    pub(crate) members: BTreeMap<u32, Weight>,
+    pub(crate) max_size: i32,
+    /// Member ids in order, each as often as its weight.
+    order: Vec<u32>,
+}
+
+impl Group {
+    /// A group of these members.
+    pub(crate) fn new(members: BTreeMap<u32, Weight>, max_size: i32) -> Self {
+        let order = members
+            .iter()
+            .flat_map(|(id, w)| std::iter::repeat_n(*id, w.weight as usize))
+            .collect();
+        Self {
+            members,
+            max_size,
+            order,
+        }
+    }
+
+    /// The member for a hash; none if the group is empty.
+    #[inline]
+    pub(crate) fn choose(&self, hash: u64) -> Option<u32> {
+        let len = self.order.len() as u64;
+        let index = hash.checked_rem(len)?;
+        self.order.get(index as usize).copied()
+    }
+}
+
+/// The actions of a one-shot selector entry.
+#[derive(Debug)]
+pub(crate) struct OneShot {
+    pub(crate) actions: Vec<(Call, Weight)>,
+    order: Vec<u32>,
+}
+
+impl OneShot {
+    /// A set of weighted actions.
+    pub(crate) fn new(actions: Vec<(Call, Weight)>) -> Self {
+        let order = actions
+            .iter()
+            .enumerate()
+            .flat_map(|(i, (_, w))| std::iter::repeat_n(i as u32, w.weight as usize))
+            .collect();
+        Self { actions, order }
+    }
+
+    /// The action for a hash.
+    #[inline]
+    pub(crate) fn choose(&self, hash: u64) -> Option<&Call> {
+        let index = hash.checked_rem(self.order.len() as u64)?;
+        let action = *self.order.get(index as usize)?;
+        self.actions.get(action as usize).map(|a| &a.0)
+    }
+}
+
+/// What a profile holds.
+#[derive(Debug, Default)]
+pub(crate) struct ProfileState {
+    pub(crate) members: HashMap<u32, Arc<Call>>,
+    pub(crate) groups: HashMap<u32, Group>,
+    /// How many entries and groups refer to each member, and how many entries to each group.
+    pub(crate) member_uses: HashMap<u32, usize>,
+    pub(crate) group_uses: HashMap<u32, usize>,
+}
+
+impl ProfileState {
+    /// Notes one more (or one less) use of a member.
+    pub(crate) fn use_member(&mut self, id: u32, more: bool) {
+        adjust(&mut self.member_uses, id, more);
+    }
+
+    /// Notes one more (or one less) use of a group.
+    pub(crate) fn use_group(&mut self, id: u32, more: bool) {
+        adjust(&mut self.group_uses, id, more);
+    }
+}
+
+fn adjust(uses: &mut HashMap<u32, usize>, id: u32, more: bool) {
+    if more {
+        *uses.entry(id).or_default() += 1;
+    } else if let Some(count) = uses.get_mut(&id) {
+        *count = count.saturating_sub(1);
+        if *count == 0 {
+            uses.remove(&id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn weights_repeat_members() {
+        let weight = |weight| Weight {
+            weight,
+            watch: Watch::None,
+        };
+        let group = Group::new([(7, weight(2)), (3, weight(1))].into(), 0);
+        let chosen: Vec<_> = (0..4).map(|h| group.choose(h)).collect();
+        assert_eq!(chosen, [Some(3), Some(7), Some(7), Some(3)]);
+        assert_eq!(Group::default().choose(5), None);
+    }
+}

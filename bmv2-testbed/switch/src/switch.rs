@@ -1,0 +1,338 @@
+//! The switch: ports on one side, the loaded program on the other.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, RwLock, mpsc};
+
+use arc_swap::ArcSwapOption;
+use p4runtime::p4::config::v1::P4Info;
+use tokio::sync::mpsc::Sender;
+
+use crate::clock::{Clock, SystemClock};
+use crate::exec::{Context, Outcome, Sink, Worker};
+use crate::info::Info;
+use crate::port::{ChannelPort, InterfaceError, InterfacePort, Outgoing, Port, PortError};
+use crate::program::Program;
+use crate::program::error::LoadError;
+use crate::state::table::Entry;
+use crate::state::{State, lock, read, write};
+
+/// The default of `--drop-port`, as simple_switch's.
+pub const DROP_PORT: u32 = 511;
+
+/// Takes a packet's trace, line by line.
+pub type TraceSink = Arc<dyn Fn(&[String]) + Send + Sync>;
+
+/// What a switch is made with.
+#[derive(Clone)]
+pub struct Options {
+    /// P4Runtime's device id; not 0.
+    pub device_id: u64,
+    /// The egress port that means "drop".
+    pub drop_port: u32,
+    /// The port whose frames go to the controller.
+    pub cpu_port: Option<u32>,
+    /// Where time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Who wants to see each packet's way.
+    pub trace: Option<TraceSink>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            device_id: 1,
+            drop_port: DROP_PORT,
+            cpu_port: None,
+            clock: Arc::new(SystemClock::default()),
+            trace: None,
+        }
+    }
+}
+
+/// What happened to frames since the switch started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Frames received on ports.
+    pub received: u64,
+    /// Frames handed to ports.
+    pub transmitted: u64,
+    /// Copies that the program dropped.
+    pub dropped: u64,
+    /// Frames for ports that do not exist.
+    pub no_port: u64,
+    /// Frames that a full or broken port did not take.
+    pub port_refused: u64,
+    /// Frames received while no program was loaded.
+    pub no_program: u64,
+    /// Copies dropped because a frame went round too often.
+    pub looped: u64,
+    /// Received frames longer than [`crate::MAX_FRAME_BYTES`].
+    pub oversized: u64,
+    /// Packet-ins, digests and notifications that nobody took in time.
+    pub events_lost: u64,
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    received: AtomicU64,
+    transmitted: AtomicU64,
+    dropped: AtomicU64,
+    no_port: AtomicU64,
+    port_refused: AtomicU64,
+    no_program: AtomicU64,
+    looped: AtomicU64,
+    oversized: AtomicU64,
+    events_lost: AtomicU64,
+}
+
+/// What the control plane is to hear of.
+#[derive(Debug)]
+pub(crate) enum Event {
+    PacketIn(Vec<u8>),
+    Digest {
+        id: u32,
+        values: Vec<Vec<u8>>,
+    },
+    Idle {
+        table: usize,
+        entries: Vec<Arc<Entry>>,
+    },
+}
+
+/// A loaded program with its state.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) program: Program,
+    pub(crate) state: State,
+    pub(crate) info: Info,
+}
+
+impl Loaded {
+    /// Compiles the program and checks the P4Info against it.
+    pub(crate) fn new(json: &[u8], p4info: P4Info) -> Result<Self, LoadError> {
+        let program = Program::load(json)?;
+        let info = Info::bind(p4info, &program)?;
+        let state = State::new(&program);
+        Ok(Self {
+            program,
+            state,
+            info,
+        })
+    }
+}
+
+/// What threads share.
+pub(crate) struct Inner {
+    pub(crate) options: Options,
+    pub(crate) loaded: ArcSwapOption<Loaded>,
+    ports: RwLock<HashMap<u32, Arc<dyn Port>>>,
+    events: Mutex<Option<Sender<Event>>>,
+    counters: Counters,
+}
+
+struct Ports<'a>(&'a Inner);
+
+impl Sink for Ports<'_> {
+    fn transmit(&mut self, port: u32, frame: &[u8]) {
+        self.0.transmit(port, frame);
+    }
+
+    fn digest(&mut self, id: u32, values: Vec<Vec<u8>>) {
+        self.0.event(Event::Digest { id, values });
+    }
+}
+
+impl Inner {
+    /// Runs a frame that came in at `port`.
+    pub(crate) fn process(&self, worker: &mut Worker, port: u32, frame: &[u8]) {
+        let count = |counter: &AtomicU64, by: u64| {
+            if by > 0 {
+                counter.fetch_add(by, Ordering::Relaxed);
+            }
+        };
+        count(&self.counters.received, 1);
+        let loaded = self.loaded.load();
+        let Some(loaded) = loaded.as_deref() else {
+            count(&self.counters.no_program, 1);
+            return;
+        };
+        let mut context = Context {
+            program: &loaded.program,
+            state: &loaded.state,
+            drop_port: self.options.drop_port,
+            now_ns: self.options.clock.now_ns(),
+            trace: self.options.trace.as_ref().map(|_| Vec::new()),
+        };
+        let outcome: Outcome = worker.process(&mut context, port, frame, &mut Ports(self));
+        count(&self.counters.dropped, outcome.dropped);
+        count(&self.counters.looped, outcome.looped);
+        if let (Some(sink), Some(lines)) = (&self.options.trace, context.trace) {
+            sink(&lines);
+        }
+    }
+
+    fn transmit(&self, port: u32, frame: &[u8]) {
+        if self.options.cpu_port == Some(port) {
+            self.event(Event::PacketIn(frame.to_vec()));
+            return;
+        }
+        let found = read(&self.ports).get(&port).cloned();
+        let counter = match found {
+            None => &self.counters.no_port,
+            Some(found) => match found.transmit(frame) {
+                Ok(()) => &self.counters.transmitted,
+                Err(error) => {
+                    if let PortError::Interface(why) = error {
+                        tracing::debug!(port, why, "a frame could not be sent");
+                    }
+                    &self.counters.port_refused
+                }
+            },
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Tells the control plane, if it listens and keeps up.
+    pub(crate) fn event(&self, event: Event) {
+        let taken = lock(&self.events)
+            .as_ref()
+            .is_some_and(|events| events.try_send(event).is_ok());
+        if !taken {
+            self.counters.events_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Sends events from now on here.
+    pub(crate) fn listen(&self, events: Sender<Event>) {
+        *lock(&self.events) = Some(events);
+    }
+
+    /// Connects a port.
+    pub(crate) fn attach(&self, port: u32, to: Arc<dyn Port>) {
+        write(&self.ports).insert(port, to);
+    }
+
+    pub(crate) fn count_oversized(&self) {
+        self.counters.oversized.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notifies idle entries, in groups of at most `limit`.
+    pub(crate) fn sweep(&self, limit: usize) {
+        let Some(loaded) = self.loaded.load_full() else {
+            return;
+        };
+        let now = self.options.clock.now_ns();
+        let tables = loaded.program.tables.iter().zip(&loaded.state.tables);
+        for (index, (table, state)) in tables.enumerate() {
+            if !table.support_timeout {
+                continue;
+            }
+            // The lock is held for the copy of the list only, not while it is looked through.
+            let entries = read(state).entries();
+            let mut idle = Vec::new();
+            for entry in entries {
+                if entry.expire(now) {
+                    idle.push(entry);
+                    if idle.len() >= limit {
+                        let entries = std::mem::take(&mut idle);
+                        self.event(Event::Idle {
+                            table: index,
+                            entries,
+                        });
+                    }
+                }
+            }
+            if !idle.is_empty() {
+                self.event(Event::Idle {
+                    table: index,
+                    entries: idle,
+                });
+            }
+        }
+    }
+}
+
+/// A switch. Clones are handles to the same switch.
+#[derive(Clone)]
+pub struct Switch(pub(crate) Arc<Inner>);
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Switch(device {})", self.0.options.device_id)
+    }
+}
+
+impl Switch {
+    /// A switch without ports and without a program.
+    pub fn new(options: Options) -> Self {
+        Self(Arc::new(Inner {
+            options,
+            loaded: ArcSwapOption::empty(),
+            ports: RwLock::default(),
+            events: Mutex::new(None),
+            counters: Counters::default(),
+        }))
+    }
+
+    /// Loads a program (the JSON's text) with its P4Info; all state starts afresh.
+    ///
+    /// # Errors
+    /// The program is refused as [`LoadError`] says, and the old one stays.
+    pub fn load(&self, json: &[u8], p4info: P4Info) -> Result<(), LoadError> {
+        let loaded = Loaded::new(json, p4info)?;
+        self.0.loaded.store(Some(Arc::new(loaded)));
+        Ok(())
+    }
+
+    /// Adds an in-process port that holds up to `capacity` frames on their way out.
+    pub fn attach_channel(&self, port: u32, capacity: usize) -> ChannelPort {
+        let (sender, receiver) = mpsc::sync_channel(capacity);
+        self.0.attach(port, Arc::new(Outgoing(sender)));
+        ChannelPort {
+            port,
+            inner: Arc::clone(&self.0),
+            frames: Mutex::new(receiver),
+            worker: Mutex::default(),
+        }
+    }
+
+    /// Adds a port of the caller's own making, which receives nothing by itself.
+    pub fn attach_port(&self, port: u32, to: Arc<dyn Port>) {
+        self.0.attach(port, to);
+    }
+
+    /// Adds a network interface, and a thread that receives from it until the result is dropped.
+    ///
+    /// # Errors
+    /// The interface is missing or cannot be opened.
+    pub fn attach_interface(
+        &self,
+        port: u32,
+        interface: &str,
+    ) -> Result<InterfacePort, InterfaceError> {
+        InterfacePort::attach(&self.0, port, interface)
+    }
+
+    /// Runs a frame as if it came in at `port`; for callers that receive by themselves.
+    pub fn inject(&self, port: u32, frame: &[u8]) {
+        self.0.process(&mut Worker::default(), port, frame);
+    }
+
+    /// The counts so far.
+    pub fn stats(&self) -> Stats {
+        let c = &self.0.counters;
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Stats {
+            received: get(&c.received),
+            transmitted: get(&c.transmitted),
+            dropped: get(&c.dropped),
+            no_port: get(&c.no_port),
+            port_refused: get(&c.port_refused),
+            no_program: get(&c.no_program),
+            looped: get(&c.looped),
+            oversized: get(&c.oversized),
+            events_lost: get(&c.events_lost),
+        }
+    }
+}
