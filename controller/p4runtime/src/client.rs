@@ -259,7 +259,7 @@ impl Client {
     }
 
     async fn send(&self, update: pb::stream_message_request::Update) -> Result<(), ClientError> {
-        let outgoing = lock(&self.0.session).as_ref().map(Session::outgoing);
+        let outgoing = lock(&self.0.session).as_ref().and_then(Session::outgoing);
         let request = pb::StreamMessageRequest {
             update: Some(update),
         };

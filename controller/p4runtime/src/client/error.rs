@@ -157,13 +157,12 @@ impl ClientError {
                     _ => None,
                 },
             },
-            Code::InvalidArgument if rpc == "StreamChannel" && message.contains("lection") => {
-                Self::DuplicateElectionId {
-                    device_id: config.device_id,
-                    election_id,
-                    message,
-                }
-            }
+            // The one thing in an arbitration of ours that can be invalid.
+            Code::InvalidArgument if rpc == "StreamChannel" => Self::DuplicateElectionId {
+                device_id: config.device_id,
+                election_id,
+                message,
+            },
             // What the transport itself reports carries its error as the source.
             Code::Unknown | Code::Internal | Code::Cancelled if status.source().is_some() => {
                 Self::Unreachable {

@@ -194,8 +194,10 @@ impl Session {
         ask(&self.waiting).map(|answer| (self.outgoing.clone(), answer))
     }
 
-    pub(super) fn outgoing(&self) -> mpsc::Sender<pb::StreamMessageRequest> {
-        self.outgoing.clone()
+    /// Where to send anything else; `None` if the stream has ended.
+    pub(super) fn outgoing(&self) -> Option<mpsc::Sender<pb::StreamMessageRequest>> {
+        // Tonic drops its end of the queue somewhat later than it reports the end.
+        (!lock(&self.waiting).closed).then(|| self.outgoing.clone())
     }
 
     /// Closes the stream; from here on it publishes nothing.
