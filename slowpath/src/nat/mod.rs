@@ -1,0 +1,21 @@
+//! Network address translation: rules, and the ports that masquerades lease.
+//!
+//! ```text
+//!   Connection ── owns ──▶ Lease ──▶ Mapping (inside address, port) ↔ (outside address, port)
+//!                                      │ counted: one a connection
+//!                                      └──▶ one bit in the PortSet of (VPC, address, protocol)
+//! ```
+//!
+//! Mappings are endpoint-independent (RFC 4787 REQ-1): all connections of one inside address
+//! and port through one pool have the same outside address and port. A port belongs to one
+//! mapping at a time, and is free again when the last connection has given back its [`Lease`],
+//! which the worker does only after the hardware has let go of it.
+
+mod pool;
+mod rules;
+
+pub use pool::{Lease, LeaseError, Leased, MAX_ADDRESSES_TRIED, Nat, PoolUse};
+pub use rules::{Destination, Rules, SourceRule};
+
+#[cfg(test)]
+mod tests;

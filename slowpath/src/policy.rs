@@ -1,0 +1,338 @@
+//! What the operator configured that the packet path needs besides the network: NAT rules,
+//! peerings, timeouts, limits, what is offloaded.
+//!
+//! Plain data. The controller builds it from its validated document; [`crate::fib::FibWriter`]
+//! lowers it into the tables that workers read.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::Serialize;
+use shunt_p4::VpcId;
+
+/// Everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Policy {
+    /// Source NAT from pools.
+    pub masquerades: Vec<Masquerade>,
+    /// One inside address for one outside address.
+    pub static_nat: Vec<StaticNat>,
+    /// Destination NAT of ports.
+    pub port_forwards: Vec<PortForward>,
+    /// Which VPC may open connections into which without NAT.
+    pub peerings: Vec<Peering>,
+    /// How long a connection lives without packets.
+    pub timeouts: Timeouts,
+    /// Bounds of what packets can cost.
+    pub limits: Limits,
+    /// When a connection goes into hardware.
+    pub offload: OffloadPolicy,
+}
+
+/// Source NAT: connections from `vpc` that leave through `to` get an address and a port of
+/// the pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Masquerade {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where the connections come from.
+    pub vpc: VpcId,
+    /// The VPC of the interface they leave by, and of the pool's addresses.
+    pub to: VpcId,
+    /// Sources that it is for; none: all.
+    pub sources: Vec<IpNet>,
+    /// Outside addresses.
+    pub pool: Vec<AddressRange>,
+    /// Outside ports (and echo identifiers).
+    pub ports: PortRange,
+}
+
+/// One inside address of `vpc` is one outside address of `to`, ports unchanged, both ways.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StaticNat {
+    /// Its name in the configuration.
+    pub name: String,
+    /// The inside address's VPC.
+    pub vpc: VpcId,
+    /// The outside address's VPC.
+    pub to: VpcId,
+    /// Inside address.
+    pub inside: IpAddr,
+    /// Outside address, of the same family, in no pool.
+    pub outside: IpAddr,
+}
+
+/// Destination NAT: connections from `vpc` to `address` and `ports` go to `to_address`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PortForward {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Where the connections come from.
+    pub vpc: VpcId,
+    /// The address they are for.
+    pub address: IpAddr,
+    /// IP protocol number: TCP or UDP.
+    pub protocol: u8,
+    /// The ports they are for.
+    pub ports: PortRange,
+    /// The service's VPC.
+    pub to_vpc: VpcId,
+    /// The service's address, of the same family.
+    pub to_address: IpAddr,
+    /// The service's ports: as many as `ports`, taken one for one, or one for all.
+    pub to_ports: PortRange,
+}
+
+/// Connections may be opened from one VPC into another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct Peering {
+    /// The opener's VPC.
+    pub from: VpcId,
+    /// The VPC of the interface that they leave by.
+    pub to: VpcId,
+}
+
+/// Addresses from `first` to `last`, both included, of one family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct AddressRange {
+    first: IpAddr,
+    last: IpAddr,
+}
+
+impl AddressRange {
+    /// `None` if the families differ or `last` is before `first`.
+    pub fn new(first: IpAddr, last: IpAddr) -> Option<Self> {
+        (first.is_ipv4() == last.is_ipv4() && first <= last).then_some(Self { first, last })
+    }
+
+    /// The lowest address.
+    pub const fn first(&self) -> IpAddr {
+        self.first
+    }
+
+    /// The highest address.
+    pub const fn last(&self) -> IpAddr {
+        self.last
+    }
+
+    /// Whether the address is one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.first.is_ipv4() && self.first <= address && address <= self.last
+    }
+
+    /// How many addresses; saturates.
+    pub fn count(&self) -> u64 {
+        let width = match (self.first, self.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => u128::from(last.to_bits() - first.to_bits()),
+            (IpAddr::V6(first), IpAddr::V6(last)) => last.to_bits() - first.to_bits(),
+            _ => 0,
+        };
+        u64::try_from(width).unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    /// Address number `n`, counted from 0.
+    pub fn nth(&self, n: u64) -> Option<IpAddr> {
+        let address = match self.first {
+            IpAddr::V4(first) => {
+                IpAddr::V4(first.to_bits().checked_add(u32::try_from(n).ok()?)?.into())
+            }
+            IpAddr::V6(first) => IpAddr::V6(first.to_bits().checked_add(u128::from(n))?.into()),
+        };
+        self.contains(address).then_some(address)
+    }
+}
+
+impl From<IpAddr> for AddressRange {
+    fn from(address: IpAddr) -> Self {
+        Self {
+            first: address,
+            last: address,
+        }
+    }
+}
+
+impl fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            self.first.fmt(f)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// Ports from `first` to `last`, both included, at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct PortRange {
+    first: u16,
+    last: u16,
+}
+
+impl PortRange {
+    /// What a masquerade uses unless configured: the ports above the well-known ones.
+    pub const UNPRIVILEGED: PortRange = PortRange {
+        first: 1024,
+        last: 65535,
+    };
+
+    /// `None` if `last` is before `first`, or the range has port 0, which is none.
+    pub const fn new(first: u16, last: u16) -> Option<Self> {
+        if first >= 1 && first <= last {
+            Some(Self { first, last })
+        } else {
+            None
+        }
+    }
+
+    /// The lowest port.
+    pub const fn first(&self) -> u16 {
+        self.first
+    }
+
+    /// The highest port.
+    pub const fn last(&self) -> u16 {
+        self.last
+    }
+
+    /// Whether the port is one of them.
+    pub const fn contains(&self, port: u16) -> bool {
+        self.first <= port && port <= self.last
+    }
+
+    /// How many ports.
+    pub const fn count(&self) -> u32 {
+        self.last as u32 - self.first as u32 + 1
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            self.first.fmt(f)
+        } else {
+            write!(f, "{}-{}", self.first, self.last)
+        }
+    }
+}
+
+/// How long a connection lives without packets, by its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Timeouts {
+    /// TCP, open in both directions. RFC 5382 REQ-5: at least 2 h 4 min.
+    pub tcp_established: Duration,
+    /// TCP that opens or closes. RFC 5382 REQ-5: at least 4 min.
+    pub tcp_transitory: Duration,
+    /// TCP closed from both sides (TIME_WAIT).
+    pub tcp_time_wait: Duration,
+    /// TCP after a reset.
+    pub tcp_closed: Duration,
+    /// UDP without a reply. RFC 4787 REQ-5: at least 2 min.
+    pub udp: Duration,
+    /// UDP with replies. RFC 4787 REQ-5 recommends 5 min.
+    pub udp_stream: Duration,
+    /// Echo. RFC 5508 REQ-2: at least 60 s.
+    pub icmp: Duration,
+    /// A hardware entry that no packet hits is reported after so long.
+    pub offload_idle: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        const MINUTE: u64 = 60;
+        Self {
+            tcp_established: Duration::from_secs(124 * MINUTE),
+            tcp_transitory: Duration::from_secs(4 * MINUTE),
+            tcp_time_wait: Duration::from_secs(2 * MINUTE),
+            tcp_closed: Duration::from_secs(10),
+            udp: Duration::from_secs(2 * MINUTE),
+            udp_stream: Duration::from_secs(5 * MINUTE),
+            icmp: Duration::from_secs(MINUTE),
+            offload_idle: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Bounds, a worker each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Limits {
+    /// ICMP errors that a worker sends a second (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).
+    pub icmp_errors_per_second: u32,
+    /// Packets that wait for one neighbour.
+    pub held_per_neighbor: u16,
+    /// How long a packet waits for its neighbour.
+    pub hold_timeout: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            icmp_errors_per_second: 1000,
+            held_per_neighbor: 8,
+            hold_timeout: Duration::from_secs(3),
+        }
+    }
+}
+
+/// When a connection without a handshake goes into hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum OffloadAfter {
+    /// At the first packet from the other side.
+    FirstReply,
+    /// At the n-th packet, either way, with a reply or without.
+    Packets(u32),
+    /// Never.
+    Never,
+}
+
+/// When a connection goes into hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct OffloadPolicy {
+    /// Off: all stay in software.
+    pub enabled: bool,
+    /// UDP.
+    pub udp: OffloadAfter,
+    /// ICMP and ICMPv6 echo.
+    pub icmp: OffloadAfter,
+    /// How long a refused connection stays in software before it is offered again.
+    pub retry_after: Duration,
+}
+
+impl Default for OffloadPolicy {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            udp: OffloadAfter::FirstReply,
+            icmp: OffloadAfter::FirstReply,
+            retry_after: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_count_and_index_their_addresses() {
+        let range = AddressRange::new("10.0.0.250".parse().unwrap(), "10.0.1.4".parse().unwrap());
+        let range = range.unwrap();
+        assert_eq!(range.count(), 11);
+        assert_eq!(range.nth(6), Some("10.0.1.0".parse().unwrap()));
+        assert_eq!(range.nth(11), None);
+        assert!(range.contains("10.0.1.4".parse().unwrap()));
+        assert!(!range.contains("::1".parse().unwrap()));
+        assert_eq!(range.to_string(), "10.0.0.250-10.0.1.4");
+    }
+
+    #[test]
+    fn empty_ranges_do_not_exist() {
+        let (a, b): (IpAddr, IpAddr) = ("10.0.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap());
+        assert_eq!(AddressRange::new(a, b), None);
+        assert_eq!(AddressRange::new(a, "::1".parse().unwrap()), None);
+        assert_eq!(PortRange::new(0, 5), None);
+        assert_eq!(PortRange::new(6, 5), None);
+        assert_eq!(PortRange::UNPRIVILEGED.count(), 64512);
+    }
+}

@@ -1,0 +1,293 @@
+//! What a worker counts.
+
+use std::collections::HashMap;
+
+use shunt_offload::RefuseReason;
+use shunt_p4::{PuntReason, VpcId};
+
+macro_rules! drop_reasons {
+    ($($(#[$doc:meta])* $name:ident = $text:literal;)*) => {
+        /// Why the slow path did not forward a packet. Every packet that does not leave is
+        /// counted under exactly one.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize)]
+        #[serde(rename_all = "snake_case")]
+        #[repr(u8)]
+        pub enum DropReason { $($(#[$doc])* $name,)* }
+
+        impl DropReason {
+            /// Every reason.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$name,)*];
+
+            /// Its name in output and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(DropReason::$name => $text,)* }
+            }
+        }
+    };
+}
+
+drop_reasons! {
+    /// Not a frame of the switch: another ethertype or version, or too short.
+    ShuntHeader = "shunt_header";
+    /// The switch named an interface that software does not know.
+    UnknownInterface = "unknown_interface";
+    /// The switch named a VPC that software does not know, or not of that interface.
+    UnknownVpc = "unknown_vpc";
+    /// No tables any more: the daemon stops.
+    NoTables = "no_tables";
+    /// Shorter than a header says.
+    Truncated = "truncated";
+    /// A header that no sender may write.
+    Malformed = "malformed";
+    /// Wrong IPv4 header checksum.
+    Ipv4Checksum = "ipv4_checksum";
+    /// A source route (RFC 7126, RFC 5095).
+    SourceRoute = "source_route";
+    /// A source address that no host has.
+    MartianSource = "martian_source";
+    /// A fragment in a stateful VPC: its ports are not in it.
+    Fragment = "fragment";
+    /// TTL or hop limit used up (answered).
+    TtlExceeded = "ttl_exceeded";
+    /// No route, or an unreachable one (answered).
+    Unreachable = "unreachable";
+    /// A blackhole route.
+    Blackhole = "blackhole";
+    /// It would leave through another VPC, and neither a peering nor a NAT rule allows it.
+    NoPeering = "no_peering";
+    /// It belongs to no connection and cannot begin one.
+    NoConnection = "no_connection";
+    /// A protocol, or ICMP type, of which no connection is made.
+    OtherL4 = "other_l4";
+    /// As many connections as configured.
+    TableFull = "table_full";
+    /// Another connection has the translated tuple.
+    TupleInUse = "tuple_in_use";
+    /// All ports of the pool are leased.
+    PoolExhausted = "pool_exhausted";
+    /// The pool has no address of the packet's family.
+    NoPoolAddress = "no_pool_address";
+    /// An ICMP error that quotes no packet of ours.
+    IcmpUnrelated = "icmp_unrelated";
+    /// An ICMP error with a wrong checksum (RFC 5508 REQ-3).
+    IcmpChecksum = "icmp_checksum";
+    /// Larger than the egress MTU, and may not be fragmented (answered).
+    TooBig = "too_big";
+    /// Larger than the egress MTU: fragmenting is not done here.
+    NeedsFragmentation = "needs_fragmentation";
+    /// Too many packets wait for neighbours.
+    NeighborQueueFull = "neighbor_queue_full";
+    /// The next hop's MAC did not become known in time.
+    NeighborTimeout = "neighbor_timeout";
+    /// The controller does not take frames for the gateway fast enough.
+    ExceptionFull = "exception_full";
+    /// No room in front of the frame for the header to the switch.
+    NoHeadroom = "no_headroom";
+    /// No packet buffer for a frame of our own.
+    NoBuffer = "no_buffer";
+    /// The port does not take frames fast enough.
+    TxFull = "tx_full";
+}
+
+/// Number of drop reasons.
+pub const DROP_REASONS: usize = DropReason::ALL.len();
+const PUNT_REASONS: usize = 256;
+
+/// Packets and bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of frames, with the header of the slow-path port.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// One more frame.
+    pub fn add(&mut self, bytes: usize) {
+        self.packets += 1;
+        self.bytes += bytes as u64;
+    }
+
+    fn merge(&mut self, other: &Self) {
+        self.packets += other.packets;
+        self.bytes += other.bytes;
+    }
+}
+
+/// One worker's counters, since its start.
+#[derive(Clone, Debug)]
+pub struct WorkerStats {
+    /// Frames from the switch.
+    pub received: Traffic,
+    /// Frames to the switch.
+    pub sent: Traffic,
+    /// Frames handed to the controller, for the kernel.
+    pub exceptions_up: Traffic,
+    /// Frames from the controller.
+    pub exceptions_down: Traffic,
+    /// Packets that waited for a neighbour.
+    pub held: u64,
+    /// ICMP errors sent.
+    pub icmp_errors: u64,
+    /// ICMP errors not sent because of the rate limit.
+    pub icmp_limited: u64,
+    /// Connections begun.
+    pub connections_created: u64,
+    /// Connections ended.
+    pub connections_ended: u64,
+    /// Connections offered to hardware.
+    pub offload_installs: u64,
+    /// Connections taken out of hardware.
+    pub offload_removals: u64,
+    /// Both entries acknowledged.
+    pub offload_installed: u64,
+    /// Connections that hardware lost.
+    pub offload_lost: u64,
+    /// The queue to hardware was full.
+    pub offload_queue_full: u64,
+    refused: [u64; RefuseReason::ALL.len()],
+    punts: [u64; PUNT_REASONS],
+    drops: [u64; DROP_REASONS],
+    drops_by_vpc: HashMap<VpcId, [u64; DROP_REASONS], ahash::RandomState>,
+}
+
+impl Default for WorkerStats {
+    fn default() -> Self {
+        Self {
+            received: Traffic::default(),
+            sent: Traffic::default(),
+            exceptions_up: Traffic::default(),
+            exceptions_down: Traffic::default(),
+            held: 0,
+            icmp_errors: 0,
+            icmp_limited: 0,
+            connections_created: 0,
+            connections_ended: 0,
+            offload_installs: 0,
+            offload_removals: 0,
+            offload_installed: 0,
+            offload_lost: 0,
+            offload_queue_full: 0,
+            refused: [0; RefuseReason::ALL.len()],
+            punts: [0; PUNT_REASONS],
+            drops: [0; DROP_REASONS],
+            drops_by_vpc: HashMap::default(),
+        }
+    }
+}
+
+impl WorkerStats {
+    /// A packet was dropped; `vpc` if it was known by then.
+    pub fn drop(&mut self, reason: DropReason, vpc: Option<VpcId>) {
+        self.drops[reason as usize] += 1;
+        if let Some(vpc) = vpc {
+            self.drops_by_vpc.entry(vpc).or_insert([0; DROP_REASONS])[reason as usize] += 1;
+        }
+    }
+
+    /// The switch sent a packet, and said why.
+    pub fn punt(&mut self, reason: u8) {
+        self.punts[usize::from(reason)] += 1;
+    }
+
+    /// Hardware refused a connection.
+    pub fn refuse(&mut self, reason: RefuseReason) {
+        self.refused[reason as usize] += 1;
+    }
+
+    /// Packets dropped for a reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// Packets dropped for a reason in a VPC.
+    pub fn dropped_in(&self, vpc: VpcId, reason: DropReason) -> u64 {
+        self.drops_by_vpc
+            .get(&vpc)
+            .map_or(0, |drops| drops[reason as usize])
+    }
+
+    /// The VPCs that packets were dropped in.
+    pub fn vpcs_with_drops(&self) -> impl Iterator<Item = VpcId> {
+        self.drops_by_vpc.keys().copied()
+    }
+
+    /// Packets that the switch sent for a reason.
+    pub fn punted(&self, reason: PuntReason) -> u64 {
+        self.punts[reason as usize]
+    }
+
+    /// Connections that hardware refused for a reason.
+    pub fn refused(&self, reason: RefuseReason) -> u64 {
+        self.refused[reason as usize]
+    }
+
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: &Self) {
+        self.received.merge(&other.received);
+        self.sent.merge(&other.sent);
+        self.exceptions_up.merge(&other.exceptions_up);
+        self.exceptions_down.merge(&other.exceptions_down);
+        for (mine, theirs) in [
+            (&mut self.held, other.held),
+            (&mut self.icmp_errors, other.icmp_errors),
+            (&mut self.icmp_limited, other.icmp_limited),
+            (&mut self.connections_created, other.connections_created),
+            (&mut self.connections_ended, other.connections_ended),
+            (&mut self.offload_installs, other.offload_installs),
+            (&mut self.offload_removals, other.offload_removals),
+            (&mut self.offload_installed, other.offload_installed),
+            (&mut self.offload_lost, other.offload_lost),
+            (&mut self.offload_queue_full, other.offload_queue_full),
+        ] {
+            *mine += theirs;
+        }
+        add(&mut self.refused, &other.refused);
+        add(&mut self.punts, &other.punts);
+        add(&mut self.drops, &other.drops);
+        for (vpc, drops) in &other.drops_by_vpc {
+            add(
+                self.drops_by_vpc.entry(*vpc).or_insert([0; DROP_REASONS]),
+                drops,
+            );
+        }
+    }
+}
+
+fn add<const N: usize>(mine: &mut [u64; N], theirs: &[u64; N]) {
+    for (mine, theirs) in mine.iter_mut().zip(theirs) {
+        *mine += theirs;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct() {
+        let names: std::collections::HashSet<_> =
+            DropReason::ALL.iter().map(|r| r.as_str()).collect();
+        assert_eq!(names.len(), DROP_REASONS);
+    }
+
+    #[test]
+    fn merging_adds_every_reason() {
+        let vpc = VpcId::MIN;
+        let mut a = WorkerStats::default();
+        let mut b = WorkerStats::default();
+        for &reason in DropReason::ALL {
+            a.drop(reason, Some(vpc));
+            b.drop(reason, None);
+        }
+        b.punt(PuntReason::Mtu as u8);
+        a.merge(&b);
+        assert!(
+            DropReason::ALL
+                .iter()
+                .all(|r| a.dropped(*r) == 2 && a.dropped_in(vpc, *r) == 1)
+        );
+        assert_eq!(a.punted(PuntReason::Mtu), 1);
+    }
+}

@@ -1,0 +1,310 @@
+//! A worker: everything that one thread does with packets, without a lock and without DPDK.
+//!
+//! ```text
+//!   frame from the switch
+//!     │ walk.rs     shunt header → interface, VPC → parse → connection, or
+//!     │ admit.rs      new: policy, NAT, route → connection → table
+//!     │ egress.rs   route → TTL, MTU → rewrite → neighbour → header for the switch
+//!     │ related.rs  ICMP errors, through the connection that they quote
+//!     │ offload.rs  what the connection's hardware entries need now
+//!     ▼
+//!   Verdict: transmit · dropped · to the kernel · held for a neighbour
+//! ```
+//!
+//! [`Worker::process`] takes one frame, [`Worker::burst`] many, [`Worker::poll`] everything that
+//! no frame brings: events of the offload engine, timers, held packets, frames from the kernel.
+//! Time is an argument, so a test lives through a connection's two hours in a microsecond.
+//! [`run`] drives a worker on DPDK.
+
+mod admit;
+mod egress;
+mod hold;
+mod offload;
+mod related;
+pub mod run;
+mod view;
+mod walk;
+
+use std::collections::VecDeque;
+
+use shunt_offload::{ConnectionId, WorkerPort};
+use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
+use shunt_p4::{Tuple, VpcId};
+
+use crate::conntrack::{State, Table};
+use crate::exception::ExceptionPort;
+use crate::fib::FibReader;
+use crate::icmp::RateLimit;
+use crate::nat::{Nat, PoolUse};
+use crate::packet::PacketBuf;
+use crate::stats::{DropReason, WorkerStats};
+
+pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
+pub use view::{FlowFilter, FlowSide, FlowView};
+
+/// Timers, offload events and kernel frames that one poll takes, each, so that none starves the
+/// packets.
+pub const POLL_BUDGET: usize = 256;
+
+/// Ports tried for a masqueraded connection whose translated tuple another connection has.
+pub const MAX_PORT_TRIES: u32 = 4;
+
+/// What a worker is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerConfig {
+    /// Connections that it tracks at most.
+    pub max_connections: u32,
+    /// Keys the hash and starts the ports. Random in production.
+    pub seed: u64,
+}
+
+/// What became of a frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The buffer now has the frame to send to the switch.
+    Transmit,
+    /// The packet was dropped; the buffer has an ICMP error for its sender, to send.
+    Answered(DropReason),
+    /// Nothing is to be sent.
+    Drop(DropReason),
+    /// It went to the kernel.
+    Exception,
+    /// It waits for its next hop's MAC.
+    Held,
+}
+
+impl Verdict {
+    /// Whether the buffer is to be sent to the switch.
+    pub const fn is_transmit(self) -> bool {
+        matches!(self, Verdict::Transmit | Verdict::Answered(_))
+    }
+}
+
+/// Where frames go that no received frame brought along.
+pub trait Output {
+    /// Sends `head` followed by `frame` to the switch. `false`: no buffer for it.
+    fn transmit(&mut self, head: &[u8], frame: &[u8]) -> bool;
+}
+
+impl Output for Vec<Vec<u8>> {
+    fn transmit(&mut self, head: &[u8], frame: &[u8]) -> bool {
+        self.push([head, frame].concat());
+        true
+    }
+}
+
+/// One worker.
+#[derive(Debug)]
+pub struct Worker {
+    reader: FibReader,
+    core: Core,
+}
+
+/// Everything but the tables, so that both can be borrowed at once.
+#[derive(Debug)]
+struct Core {
+    table: Table,
+    nat: Nat,
+    hold: hold::Hold,
+    offload: WorkerPort,
+    exception: ExceptionPort,
+    /// Connections whose removal did not fit into the offload queue; each at most once.
+    removals: VecDeque<u32>,
+    icmp_limit: RateLimit,
+    stats: WorkerStats,
+    /// The tables' generation at the last poll.
+    generation: u64,
+}
+
+impl Worker {
+    /// A worker without connections.
+    pub fn new(
+        config: WorkerConfig,
+        reader: FibReader,
+        offload: WorkerPort,
+        exception: ExceptionPort,
+    ) -> Self {
+        Self {
+            reader,
+            core: Core {
+                table: Table::new(config.max_connections, config.seed),
+                nat: Nat::new(config.max_connections, config.seed),
+                hold: hold::Hold::default(),
+                offload,
+                exception,
+                removals: VecDeque::new(),
+                icmp_limit: RateLimit::default(),
+                stats: WorkerStats::default(),
+                generation: 0,
+            },
+        }
+    }
+
+    /// Takes one frame from the switch. If the verdict says so, the buffer is to be sent.
+    pub fn process<B: PacketBuf>(&mut self, now_ns: u64, frame: &mut B) -> Verdict {
+        let mut verdict = Verdict::Drop(DropReason::NoTables);
+        self.burst(now_ns, std::slice::from_mut(frame), |_, seen| {
+            verdict = seen
+        });
+        verdict
+    }
+
+    /// Takes frames from the switch, with the same tables for all of them; tells the verdict on
+    /// each, by its number.
+    pub fn burst<B: PacketBuf>(
+        &mut self,
+        now_ns: u64,
+        frames: &mut [B],
+        mut verdict: impl FnMut(usize, Verdict),
+    ) {
+        let Self { reader, core } = self;
+        let fib = reader.enter();
+        for (n, frame) in frames.iter_mut().enumerate() {
+            core.stats.received.add(frame.data().len());
+            let seen = match &fib {
+                Some(fib) => core.process(fib, now_ns, frame),
+                None => {
+                    core.stats.drop(DropReason::NoTables, None);
+                    Verdict::Drop(DropReason::NoTables)
+                }
+            };
+            if seen.is_transmit() {
+                core.stats.sent.add(frame.data().len());
+            }
+            verdict(n, seen);
+        }
+        drop(fib);
+        core.exception.flush();
+    }
+
+    /// Does what no frame brings along, a bounded amount of it: events of the offload engine,
+    /// timers, packets whose neighbour became known, frames from the kernel. Says how much.
+    pub fn poll<O: Output>(&mut self, now_ns: u64, output: &mut O) -> usize {
+        let Self { reader, core } = self;
+        let Some(fib) = reader.enter() else {
+            return 0;
+        };
+        let mut work = core.poll_offload(&fib, now_ns);
+        work += core.poll_timers(&fib, now_ns);
+        work += core.poll_held(&fib, now_ns, output);
+        drop(fib);
+        work += core.poll_kernel(output);
+        core.exception.flush();
+        work
+    }
+
+    /// What it counted so far.
+    pub fn stats(&self) -> &WorkerStats {
+        &self.core.stats
+    }
+
+    /// Frames that were to be sent and could not be.
+    pub fn count_unsent(&mut self, reason: DropReason, frames: usize) {
+        for _ in 0..frames {
+            self.core.stats.drop(reason, None);
+        }
+    }
+
+    /// Connections that it tracks.
+    pub fn connections(&self) -> usize {
+        self.core.table.len()
+    }
+
+    /// Connections in each state, in the order of [`State::ALL`], and how many are in hardware.
+    /// Walks the table.
+    pub fn census(&self) -> Census {
+        let mut census = Census::default();
+        for slot in 0..self.core.table.slots() {
+            if let Some(connection) = self.core.table.get(slot) {
+                census.by_state[connection.tracker.state() as usize] += 1;
+                census.offloaded +=
+                    u64::from(connection.offload == crate::conntrack::Offload::Installed);
+            }
+        }
+        census
+    }
+
+    /// Ports that its connections lease.
+    pub fn pool_use(&self) -> Vec<PoolUse> {
+        self.core.nat.pool_use().collect()
+    }
+}
+
+/// How many connections are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Census {
+    /// In the order of [`State::ALL`].
+    pub by_state: [u64; State::ALL.len()],
+    /// With both entries in hardware.
+    pub offloaded: u64,
+}
+
+/// Why a packet goes no further, and where it does go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    Drop(DropReason),
+    /// Dropped, and its sender is told why.
+    Answer(DropReason, crate::icmp::IcmpError),
+    /// To the kernel, as it arrived.
+    Kernel(crate::exception::ExceptionReason),
+}
+
+impl From<DropReason> for Stop {
+    fn from(reason: DropReason) -> Self {
+        Stop::Drop(reason)
+    }
+}
+
+/// Where a packet came in.
+#[derive(Clone, Copy, Debug)]
+struct Ingress<'a> {
+    interface: &'a shunt_p4::Interface,
+    vpc: VpcId,
+    stateless: bool,
+    hash: u32,
+}
+
+impl Core {
+    fn poll_kernel<O: Output>(&mut self, output: &mut O) -> usize {
+        let mut frames = 0;
+        while frames < POLL_BUDGET {
+            let Some((interface, frame)) = self.exception.pop() else {
+                break;
+            };
+            frames += 1;
+            self.stats.exceptions_down.add(frame.len());
+            let head = ShuntHeader::egress(interface).encode();
+            self.send(output, &head, &frame);
+        }
+        frames
+    }
+
+    fn send<O: Output>(&mut self, output: &mut O, head: &[u8], frame: &[u8]) {
+        if output.transmit(head, frame) {
+            self.stats.sent.add(head.len() + frame.len());
+        } else {
+            self.stats.drop(DropReason::NoBuffer, None);
+        }
+    }
+
+    /// How the offload engine calls the connection in a slot.
+    fn id(&self, slot: u32) -> ConnectionId {
+        self.table.id(slot)
+    }
+}
+
+/// A packet's tuple, and what it is turned into.
+#[derive(Clone, Copy, Debug)]
+struct Rewrite {
+    from: Tuple,
+    to: Tuple,
+}
+
+/// Bytes of the destination MAC in a frame on its way to the switch.
+const DST_MAC: std::ops::Range<usize> = ENCAP_LEN..ENCAP_LEN + 6;
+
+/// A worker is made on one thread and runs on another.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Worker>();
+};

@@ -1,0 +1,318 @@
+//! A connection's life: what packets, timers and the offload engine make of it.
+//!
+//! ```text
+//!              Install           Installed
+//!   Software ──────────▶ Installing ──────▶ Installed
+//!      ▲  ▲    Refused       │                │ │  Lost
+//!      │  └──────────────────┤◀───────────────┘ └────▶ Software
+//!      │       Removed       ▼  closing, idle, deleted
+//!      └──────────────── Removing (RemoveQueued while the queue is full)
+//! ```
+//!
+//! A connection leaves the table, and gives its port back, only from `Software`.
+
+use shunt_offload::{OffloadCommand, OffloadEvent, OffloadUnit};
+use shunt_p4::flow::proto;
+use shunt_p4::{FlowAction, FlowEntry};
+
+use super::{Core, POLL_BUDGET};
+use crate::conntrack::{Connection, Direction, Offload, State};
+use crate::fib::Fib;
+use crate::packet::Packet;
+use crate::policy::OffloadAfter;
+
+impl Core {
+    /// Takes a packet of a connection into account.
+    pub(super) fn seen(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        slot: u32,
+        direction: Direction,
+        packet: &Packet,
+    ) {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        let before = connection.tracker.state();
+        connection.tracker.see(direction, &packet.transport);
+        let at = direction.index();
+        connection.packets[at] += 1;
+        connection.bytes[at] += packet.len() as u64;
+        let state = connection.tracker.state();
+        if state == State::SynSent && before != State::SynSent {
+            // The tuple was opened anew.
+            connection.created_ns = now_ns;
+            connection.ending = false;
+        }
+        // A reset connection is not kept by what still arrives for it.
+        if state != State::Closed || before != State::Closed {
+            connection.last_seen_ns = now_ns;
+        }
+        let deadline = deadline_ns(fib, connection);
+        let offload = connection.offload;
+        let wanted = offload == Offload::Software && wants_offload(fib, now_ns, connection);
+        self.table.arm_by(slot, deadline);
+        match offload {
+            Offload::Software if wanted => self.install(fib, now_ns, slot),
+            Offload::Installing | Offload::Installed if !state.is_open() => {
+                self.remove_entries(slot)
+            }
+            _ => {}
+        }
+    }
+
+    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32) {
+        let id = self.id(slot);
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        let idle_timeout = fib.policy().timeouts.offload_idle;
+        let entry = |direction: Direction| {
+            let key = *connection.key(direction);
+            let translation = connection.translation(direction);
+            let (old, new) = (key.tuple, translation.tuple);
+            let changed = |from: (std::net::IpAddr, u16), to: (std::net::IpAddr, u16)| {
+                (from != to).then_some(to)
+            };
+            FlowEntry {
+                key,
+                action: FlowAction {
+                    vpc: translation.route_vpc,
+                    src: changed((old.src, old.src_port), (new.src, new.src_port)),
+                    dst: changed((old.dst, old.dst_port), (new.dst, new.dst_port)),
+                },
+                idle_timeout,
+            }
+        };
+        let unit = OffloadUnit {
+            id,
+            entries: [entry(Direction::Forward), entry(Direction::Reply)],
+            first_packet_ns: connection.created_ns,
+            decided_ns: now_ns,
+        };
+        match self.offload.submit(OffloadCommand::Install(unit)) {
+            Ok(()) => {
+                connection.offload = Offload::Installing;
+                self.stats.offload_installs += 1;
+            }
+            // It stays in software, and is offered again at a later packet.
+            Err(shunt_offload::Full) => self.stats.offload_queue_full += 1,
+        }
+    }
+
+    /// Asks for both entries to be removed, once.
+    fn remove_entries(&mut self, slot: u32) {
+        let id = self.id(slot);
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        if !matches!(connection.offload, Offload::Installing | Offload::Installed) {
+            return;
+        }
+        connection.offload = match self.offload.submit(OffloadCommand::Remove(id)) {
+            Ok(()) => {
+                self.stats.offload_removals += 1;
+                Offload::Removing
+            }
+            Err(shunt_offload::Full) => {
+                self.stats.offload_queue_full += 1;
+                self.removals.push_back(slot);
+                Offload::RemoveQueued
+            }
+        };
+    }
+
+    /// Ends a connection: at once, or as soon as the hardware has let go of it.
+    pub(super) fn end(&mut self, slot: u32) {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        match connection.offload {
+            Offload::Software => {
+                if let Some(lease) = self
+                    .table
+                    .remove(slot)
+                    .and_then(|mut gone| gone.lease.take())
+                {
+                    self.nat.release(lease);
+                }
+                self.stats.connections_ended += 1;
+            }
+            Offload::Installing | Offload::Installed => {
+                connection.ending = true;
+                self.remove_entries(slot);
+            }
+            Offload::RemoveQueued | Offload::Removing => connection.ending = true,
+        }
+    }
+
+    /// Removals that did not fit before, then the engine's events.
+    pub(super) fn poll_offload(&mut self, fib: &Fib, now_ns: u64) -> usize {
+        while let Some(&slot) = self.removals.front() {
+            let id = self.id(slot);
+            let queued = self
+                .table
+                .get(slot)
+                .is_some_and(|c| c.offload == Offload::RemoveQueued);
+            if queued {
+                if self.offload.submit(OffloadCommand::Remove(id)).is_err() {
+                    break;
+                }
+                self.stats.offload_removals += 1;
+                if let Some(connection) = self.table.get_mut(slot) {
+                    connection.offload = Offload::Removing;
+                }
+            }
+            self.removals.pop_front();
+        }
+        let mut events = 0;
+        while events < POLL_BUDGET {
+            let Some(event) = self.offload.poll() else {
+                break;
+            };
+            events += 1;
+            self.offload_event(fib, now_ns, event);
+        }
+        events
+    }
+
+    fn offload_event(&mut self, fib: &Fib, now_ns: u64, event: OffloadEvent) {
+        let (OffloadEvent::Installed(id)
+        | OffloadEvent::Refused(id, _)
+        | OffloadEvent::Removed(id)
+        | OffloadEvent::Idle(id)
+        | OffloadEvent::Active(id)
+        | OffloadEvent::Lost(id)) = event;
+        let Some(slot) = self.table.slot_of(id) else {
+            return;
+        };
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        let in_hardware = matches!(connection.offload, Offload::Installing | Offload::Installed);
+        match event {
+            OffloadEvent::Installed(_) => {
+                self.stats.offload_installed += 1;
+                if connection.offload == Offload::Installing {
+                    connection.offload = Offload::Installed;
+                }
+            }
+            OffloadEvent::Refused(_, reason) => {
+                self.stats.refuse(reason);
+                // If a removal is under way, its own answer is still to come.
+                if in_hardware || connection.offload == Offload::RemoveQueued {
+                    let wait = nanos(fib.policy().offload.retry_after);
+                    connection.offload_after_ns = now_ns.saturating_add(wait);
+                    self.back_in_software(fib, slot);
+                }
+            }
+            OffloadEvent::Removed(_) => {
+                if connection.offload == Offload::Removing {
+                    self.back_in_software(fib, slot);
+                }
+            }
+            OffloadEvent::Idle(_) if in_hardware => {
+                // No packet for that long. A connection whose own timeout is longer than the
+                // hardware's (TCP: 2 h 4 min, RFC 5382) lives on in software until then.
+                let idle = nanos(fib.policy().timeouts.offload_idle);
+                let last = now_ns.saturating_sub(idle);
+                connection.last_seen_ns = connection.last_seen_ns.max(last);
+                if deadline_ns(fib, connection) <= now_ns {
+                    connection.ending = true;
+                }
+                self.remove_entries(slot);
+            }
+            OffloadEvent::Active(_) if in_hardware => connection.last_seen_ns = now_ns,
+            OffloadEvent::Lost(_) if in_hardware => {
+                self.stats.offload_lost += 1;
+                // Its last packet in hardware is not known: it gets a whole timeout.
+                connection.last_seen_ns = now_ns;
+                self.back_in_software(fib, slot);
+            }
+            OffloadEvent::Idle(_) | OffloadEvent::Active(_) | OffloadEvent::Lost(_) => {}
+        }
+    }
+
+    /// None of its entries is in hardware: it ends if it was to, else its timer counts again.
+    fn back_in_software(&mut self, fib: &Fib, slot: u32) {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        connection.offload = Offload::Software;
+        if connection.ending {
+            self.end(slot);
+        } else {
+            let deadline = deadline_ns(fib, connection);
+            self.table.arm(slot, deadline);
+        }
+    }
+
+    /// Ends connections that were silent for too long.
+    pub(super) fn poll_timers(&mut self, fib: &Fib, now_ns: u64) -> usize {
+        let mut fired = 0;
+        while fired < POLL_BUDGET {
+            let Some(slot) = self.table.expire(now_ns) else {
+                break;
+            };
+            fired += 1;
+            let Some(connection) = self.table.get_mut(slot) else {
+                continue;
+            };
+            let deadline = deadline_ns(fib, connection);
+            match connection.offload {
+                _ if deadline > now_ns => self.table.arm(slot, deadline),
+                Offload::Software => self.end(slot),
+                // Its packets do not come here: the hardware tells when they stop.
+                Offload::Installing | Offload::Installed => {
+                    let timeout = timeout_ns(fib, connection);
+                    self.table.arm(slot, now_ns.saturating_add(timeout));
+                }
+                Offload::RemoveQueued | Offload::Removing => connection.ending = true,
+            }
+        }
+        fired
+    }
+}
+
+fn wants_offload(fib: &Fib, now_ns: u64, connection: &Connection) -> bool {
+    let policy = &fib.policy().offload;
+    if !policy.enabled || connection.ending || now_ns < connection.offload_after_ns {
+        return false;
+    }
+    // The switch asks the flow tables only for packets of stateful VPCs.
+    let stateful = |key: &shunt_p4::FlowKey| fib.vpc(key.vpc).is_some_and(|vpc| !vpc.stateless);
+    if !connection.keys.iter().all(stateful) {
+        return false;
+    }
+    let state = connection.tracker.state();
+    let [forward, _] = &connection.keys;
+    let after = match forward.tuple.proto {
+        proto::TCP => return state == State::Established,
+        proto::UDP => policy.udp,
+        _ => policy.icmp,
+    };
+    match after {
+        OffloadAfter::FirstReply => state == State::Replied,
+        OffloadAfter::Packets(n) => connection.packets.iter().sum::<u64>() >= u64::from(n),
+        OffloadAfter::Never => false,
+    }
+}
+
+fn timeout_ns(fib: &Fib, connection: &Connection) -> u64 {
+    let [forward, _] = &connection.keys;
+    connection
+        .tracker
+        .state()
+        .timeout_ns(forward.tuple.proto, &fib.policy().timeouts)
+}
+
+fn deadline_ns(fib: &Fib, connection: &Connection) -> u64 {
+    connection
+        .last_seen_ns
+        .saturating_add(timeout_ns(fib, connection))
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
