@@ -143,7 +143,9 @@ impl Client {
     pub async fn become_primary(&self) -> Result<(), ClientError> {
         let election_id = self.election_id();
         let request = session::arbitration_request(&self.0.config, election_id);
-        let open = lock(&self.0.session).as_ref().and_then(Session::ask);
+        let open = lock(&self.0.session)
+            .as_ref()
+            .and_then(|session| session.ask(election_id));
         let answer = match open {
             Some((outgoing, answer)) => {
                 // A full queue waits; a stream that ends meanwhile answers with the reason.
@@ -165,8 +167,15 @@ impl Client {
                 answer
             }
         };
-        let answer = self.within("StreamChannel", self.0.config.rpc_timeout, answer);
-        match answer.await?.unwrap_or_else(|_| Err(self.lost()))? {
+        let answer = self
+            .within("StreamChannel", self.0.config.rpc_timeout, answer)
+            .await;
+        let Ok(answer) = answer else {
+            // An answer that comes later would be taken for the next bid's.
+            self.close_stream("no answer to the arbitration in time");
+            return answer.map(drop);
+        };
+        match answer.unwrap_or_else(|_| Err(self.lost()))? {
             Arbitration::Backup { primary } => Err(ClientError::NotPrimary {
                 device_id: self.0.config.device_id,
                 role: self.0.config.role.clone(),

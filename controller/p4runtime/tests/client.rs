@@ -81,6 +81,49 @@ async fn a_backup_learns_who_is_primary_and_takes_over() {
     assert_eq!(switch.with(|state| state.streams.len()), 2);
 }
 
+#[tokio::test]
+async fn news_of_an_older_election_is_not_the_answer_to_a_bid() {
+    let switch = Switch::start().await;
+    let client = primary(&switch).await;
+    switch.with(|state| state.mute = true);
+    let bid = tokio::spawn({
+        let client = client.clone();
+        async move { client.become_primary_as(12).await }
+    });
+    let mut told = client.arbitration();
+    told.mark_unchanged();
+    let older = scripted::arbitration(11, Code::AlreadyExists);
+    switch.tell(older.update.unwrap()).await;
+    timeout(DEADLINE, told.changed()).await.unwrap().unwrap();
+    switch
+        .tell(scripted::arbitration(12, Code::Ok).update.unwrap())
+        .await;
+    timeout(DEADLINE, bid).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_is_no_refusal() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            socket.readable().await.unwrap();
+            drop(socket);
+        }
+    });
+    let client = Client::connect(ClientConfig::new(&address, 1, 1)).await;
+    // Depending on who is quicker, it breaks while connecting or after.
+    let error = match client {
+        Ok(client) => client.become_primary().await.unwrap_err(),
+        Err(error) => error,
+    };
+    assert!(
+        matches!(error, ClientError::Unreachable { .. }),
+        "{error:?}"
+    );
+    assert!(error.to_string().contains(&address), "{error}");
+}
+
 /// 2
 #[tokio::test]
 async fn a_duplicate_election_id_is_told_apart_from_a_backup() {

@@ -139,7 +139,22 @@ pub(super) struct Session {
 struct Waiting {
     /// Set when the stream has ended or was replaced: it publishes no more.
     closed: bool,
-    answers: VecDeque<oneshot::Sender<Result<Arbitration, ClientError>>>,
+    bids: VecDeque<Bid>,
+}
+
+/// A bid that has no answer yet.
+#[derive(Debug)]
+struct Bid {
+    election_id: u128,
+    answer: oneshot::Sender<Result<Arbitration, ClientError>>,
+}
+
+impl Bid {
+    /// Whether the update can be the answer to this bid. One that names a lower
+    /// primary tells of an election from before the bid was counted.
+    fn is_answered_by(&self, state: &Arbitration) -> bool {
+        !matches!(state, Arbitration::Backup { primary: Some(primary) } if *primary < self.election_id)
+    }
 }
 
 impl Session {
@@ -172,7 +187,7 @@ impl Session {
             .into_inner();
 
         let waiting = Arc::new(Mutex::new(Waiting::default()));
-        let answer = ask(&waiting).ok_or_else(timeout)?;
+        let answer = ask(&waiting, translator.election_id).ok_or_else(timeout)?;
         let task = tokio::spawn(run(
             incoming,
             translator,
@@ -190,8 +205,11 @@ impl Session {
 
     /// Where to send an arbitration request, and where its answer will be; `None`
     /// if the stream has ended.
-    pub(super) fn ask(&self) -> Option<(mpsc::Sender<pb::StreamMessageRequest>, Answer)> {
-        ask(&self.waiting).map(|answer| (self.outgoing.clone(), answer))
+    pub(super) fn ask(
+        &self,
+        election_id: u128,
+    ) -> Option<(mpsc::Sender<pb::StreamMessageRequest>, Answer)> {
+        ask(&self.waiting, election_id).map(|answer| (self.outgoing.clone(), answer))
     }
 
     /// Where to send anything else; `None` if the stream has ended.
@@ -212,13 +230,16 @@ impl Drop for Session {
     }
 }
 
-fn ask(waiting: &Mutex<Waiting>) -> Option<Answer> {
+fn ask(waiting: &Mutex<Waiting>, election_id: u128) -> Option<Answer> {
     let mut waiting = lock(waiting);
     if waiting.closed {
         return None;
     }
     let (sender, answer) = oneshot::channel();
-    waiting.answers.push_back(sender);
+    waiting.bids.push_back(Bid {
+        election_id,
+        answer: sender,
+    });
     Some(answer)
 }
 
@@ -262,8 +283,9 @@ async fn run(
                     return;
                 }
                 arbitration.send_replace(state.clone());
-                if let Some(answer) = waiting.answers.pop_front() {
-                    let _ = answer.send(Ok(state)); // the asker may have given up
+                let answered = |bid: &mut Bid| bid.is_answered_by(&state);
+                if let Some(bid) = waiting.bids.pop_front_if(answered) {
+                    let _ = bid.answer.send(Ok(state)); // the asker may have given up
                 }
             }
             Some(Update::Packet(packet)) => events.packet_ins.push(packet),
@@ -285,8 +307,8 @@ async fn run(
     arbitration.send_replace(Arbitration::Lost {
         reason: error.to_string(),
     });
-    for answer in waiting.answers.drain(..) {
-        let _ = answer.send(Err(error.clone())); // the asker may have given up
+    for bid in waiting.bids.drain(..) {
+        let _ = bid.answer.send(Err(error.clone())); // the asker may have given up
     }
 }
 

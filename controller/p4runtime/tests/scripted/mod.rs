@@ -31,7 +31,7 @@ pub(crate) struct State {
     pub(crate) pipeline: Option<Result<Option<ForwardingPipelineConfig>, Status>>,
     pub(crate) streams: Vec<Bidder>,
     pub(crate) requests: Vec<StreamMessageRequest>,
-    /// Takes the stream, and never answers.
+    /// Takes bids, and never answers.
     pub(crate) mute: bool,
 }
 
@@ -98,6 +98,9 @@ impl Switch {
                 election_id,
                 to: to.clone(),
             });
+            if state.mute {
+                return Ok(());
+            }
             let highest = state.streams.iter().map(|b| b.election_id).max().unwrap();
             for bidder in &state.streams {
                 let code = match bidder.election_id == highest {
@@ -223,9 +226,7 @@ impl P4Runtime for Switch {
             let weak = to.downgrade();
             if let Some(Ok(first)) = &first {
                 this.with(|state| state.requests.push(first.clone()));
-                if let Some(stream_message_request::Update::Arbitration(bid)) = &first.update
-                    && !this.with(|state| state.mute)
-                {
+                if let Some(stream_message_request::Update::Arbitration(bid)) = &first.update {
                     this.bid(number(bid.election_id.as_ref().unwrap()), &to)?;
                 } else {
                     this.with(|state| {
