@@ -31,7 +31,7 @@ use shunt_offload::{ConnectionId, WorkerPort};
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{Tuple, VpcId};
 
-use crate::conntrack::{State, Table};
+use crate::conntrack::{Offload, State, Table};
 use crate::exception::ExceptionPort;
 use crate::fib::FibReader;
 use crate::icmp::RateLimit;
@@ -210,18 +210,17 @@ impl Worker {
         self.core.table.len()
     }
 
-    /// Connections in each state, in the order of [`State::ALL`], and how many are in hardware.
-    /// Walks the table.
-    pub fn census(&self) -> Census {
+    /// Connections in each state, and how many are in hardware, among at most `scan` slots from
+    /// `from` on; and the slot to go on from, `None` at the end.
+    pub fn census(&self, from: u32, scan: u32) -> (Census, Option<u32>) {
+        let table = &self.core.table;
+        let end = from.saturating_add(scan).min(table.slots());
         let mut census = Census::default();
-        for slot in 0..self.core.table.slots() {
-            if let Some(connection) = self.core.table.get(slot) {
-                census.by_state[connection.tracker.state() as usize] += 1;
-                census.offloaded +=
-                    u64::from(connection.offload == crate::conntrack::Offload::Installed);
-            }
+        for connection in (from..end).filter_map(|slot| table.get(slot)) {
+            census.by_state[connection.tracker.state() as usize] += 1;
+            census.offloaded += u64::from(connection.offload == Offload::Installed);
         }
-        census
+        (census, (end < table.slots()).then_some(end))
     }
 
     /// Ports that its connections lease.
@@ -237,6 +236,16 @@ pub struct Census {
     pub by_state: [u64; State::ALL.len()],
     /// With both entries in hardware.
     pub offloaded: u64,
+}
+
+impl Census {
+    /// Adds another worker's.
+    pub fn merge(&mut self, other: &Self) {
+        for (mine, theirs) in self.by_state.iter_mut().zip(other.by_state) {
+            *mine += theirs;
+        }
+        self.offloaded += other.offloaded;
+    }
 }
 
 /// Why a packet goes no further, and where it does go.

@@ -1,0 +1,89 @@
+//! How a slow path is started.
+
+use std::time::Duration;
+
+/// Workers that can be started: one, until the switch spreads both directions of a translated
+/// connection onto the same queue.
+pub const MAX_WORKERS: u16 = 1;
+
+/// Packet buffers unless configured: a burst in each queue, full rings and held frames fit in.
+pub const DEFAULT_BUFFERS: u32 = 16 * 1024;
+
+/// Connections unless configured.
+pub const DEFAULT_CONNECTIONS: u32 = 256 * 1024;
+
+/// The port towards the switch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PortDevice {
+    /// A Linux interface, by AF_PACKET. Its MTU has to be at least that of the largest
+    /// interface plus [`shunt_p4::frame::ENCAP_LEN`], or the kernel drops full packets.
+    Interface(String),
+    /// A DPDK virtual device: `net_memif0,…`.
+    Vdev(String),
+}
+
+impl PortDevice {
+    /// As after DPDK's `--vdev`.
+    pub fn vdev(&self) -> String {
+        match self {
+            PortDevice::Interface(name) => format!("net_af_packet0,iface={name}"),
+            PortDevice::Vdev(text) => text.clone(),
+        }
+    }
+
+    /// The device's name in DPDK.
+    pub fn name(&self) -> String {
+        let vdev = self.vdev();
+        vdev.split(',').next().unwrap_or_default().to_owned()
+    }
+}
+
+/// Everything that [`crate::Manager::start`] needs to know.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlowPathConfig {
+    /// The port towards the switch.
+    pub device: PortDevice,
+    /// Memory for DPDK, MiB.
+    pub memory_mib: u32,
+    /// Packet buffers.
+    pub buffers: u32,
+    /// Worker threads, 1 to [`MAX_WORKERS`].
+    pub workers: u16,
+    /// The CPU of each worker; a worker without one runs where the kernel puts it.
+    pub cpus: Vec<usize>,
+    /// Connections tracked, by each worker.
+    pub max_connections: u32,
+    /// Keys hashes and ports; random if none is given, which is what production wants.
+    pub seed: Option<u64>,
+    /// How long a worker without work sleeps; zero: it never does.
+    pub idle_sleep: Duration,
+}
+
+impl SlowPathConfig {
+    /// The defaults, on that device.
+    pub fn new(device: PortDevice) -> Self {
+        Self {
+            device,
+            memory_mib: shunt_dpdk::DEFAULT_MEMORY_MIB,
+            buffers: DEFAULT_BUFFERS,
+            workers: 1,
+            cpus: Vec::new(),
+            max_connections: DEFAULT_CONNECTIONS,
+            seed: None,
+            idle_sleep: Duration::from_micros(50),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn devices_are_named_as_dpdk_does() {
+        let device = PortDevice::Interface("sp0".into());
+        assert_eq!(device.vdev(), "net_af_packet0,iface=sp0");
+        assert_eq!(device.name(), "net_af_packet0");
+        assert_eq!(PortDevice::Vdev("net_null1".into()).name(), "net_null1");
+    }
+}

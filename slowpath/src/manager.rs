@@ -1,0 +1,475 @@
+//! The manager: owns the workers' life, and is what the controller talks to.
+//!
+//! ```text
+//!   controller tasks (tokio)                 manager thread              worker thread (DPDK)
+//!   ManagerHandle ── Request, bounded ──▶ one at a time ── Command ──▶ between two bursts
+//!        ▲                                      │    ◀── answer ───────────┘
+//!        └──────────── oneshot ─────────────────┘
+//! ```
+//!
+//! A walk over all connections is cut into commands of [`SCAN_SLOTS`] slots, so that packets
+//! never wait for a listing.
+
+use std::sync::mpsc as sync;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use shunt_dpdk::{
+    DEFAULT_DATA_ROOM, Eal, EalConfig, EalError, Pool, PoolError, Port, PortConfig, PortError,
+    PortStats, ThreadError,
+};
+use shunt_offload::{Clock, WorkerPort};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::{MAX_WORKERS, SlowPathConfig};
+use crate::conntrack::State;
+use crate::exception::ExceptionPort;
+use crate::fib::FibReaderFactory;
+use crate::nat::PoolUse;
+use crate::stats::WorkerStats;
+use crate::worker::run::{Command, Queues, run};
+use crate::worker::{Census, FlowFilter, FlowView, Worker, WorkerConfig};
+
+/// Requests that wait for the manager.
+pub const REQUESTS: usize = 64;
+/// Commands that wait for a worker.
+pub const COMMANDS: usize = 16;
+/// Slots of a connection table that one command walks: some 100 µs.
+pub const SCAN_SLOTS: u32 = 4096;
+/// Most flows in one page.
+pub const MAX_PAGE: usize = 10_000;
+/// How long a worker may take to answer.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Why there is no slow path, or no answer from it.
+#[derive(Debug, thiserror::Error)]
+pub enum ManagerError {
+    /// The number of workers is out of range.
+    #[error("the slow path runs 1 to {MAX_WORKERS} workers, not {0}")]
+    Workers(u16),
+    /// A queue pair or an exception port is missing for a worker.
+    #[error(
+        "{workers} workers need as many offload and exception ports, not {offload} and {exception}"
+    )]
+    Ports {
+        /// Workers asked for.
+        workers: u16,
+        /// Offload ports given.
+        offload: usize,
+        /// Exception ports given.
+        exception: usize,
+    },
+    /// The port's queue is held by somebody else.
+    #[error("queue {0} of the slow-path port is in use")]
+    Queue(u16),
+    /// DPDK did not start, or the device could not be created.
+    #[error(transparent)]
+    Eal(#[from] EalError),
+    /// No packet buffers.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The port does not open.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A worker thread did not start.
+    #[error(transparent)]
+    Thread(#[from] ThreadError),
+    /// The manager's own thread did not start.
+    #[error("the slow path's manager thread could not be started: {0}")]
+    Spawn(#[source] std::io::Error),
+    /// A worker did not answer in time, or has ended.
+    #[error("worker {0} of the slow path does not answer")]
+    Worker(u16),
+    /// The slow path was shut down.
+    #[error("the slow path is shut down")]
+    Stopped,
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowCursor {
+    /// Worker, counted from 0.
+    pub worker: u16,
+    /// Slot in its table.
+    pub slot: u32,
+}
+
+/// Part of a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowPage {
+    /// Connections.
+    pub flows: Vec<FlowView>,
+    /// Where the rest begins; none: this was the last.
+    pub next: Option<FlowCursor>,
+}
+
+/// The whole slow path's counters.
+#[derive(Clone, Debug, Default)]
+pub struct SlowPathStats {
+    /// All workers' together.
+    pub counters: WorkerStats,
+    /// Connections now, and how many are in hardware.
+    pub census: Census,
+    /// Connections that fit, over all workers.
+    pub capacity: u64,
+    /// Leased ports by outside address.
+    pub pools: Vec<PoolUse>,
+    /// The port's own counters, if its driver has them.
+    pub port: Option<PortStats>,
+}
+
+impl SlowPathStats {
+    /// Connections now.
+    pub fn connections(&self) -> u64 {
+        self.census.by_state.iter().sum()
+    }
+
+    /// Connections in a state.
+    pub fn in_state(&self, state: State) -> u64 {
+        self.census.by_state[state as usize]
+    }
+}
+
+enum Request {
+    List(FlowFilter, FlowCursor, usize, Reply<FlowPage>),
+    Delete(FlowFilter, Reply<u64>),
+    Stats(Reply<SlowPathStats>),
+    Shutdown(oneshot::Sender<()>),
+}
+
+type Reply<T> = oneshot::Sender<Result<T, ManagerError>>;
+
+/// Asks the manager; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ManagerHandle {
+    requests: mpsc::Sender<Request>,
+}
+
+impl ManagerHandle {
+    /// Connections that the filter wants, from a cursor on, at most `limit` (and [`MAX_PAGE`]).
+    /// A listing of several pages is no snapshot: connections come and go between them.
+    ///
+    /// # Errors
+    /// [`ManagerError::Worker`], [`ManagerError::Stopped`].
+    pub async fn list_flows(
+        &self,
+        filter: FlowFilter,
+        from: FlowCursor,
+        limit: usize,
+    ) -> Result<FlowPage, ManagerError> {
+        self.ask(|reply| Request::List(filter, from, limit.clamp(1, MAX_PAGE), reply))
+            .await
+    }
+
+    /// Ends the connections that the filter wants, and says how many. Those in hardware are
+    /// gone when the switch has acknowledged it.
+    ///
+    /// # Errors
+    /// As [`ManagerHandle::list_flows`].
+    pub async fn delete_flows(&self, filter: FlowFilter) -> Result<u64, ManagerError> {
+        self.ask(|reply| Request::Delete(filter, reply)).await
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// As [`ManagerHandle::list_flows`].
+    pub async fn stats(&self) -> Result<SlowPathStats, ManagerError> {
+        self.ask(Request::Stats).await
+    }
+
+    /// Stops the workers and closes the port; returns when that is done, also if it was already.
+    pub async fn shutdown(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.requests.send(Request::Shutdown(reply)).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, ManagerError> {
+        let (reply, answer) = oneshot::channel();
+        self.requests
+            .send(request(reply))
+            .await
+            .map_err(|_| ManagerError::Stopped)?;
+        answer.await.map_err(|_| ManagerError::Stopped)?
+    }
+}
+
+/// A running slow path. It stops at [`ManagerHandle::shutdown`], or when this and every handle
+/// is dropped.
+#[derive(Debug)]
+pub struct Manager {
+    handle: ManagerHandle,
+    thread: JoinHandle<()>,
+}
+
+impl Manager {
+    /// Starts DPDK (once a process), opens the port, and starts the workers. Blocks for some
+    /// hundred milliseconds.
+    ///
+    /// # Errors
+    /// [`ManagerError`], each naming what it is about.
+    pub fn start(
+        config: &SlowPathConfig,
+        fib: &FibReaderFactory,
+        offload: Vec<WorkerPort>,
+        exception: Vec<ExceptionPort>,
+    ) -> Result<Self, ManagerError> {
+        check(config, &offload, &exception)?;
+        let eal = Eal::init(EalConfig {
+            memory_mib: config.memory_mib,
+            vdevs: vec![config.device.vdev()],
+            ..EalConfig::default()
+        })?;
+        let pool = Pool::new(&eal, "slowpath", config.buffers, DEFAULT_DATA_ROOM)?;
+        let queues = PortConfig {
+            rx_queues: config.workers,
+            tx_queues: config.workers,
+            ..PortConfig::default()
+        };
+        let port = Port::open(&eal, &config.device.name(), &pool, &queues)?;
+        Self::start_on(&eal, port, pool, config, fib, offload, exception)
+    }
+
+    /// Starts the workers on a port that is open already; the configuration's device, memory
+    /// and buffers are those of the port.
+    ///
+    /// # Errors
+    /// As [`Manager::start`].
+    pub fn start_on(
+        eal: &Eal,
+        port: Port,
+        pool: Pool,
+        config: &SlowPathConfig,
+        fib: &FibReaderFactory,
+        offload: Vec<WorkerPort>,
+        exception: Vec<ExceptionPort>,
+    ) -> Result<Self, ManagerError> {
+        check(config, &offload, &exception)?;
+        let clock = Clock::system();
+        let mut workers = Vec::new();
+        for (n, (offload, exception)) in (0u16..).zip(offload.into_iter().zip(exception)) {
+            let queues = Queues {
+                rx: port.rx_queue(n).ok_or(ManagerError::Queue(n))?,
+                tx: port.tx_queue(n).ok_or(ManagerError::Queue(n))?,
+                pool,
+            };
+            let worker = Worker::new(
+                WorkerConfig {
+                    max_connections: config.max_connections,
+                    seed: config.seed.unwrap_or_else(rand::random),
+                },
+                fib.reader(),
+                offload,
+                exception,
+            );
+            let (commands, inbox) = sync::sync_channel::<Command>(COMMANDS);
+            let (clock, idle_sleep) = (clock.clone(), config.idle_sleep);
+            let cpu = config.cpus.get(usize::from(n)).copied();
+            let thread = shunt_dpdk::spawn_worker(eal, &format!("worker-{n}"), cpu, move |_| {
+                run(worker, queues, &inbox, &clock, idle_sleep);
+            })?;
+            workers.push(WorkerThread { commands, thread });
+        }
+        let capacity = u64::from(config.max_connections) * u64::from(config.workers);
+        let (requests, inbox) = mpsc::channel(REQUESTS);
+        let thread = std::thread::Builder::new()
+            .name("slowpath".into())
+            .spawn(move || {
+                serve(
+                    inbox,
+                    Workers {
+                        workers,
+                        port,
+                        capacity,
+                    },
+                )
+            })
+            .map_err(ManagerError::Spawn)?;
+        Ok(Self {
+            handle: ManagerHandle { requests },
+            thread,
+        })
+    }
+
+    /// What tasks ask with.
+    pub fn handle(&self) -> ManagerHandle {
+        self.handle.clone()
+    }
+
+    /// Stops the workers and waits until the port is closed.
+    pub async fn shutdown(self) {
+        self.handle.shutdown().await;
+        let Self { handle, thread } = self;
+        drop(handle);
+        // It has answered: what is left of it is a return.
+        let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+fn check(
+    config: &SlowPathConfig,
+    offload: &[WorkerPort],
+    exception: &[ExceptionPort],
+) -> Result<(), ManagerError> {
+    if !(1..=MAX_WORKERS).contains(&config.workers) {
+        return Err(ManagerError::Workers(config.workers));
+    }
+    let wanted = usize::from(config.workers);
+    if offload.len() != wanted || exception.len() != wanted {
+        return Err(ManagerError::Ports {
+            workers: config.workers,
+            offload: offload.len(),
+            exception: exception.len(),
+        });
+    }
+    Ok(())
+}
+
+struct WorkerThread {
+    commands: sync::SyncSender<Command>,
+    thread: shunt_dpdk::Worker<()>,
+}
+
+struct Workers {
+    workers: Vec<WorkerThread>,
+    port: Port,
+    capacity: u64,
+}
+
+fn serve(mut requests: mpsc::Receiver<Request>, workers: Workers) {
+    let mut shutdown = None;
+    while let Some(request) = requests.blocking_recv() {
+        // Nobody may be left to hear the answer.
+        match request {
+            Request::List(filter, from, limit, reply) => {
+                let _ = reply.send(workers.list(&filter, from, limit));
+            }
+            Request::Delete(filter, reply) => {
+                let _ = reply.send(workers.delete(&filter));
+            }
+            Request::Stats(reply) => {
+                let _ = reply.send(workers.stats());
+            }
+            Request::Shutdown(reply) => {
+                shutdown = Some(reply);
+                break;
+            }
+        }
+    }
+    workers.stop();
+    if let Some(reply) = shutdown {
+        let _ = reply.send(());
+    }
+}
+
+impl Workers {
+    /// Has a worker do something between two bursts.
+    fn ask<T: Send + 'static>(
+        &self,
+        n: u16,
+        work: impl FnOnce(&mut Worker, u64) -> T + Send + 'static,
+    ) -> Result<T, ManagerError> {
+        let gone = ManagerError::Worker(n);
+        let Some(worker) = self.workers.get(usize::from(n)) else {
+            return Err(gone);
+        };
+        let (reply, answer) = sync::sync_channel(1);
+        let command: Command = Box::new(move |worker, now_ns| {
+            let _ = reply.try_send(work(worker, now_ns));
+        });
+        if worker.commands.try_send(command).is_err() {
+            return Err(gone);
+        }
+        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| gone)
+    }
+
+    fn numbers(&self) -> std::ops::Range<u16> {
+        0..u16::try_from(self.workers.len()).unwrap_or(u16::MAX)
+    }
+
+    fn list(
+        &self,
+        filter: &FlowFilter,
+        from: FlowCursor,
+        limit: usize,
+    ) -> Result<FlowPage, ManagerError> {
+        let mut page = FlowPage::default();
+        let mut slot = from.slot;
+        for n in self.numbers().skip(usize::from(from.worker)) {
+            loop {
+                let (filter, room) = (filter.clone(), limit - page.flows.len());
+                let (flows, next) = self.ask(n, move |worker, now_ns| {
+                    worker.list_flows(now_ns, &filter, slot, SCAN_SLOTS, room)
+                })?;
+                page.flows
+                    .extend(flows.into_iter().map(|flow| FlowView { worker: n, ..flow }));
+                let Some(next) = next else { break };
+                slot = next;
+                if page.flows.len() >= limit {
+                    page.next = Some(FlowCursor { worker: n, slot });
+                    return Ok(page);
+                }
+            }
+            slot = 0;
+            if page.flows.len() >= limit && usize::from(n) + 1 < self.workers.len() {
+                page.next = Some(FlowCursor {
+                    worker: n + 1,
+                    slot: 0,
+                });
+                return Ok(page);
+            }
+        }
+        Ok(page)
+    }
+
+    fn delete(&self, filter: &FlowFilter) -> Result<u64, ManagerError> {
+        let mut deleted = 0;
+        for n in self.numbers() {
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let filter = filter.clone();
+                let (count, next) = self.ask(n, move |worker, now_ns| {
+                    worker.delete_flows(now_ns, &filter, slot, SCAN_SLOTS)
+                })?;
+                deleted += count;
+                from = next;
+            }
+        }
+        Ok(deleted)
+    }
+
+    fn stats(&self) -> Result<SlowPathStats, ManagerError> {
+        let mut all = SlowPathStats {
+            capacity: self.capacity,
+            ..SlowPathStats::default()
+        };
+        for n in self.numbers() {
+            let (counters, pools) =
+                self.ask(n, |worker, _| (worker.stats().clone(), worker.pool_use()))?;
+            let mut from = Some(0);
+            while let Some(slot) = from {
+                let (census, next) =
+                    self.ask(n, move |worker, _| worker.census(slot, SCAN_SLOTS))?;
+                all.census.merge(&census);
+                from = next;
+            }
+            all.counters.merge(&counters);
+            all.pools.extend(pools);
+        }
+        all.pools
+            .sort_by_key(|pool| (pool.vpc, pool.address, pool.protocol));
+        all.port = self.port.stats().ok();
+        Ok(all)
+    }
+
+    fn stop(self) {
+        for WorkerThread { commands, thread } in self.workers {
+            drop(commands);
+            if thread.join().is_err() {
+                tracing::error!("a slow-path worker had panicked");
+            }
+        }
+    }
+}
