@@ -50,13 +50,17 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub(crate) async fn start() -> Self {
+        Self::start_with(tonic::transport::Server::builder()).await
+    }
+
+    pub(crate) async fn start_with(mut server: tonic::transport::Server) -> Self {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let switch = Self {
             address: listener.local_addr().unwrap().to_string(),
             state: Arc::default(),
         };
         let service = P4RuntimeServer::new(switch.clone()).max_decoding_message_size(64 << 20);
-        let server = tonic::transport::Server::builder().add_service(service);
+        let server = server.add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
         switch
     }
