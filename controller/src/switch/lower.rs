@@ -1,0 +1,517 @@
+//! From what the network is to what the switch's tables hold. Pure: no I/O, no time.
+//!
+//! Everything but `flow4` and `flow6`, which are the offload engine's.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use ipnet::{IpNet, Ipv4Net};
+use prefix_trie::PrefixMap;
+use shunt_p4::tables::{
+    AnyEntry, ClassifyPort, ClassifyPortAction, ClassifyPortKey, ClassifyVxlan,
+    ClassifyVxlanAction, ClassifyVxlanKey, Ecmp, EcmpAction, EcmpKey, EgressInterface,
+    EgressInterfaceAction, EgressInterfaceKey, Meter, Neighbor4, Neighbor4Action, Neighbor4Key,
+    Neighbor6, Neighbor6Action, Neighbor6Key, NexthopAction, NexthopEntry, NexthopKey, Punt,
+    PuntAction, PuntKey, Route4, Route4Action, Route4Key, Route6, Route6Action, Route6Key,
+};
+use shunt_p4::{
+    EcmpGroupId, Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route,
+    SwitchPort, VlanId, Vpc, VpcId,
+};
+
+use super::groups::Groups;
+use crate::config::PuntMeter;
+
+/// Priorities in `punt`: an interface's own entry counts before the one for all.
+const PUNT_PRIORITY_ALL: NonZeroU16 = NonZeroU16::MIN;
+const PUNT_PRIORITY_INTERFACE: NonZeroU16 = NonZeroU16::MAX;
+
+/// A table entry that is to be, or to be no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Adds or replaces.
+    Set(AnyEntry),
+    /// Removes the entry of that key.
+    Remove(AnyEntry),
+}
+
+/// The network as the ops so far have made it, and the entries of it that changes need.
+#[derive(Debug)]
+pub(crate) struct Lowering {
+    slow_path_port: SwitchPort,
+    meters: Vec<PuntMeter>,
+    vpcs: HashMap<VpcId, Vpc>,
+    interfaces: HashMap<InterfaceId, Interface>,
+    /// What an interface has in the tables now.
+    owned: HashMap<InterfaceId, Vec<AnyEntry>>,
+    nexthops: HashMap<NexthopId, Nexthop>,
+    neighbors: HashMap<(InterfaceId, IpAddr), MacAddr>,
+    /// For the way to tunnels' remote end points.
+    routes: HashMap<VpcId, PrefixMap<Ipv4Net, Route>>,
+    groups: Groups,
+    grouped: HashMap<(VpcId, IpNet), EcmpGroupId>,
+    /// Tunnels whose remote end point has no MAC address yet, and whom to ask.
+    unresolved: HashMap<InterfaceId, Option<(InterfaceId, IpAddr)>>,
+    changes: Vec<Change>,
+}
+
+impl Lowering {
+    /// A network of nothing.
+    pub(crate) fn new(slow_path_port: SwitchPort, meters: Vec<PuntMeter>) -> Self {
+        Self {
+            slow_path_port,
+            meters,
+            vpcs: HashMap::new(),
+            interfaces: HashMap::new(),
+            owned: HashMap::new(),
+            nexthops: HashMap::new(),
+            neighbors: HashMap::new(),
+            routes: HashMap::new(),
+            groups: Groups::default(),
+            grouped: HashMap::new(),
+            unresolved: HashMap::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// The entries that are there whatever the network is.
+    pub(crate) fn fixed(&self) -> Vec<Change> {
+        let port = ClassifyPort {
+            key: ClassifyPortKey {
+                port: self.slow_path_port,
+                outer_vid: None,
+                inner_vid: None,
+            },
+            action: ClassifyPortAction::FromSlowPath,
+        };
+        let punts = self
+            .meters
+            .iter()
+            .map(|meter| self.punt(meter, None, PUNT_PRIORITY_ALL));
+        std::iter::once(AnyEntry::from(port))
+            .chain(punts)
+            .map(Change::Set)
+            .collect()
+    }
+
+    /// Applies ops in order; returns what has to change in the tables, in no particular order.
+    pub(crate) fn apply(&mut self, ops: Vec<NetworkOp>) -> Vec<Change> {
+        let mut tunnels_affected = false;
+        for op in ops {
+            tunnels_affected |= !matches!(
+                op,
+                NetworkOp::SetRoute(_, IpNet::V6(_), _) | NetworkOp::RemoveRoute(_, IpNet::V6(_))
+            );
+            self.op(op);
+        }
+        if tunnels_affected {
+            self.tunnels();
+        }
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Tunnels that cannot send yet because the MAC address of the way to their remote end
+    /// point is not known; with the neighbour to be resolved, where there is a way at all.
+    pub(crate) fn unresolved(&self) -> &HashMap<InterfaceId, Option<(InterfaceId, IpAddr)>> {
+        &self.unresolved
+    }
+
+    fn op(&mut self, op: NetworkOp) {
+        match op {
+            NetworkOp::SetVpc(vpc) => {
+                let id = vpc.id;
+                self.vpcs.insert(id, vpc);
+                self.refresh_vpc(id);
+            }
+            NetworkOp::RemoveVpc(id) => {
+                self.vpcs.remove(&id);
+                self.refresh_vpc(id);
+            }
+            NetworkOp::SetInterface(interface) => {
+                let id = interface.id;
+                self.interfaces.insert(id, interface);
+                self.refresh(id);
+            }
+            NetworkOp::RemoveInterface(id) => {
+                self.interfaces.remove(&id);
+                self.refresh(id);
+            }
+            NetworkOp::SetNexthop(id, nexthop) => {
+                self.nexthops.insert(id, nexthop);
+                self.set(nexthop_entry(id, nexthop));
+            }
+            NetworkOp::RemoveNexthop(id) => {
+                if let Some(nexthop) = self.nexthops.remove(&id) {
+                    self.remove(nexthop_entry(id, nexthop));
+                }
+            }
+            NetworkOp::SetRoute(vpc, prefix, route) => self.set_route(vpc, prefix, route),
+            NetworkOp::RemoveRoute(vpc, prefix) => self.remove_route(vpc, prefix),
+            NetworkOp::SetNeighbor(interface, address, mac) => {
+                self.neighbors.insert((interface, address), mac);
+                self.set(neighbor_entry(interface, address, mac));
+            }
+            NetworkOp::RemoveNeighbor(interface, address) => {
+                if let Some(mac) = self.neighbors.remove(&(interface, address)) {
+                    self.remove(neighbor_entry(interface, address, mac));
+                }
+            }
+        }
+    }
+
+    fn set(&mut self, entry: impl Into<AnyEntry>) {
+        self.changes.push(Change::Set(entry.into()));
+    }
+
+    fn remove(&mut self, entry: impl Into<AnyEntry>) {
+        self.changes.push(Change::Remove(entry.into()));
+    }
+
+    fn set_route(&mut self, vpc: VpcId, prefix: IpNet, route: Route) {
+        let former = self.grouped.remove(&(vpc, prefix));
+        let target = match &route {
+            Route::Nexthops(paths) => self.target(vpc, prefix, paths),
+            Route::Local => Target::Local,
+            Route::Blackhole => Target::Blackhole,
+            Route::Unreachable => Target::Unreachable,
+        };
+        self.set(route_entry(vpc, prefix, target));
+        self.release(former);
+        if let IpNet::V4(prefix) = prefix {
+            self.routes.entry(vpc).or_default().insert(prefix, route);
+        }
+    }
+
+    fn remove_route(&mut self, vpc: VpcId, prefix: IpNet) {
+        let former = self.grouped.remove(&(vpc, prefix));
+        self.remove(route_entry(vpc, prefix, Target::Unreachable));
+        self.release(former);
+        if let (IpNet::V4(prefix), Some(routes)) = (prefix, self.routes.get_mut(&vpc)) {
+            routes.remove(&prefix);
+        }
+    }
+
+    /// One path leads to its next hop; several share a group with all routes of the same set.
+    fn target(&mut self, vpc: VpcId, prefix: IpNet, paths: &[(NexthopId, u16)]) -> Target {
+        match paths {
+            [] => Target::Unreachable,
+            [(nexthop, _)] => Target::Nexthop(*nexthop),
+            [(first, _), ..] => {
+                let Some((group, new)) = self.groups.acquire(paths) else {
+                    tracing::warn!(%vpc, %prefix, "no ECMP group is left: one path carries all");
+                    return Target::Nexthop(*first);
+                };
+                self.grouped.insert((vpc, prefix), group);
+                if new {
+                    self.set(group_entry(group, paths));
+                }
+                Target::Group(group)
+            }
+        }
+    }
+
+    fn release(&mut self, group: Option<EcmpGroupId>) {
+        let ended = group.and_then(|group| Some((group, self.groups.release(group)?)));
+        if let Some((group, paths)) = ended {
+            self.remove(group_entry(group, &paths));
+        }
+    }
+
+    fn refresh_vpc(&mut self, vpc: VpcId) {
+        let ids: Vec<InterfaceId> = self
+            .interfaces
+            .values()
+            .filter(|interface| interface.vpc == vpc)
+            .map(|interface| interface.id)
+            .collect();
+        for id in ids {
+            self.refresh(id);
+        }
+    }
+
+    fn tunnels(&mut self) {
+        let ids: Vec<InterfaceId> = self
+            .interfaces
+            .values()
+            .filter(|interface| matches!(interface.encap, Encap::Vxlan { .. }))
+            .map(|interface| interface.id)
+            .collect();
+        for id in ids {
+            self.refresh(id);
+        }
+    }
+
+    /// Makes an interface's entries what they should be.
+    fn refresh(&mut self, id: InterfaceId) {
+        let wanted = self.interface_entries(id);
+        let former = self.owned.remove(&id).unwrap_or_default();
+        for entry in &former {
+            let key = entry.key_entry();
+            if !wanted.iter().any(|wanted| wanted.key_entry() == key) {
+                self.remove(entry.clone());
+            }
+        }
+        for entry in &wanted {
+            if !former.contains(entry) {
+                self.set(entry.clone());
+            }
+        }
+        if !wanted.is_empty() {
+            self.owned.insert(id, wanted);
+        }
+    }
+
+    fn interface_entries(&mut self, id: InterfaceId) -> Vec<AnyEntry> {
+        self.unresolved.remove(&id);
+        let Some(interface) = self.interfaces.get(&id).cloned() else {
+            return Vec::new();
+        };
+        // Its VPC comes first, or says nothing about being stateless.
+        let Some(vpc) = self.vpcs.get(&interface.vpc) else {
+            return Vec::new();
+        };
+        let stateless = vpc.stateless;
+        let mut entries: Vec<AnyEntry> = self
+            .meters
+            .iter()
+            .filter(|meter| meter.per_interface)
+            .map(|meter| self.punt(meter, Some(id), PUNT_PRIORITY_INTERFACE))
+            .collect();
+        entries.extend(self.classify(&interface, stateless));
+        let egress = match self.egress(&interface) {
+            Egress::Ready(action) => Some(action),
+            Egress::Unresolved(neighbor) => {
+                self.unresolved.insert(id, neighbor);
+                None
+            }
+        };
+        entries.extend(egress.map(|action| {
+            AnyEntry::from(EgressInterface {
+                key: EgressInterfaceKey { interface: id },
+                action,
+            })
+        }));
+        entries
+    }
+
+    fn classify(&self, interface: &Interface, stateless: bool) -> Option<AnyEntry> {
+        let Interface { id, vpc, mac, .. } = *interface;
+        let (outer_vid, inner_vid) = match interface.encap {
+            Encap::Untagged => (None, None),
+            Encap::Vlan(vid) => (Some(vid), None),
+            Encap::Qinq { outer, inner } => (Some(outer), Some(inner)),
+            Encap::Vxlan {
+                vni,
+                underlay,
+                local,
+                ..
+            } => {
+                let underlay_vpc = self.interfaces.get(&underlay)?.vpc;
+                return Some(AnyEntry::from(ClassifyVxlan {
+                    key: ClassifyVxlanKey {
+                        vpc: underlay_vpc,
+                        underlay_dst: local,
+                        vni,
+                    },
+                    action: ClassifyVxlanAction::SetTunnelInterface {
+                        interface: id,
+                        vpc,
+                        mac,
+                        stateless,
+                    },
+                }));
+            }
+        };
+        Some(AnyEntry::from(ClassifyPort {
+            key: ClassifyPortKey {
+                port: interface.port,
+                outer_vid,
+                inner_vid,
+            },
+            action: ClassifyPortAction::SetInterface {
+                interface: id,
+                vpc,
+                mac,
+                stateless,
+            },
+        }))
+    }
+
+    fn egress(&self, interface: &Interface) -> Egress {
+        let Interface { port, mac, mtu, .. } = *interface;
+        Egress::Ready(match interface.encap {
+            Encap::Untagged => EgressInterfaceAction::Untagged { port, mac, mtu },
+            Encap::Vlan(vid) => EgressInterfaceAction::Vlan {
+                port,
+                mac,
+                mtu,
+                vid,
+            },
+            Encap::Qinq { outer, inner } => EgressInterfaceAction::Qinq {
+                port,
+                mac,
+                mtu,
+                outer,
+                inner,
+            },
+            Encap::Vxlan {
+                vni,
+                underlay,
+                local,
+                remote,
+            } => {
+                let Some(way) = self.way_to(underlay, IpAddr::V4(remote)) else {
+                    return Egress::Unresolved(None);
+                };
+                let Some(dst_mac) = self.neighbors.get(&(way.interface, way.neighbor)) else {
+                    return Egress::Unresolved(Some((way.interface, way.neighbor)));
+                };
+                EgressInterfaceAction::Vxlan {
+                    port: way.port,
+                    mac,
+                    mtu,
+                    vid: way.vid,
+                    id: vni,
+                    src: local,
+                    dst: remote,
+                    src_mac: way.mac,
+                    dst_mac: *dst_mac,
+                }
+            }
+        })
+    }
+
+    /// How the underlay's VPC routes a tunnel's remote end point. Of several paths the first
+    /// usable one: a tunnel's entry has one underlay.
+    fn way_to(&self, underlay: InterfaceId, remote: IpAddr) -> Option<Way> {
+        let vpc = self.interfaces.get(&underlay)?.vpc;
+        let IpAddr::V4(v4) = remote else { return None };
+        let routes = self.routes.get(&vpc)?;
+        let (_, route) = routes.get_lpm(&Ipv4Net::from(v4))?;
+        let Route::Nexthops(paths) = route else {
+            return None;
+        };
+        paths.iter().find_map(|(id, _)| {
+            let nexthop = self.nexthops.get(id)?;
+            let interface = self.interfaces.get(&nexthop.interface)?;
+            let vid = match interface.encap {
+                Encap::Untagged => None,
+                Encap::Vlan(vid) => Some(vid),
+                Encap::Qinq { .. } | Encap::Vxlan { .. } => return None,
+            };
+            Some(Way {
+                interface: interface.id,
+                neighbor: nexthop.gateway.unwrap_or(remote),
+                port: interface.port,
+                vid,
+                mac: interface.mac,
+            })
+        })
+    }
+
+    fn punt(
+        &self,
+        meter: &PuntMeter,
+        interface: Option<InterfaceId>,
+        priority: NonZeroU16,
+    ) -> AnyEntry {
+        AnyEntry::from(Punt {
+            key: PuntKey {
+                reason: meter.reason,
+                interface,
+            },
+            priority,
+            action: PuntAction::ToSlowPath {
+                port: self.slow_path_port,
+            },
+            meter: Some(Meter::single(meter.rate_pps, meter.burst)),
+        })
+    }
+}
+
+enum Egress {
+    Ready(EgressInterfaceAction),
+    Unresolved(Option<(InterfaceId, IpAddr)>),
+}
+
+/// How a tunnel's packets leave the underlay.
+struct Way {
+    interface: InterfaceId,
+    neighbor: IpAddr,
+    port: SwitchPort,
+    vid: Option<VlanId>,
+    mac: MacAddr,
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Nexthop(NexthopId),
+    Group(EcmpGroupId),
+    Local,
+    Blackhole,
+    Unreachable,
+}
+
+fn route_entry(vpc: VpcId, prefix: IpNet, target: Target) -> AnyEntry {
+    match prefix {
+        IpNet::V4(dst) => AnyEntry::from(Route4 {
+            key: Route4Key { vpc, dst },
+            action: match target {
+                Target::Nexthop(nexthop) => Route4Action::ToNexthop { nexthop },
+                Target::Group(group) => Route4Action::ToEcmp { group },
+                Target::Local => Route4Action::Local,
+                Target::Blackhole => Route4Action::Blackhole,
+                Target::Unreachable => Route4Action::Unreachable,
+            },
+        }),
+        IpNet::V6(dst) => AnyEntry::from(Route6 {
+            key: Route6Key { vpc, dst },
+            action: match target {
+                Target::Nexthop(nexthop) => Route6Action::ToNexthop { nexthop },
+                Target::Group(group) => Route6Action::ToEcmp { group },
+                Target::Local => Route6Action::Local,
+                Target::Blackhole => Route6Action::Blackhole,
+                Target::Unreachable => Route6Action::Unreachable,
+            },
+        }),
+    }
+}
+
+fn group_entry(group: EcmpGroupId, paths: &[(NexthopId, u16)]) -> Ecmp {
+    Ecmp {
+        key: EcmpKey { group },
+        members: paths
+            .iter()
+            .map(|&(nexthop, weight)| {
+                let weight = NonZeroU16::new(weight).unwrap_or(NonZeroU16::MIN);
+                (EcmpAction::ToNexthop { nexthop }, weight)
+            })
+            .collect(),
+    }
+}
+
+fn nexthop_entry(id: NexthopId, nexthop: Nexthop) -> NexthopEntry {
+    let interface = nexthop.interface;
+    NexthopEntry {
+        key: NexthopKey { nexthop: id },
+        action: match nexthop.gateway {
+            None => NexthopAction::Attached { interface },
+            Some(IpAddr::V4(gateway)) => NexthopAction::Via4 { interface, gateway },
+            Some(IpAddr::V6(gateway)) => NexthopAction::Via6 { interface, gateway },
+        },
+    }
+}
+
+fn neighbor_entry(interface: InterfaceId, address: IpAddr, mac: MacAddr) -> AnyEntry {
+    match address {
+        IpAddr::V4(address) => AnyEntry::from(Neighbor4 {
+            key: Neighbor4Key { interface, address },
+            action: Neighbor4Action::SetNeighbor { mac },
+        }),
+        IpAddr::V6(address) => AnyEntry::from(Neighbor6 {
+            key: Neighbor6Key { interface, address },
+            action: Neighbor6Action::SetNeighbor { mac },
+        }),
+    }
+}
