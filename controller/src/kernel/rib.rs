@@ -170,14 +170,16 @@ fn put(slot: Option<&mut Entry>, entry: Entry) -> Outcome {
 
 fn insert_v4(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outcome {
     let range = equals(list, &entry);
-    if placement == Placement::Replace && !range.is_empty() {
-        return put(list.get_mut(range.start), entry);
-    }
+    // Known already: a message from before a dump, or its next-hop object was replaced, of which
+    // the kernel tells as if each route were (`fib_info_notify_update`).
     let known = list
         .get_mut(range.clone())
         .and_then(|equal| equal.iter_mut().find(|have| have.same_way(&entry)));
     if known.is_some() {
         return put(known, entry);
+    }
+    if placement == Placement::Replace && !range.is_empty() {
+        return put(list.get_mut(range.start), entry);
     }
     let at = match placement {
         Placement::Last => range.end,
@@ -191,15 +193,21 @@ fn insert_v6(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outco
     let range = equals(list, &entry);
     let equal = list.get(range.clone()).unwrap_or(&[]);
     let joins = entry.joins();
+    let known = equal.iter().position(|have| have.same_way(&entry));
     let at = if placement == Placement::Replace {
         // The first that is joined as this one is, else the first.
         let alike = equal.iter().position(|have| have.joins() == joins);
-        alike.or((!equal.is_empty()).then_some(0))
+        let at = alike.or((!equal.is_empty()).then_some(0));
+        if entry.nexthop.is_some() && known.is_some() && known != at {
+            // Replaced itself, or did its object change?
+            return Outcome::Unclear;
+        }
+        at
     } else if joins {
         // The message carries every path of the joined route.
         equal.iter().position(Entry::joins)
     } else {
-        equal.iter().position(|have| have.same_way(&entry))
+        known
     };
     match at {
         Some(at) => put(list.get_mut(range.start + at), entry),

@@ -78,8 +78,12 @@ impl NetlinkSocket {
         // Explanations beside the error number; not the whole request again.
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
+        // The replacement is unsafe, for types whose descriptor changes under the reactor; this
+        // one owns its descriptor and is never exchanged.
+        #[allow(deprecated)]
+        let socket = AsyncFd::new(socket)?;
         Ok(Self {
-            socket: AsyncFd::try_new(socket).map_err(io::Error::from)?,
+            socket,
             buffer: Vec::with_capacity(BUFFER_BYTES),
             held: None,
             sequence: 0,
