@@ -1,1 +1,0 @@
-//! The shunt command line.

@@ -1,0 +1,117 @@
+//! `shunt`: looks at a running `shuntd`.
+//!
+//! Exit codes: 0 success; 1 the daemon refused or failed; 2 wrong usage (clap); 3 the daemon
+//! cannot be reached; 4 `status` only: not converged or degraded.
+
+mod error;
+mod flows;
+mod interfaces;
+mod neighbors;
+mod offload;
+mod output;
+mod routes;
+mod status;
+mod vpc;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use error::Error;
+use output::{Format, Output};
+
+/// Looks at a running shuntd: what it forwards, in hardware and in software.
+///
+/// Exit codes: 0 success, 1 the daemon refused or failed, 2 wrong usage, 3 the daemon cannot
+/// be reached, 4 (status only) not converged or degraded.
+#[derive(Parser)]
+#[command(name = "shunt", version)]
+struct Arguments {
+    /// The daemon's unix socket.
+    #[arg(long, global = true, env = "SHUNT_SOCKET", default_value = shunt_api::DEFAULT_SOCKET)]
+    socket: PathBuf,
+
+    /// How to print: a table, one JSON document, or one JSON object a line.
+    #[arg(long, short, global = true, value_enum, default_value = "table")]
+    output: Format,
+
+    #[command(subcommand)]
+    noun: Noun,
+}
+
+#[derive(Subcommand)]
+enum Noun {
+    /// Is everything converged, what is degraded and why.
+    Status,
+    /// The gateway's interfaces, their encapsulation and state.
+    Interfaces,
+    /// The VPCs, their kernel tables and interfaces.
+    Vpc,
+    /// The mirrored routes.
+    Routes(routes::Arguments),
+    /// The mirrored neighbours.
+    Neighbors(neighbors::Arguments),
+    /// The connections, in hardware or not.
+    Flows(flows::Arguments),
+    /// Counts, occupancy and latencies of the offload engine.
+    Offload,
+    /// Versions of this program and of the daemon.
+    Version,
+    /// A completion script for a shell, on standard output.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
+    let out = Output::new(arguments.output);
+    let connect = || shunt_api::connect(&arguments.socket);
+    match arguments.noun {
+        Noun::Status => return status::run(&mut connect().await?, &out).await,
+        Noun::Interfaces => interfaces::run(&mut connect().await?, &out).await?,
+        Noun::Vpc => vpc::run(&mut connect().await?, &out).await?,
+        Noun::Routes(which) => routes::run(&mut connect().await?, &out, which).await?,
+        Noun::Neighbors(which) => neighbors::run(&mut connect().await?, &out, which).await?,
+        Noun::Flows(which) => flows::run(&mut connect().await?, &out, which).await?,
+        Noun::Offload => offload::run(&mut connect().await?, &out).await?,
+        Noun::Version => status::version(&mut connect().await?, &out).await?,
+        Noun::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "shunt", &mut script);
+            out.text(&String::from_utf8_lossy(&script))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let result = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(Error::Print)
+        .and_then(|runtime| runtime.block_on(run(arguments)));
+    match result {
+        Ok(code) => code,
+        // `shunt flows | head` is no failure.
+        Err(Error::Print(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => {
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("shunt: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

@@ -1,0 +1,125 @@
+//! `shunt status` and `shunt version`.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use shunt_api::v1::shunt_client::ShuntClient;
+use shunt_api::v1::{GetStatusRequest, GetStatusResponse};
+use tonic::transport::Channel;
+
+use crate::error::Error;
+use crate::output::{Output, counts, duration_ms};
+
+/// Exit code of a daemon that is not converged or is degraded.
+const DEGRADED: u8 = 4;
+
+pub(crate) async fn run(
+    daemon: &mut ShuntClient<Channel>,
+    out: &Output,
+) -> Result<ExitCode, Error> {
+    let status = daemon.get_status(GetStatusRequest {}).await?.into_inner();
+    out.object(&status, || text(&status, out))?;
+    let well = status.converged && status.problems.is_empty();
+    Ok(if well {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(DEGRADED)
+    })
+}
+
+pub(crate) async fn version(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
+    let status = daemon.get_status(GetStatusRequest {}).await?.into_inner();
+    let versions = serde_json::json!({
+        "shunt": env!("CARGO_PKG_VERSION"),
+        "shuntd": status.version,
+    });
+    out.object(&versions, || {
+        format!(
+            "shunt   {}\nshuntd  {}\n",
+            env!("CARGO_PKG_VERSION"),
+            status.version
+        )
+    })
+}
+
+fn text(status: &GetStatusResponse, out: &Output) -> String {
+    let mut text = String::new();
+    let switch = status.switch.clone().unwrap_or_default();
+    let mirror = status.mirror.unwrap_or_default();
+    let slow = status.slow_path.clone().unwrap_or_default();
+    let offload = status.offload.unwrap_or_default();
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        text,
+        "{}, up {}",
+        if status.converged {
+            "converged"
+        } else {
+            "NOT converged"
+        },
+        duration_ms(status.uptime_seconds.saturating_mul(1000)),
+    );
+    for problem in &status.problems {
+        let _ = writeln!(text, "  problem: {problem}");
+    }
+    let _ = writeln!(
+        text,
+        "\nswitch     {} at {}: {}, {}; {} entries wanted, {} pending, {} refused",
+        switch.name,
+        switch.address,
+        switch.state,
+        switch.role,
+        switch.entries,
+        switch.pending,
+        switch.refused
+    );
+    if !switch.last_error.is_empty() {
+        let _ = writeln!(text, "           last error: {}", switch.last_error);
+    }
+    let _ = writeln!(
+        text,
+        "mirror     {}; {} routes, {} neighbours, {} next hops; {} batches, {} overruns, {} resyncs",
+        if mirror.synchronised {
+            "in step"
+        } else {
+            "not in step yet"
+        },
+        mirror.routes,
+        mirror.neighbors,
+        mirror.nexthops,
+        mirror.batches,
+        mirror.overruns,
+        mirror.resyncs
+    );
+    let _ = writeln!(
+        text,
+        "slow path  {}: {} of {} connections, {} NAT leases; {} packets in, {} out\n           \
+         punts {}\n           drops {}",
+        slow.device,
+        slow.connections,
+        slow.connections_max,
+        slow.nat_leases,
+        slow.rx_packets,
+        slow.tx_packets,
+        counts(&slow.punts),
+        counts(&slow.drops)
+    );
+    let _ = writeln!(
+        text,
+        "offload    {}: {} connections in the switch, {} on their way\n",
+        if offload.enabled { "on" } else { "off" },
+        offload.installed,
+        offload.pending
+    );
+    text += &out.table(
+        &["table", "entries", "size"],
+        switch.tables.iter().map(|table| {
+            vec![
+                table.table.clone(),
+                table.entries.to_string(),
+                table.size.to_string(),
+            ]
+        }),
+    );
+    text
+}
