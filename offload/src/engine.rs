@@ -1,0 +1,182 @@
+//! Starting the engine of one switch, and talking to it.
+
+use std::time::Duration;
+
+use shunt_p4::FlowKey;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::installer::{Control, Installer};
+use crate::queue::InstallerPort;
+use crate::sink::FlowSink;
+use crate::stats::OffloadStats;
+
+/// Updates in one batch, by default.
+pub const BATCH_UPDATES_MAX: usize = 1_000;
+/// Batches in flight, by default: more only makes the switch's queue longer.
+pub const IN_FLIGHT_MAX: usize = 4;
+/// Units that the engine keeps, by default: twice the size of `flow4`.
+pub const UNITS_MAX: usize = 2 * 1024 * 1024;
+/// How long the switch may not answer before new units are refused, by default.
+pub const GIVE_UP_AFTER: Duration = Duration::from_secs(5);
+/// The first delay before the switch is tried again, by default.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(20);
+/// The longest such delay, by default.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// Messages to the engine that wait: reports of idle entries beyond it are dropped, the switch
+/// repeats them.
+pub const CONTROL_QUEUE: usize = 256;
+
+/// The engine's limits, and its clock.
+#[derive(Clone, Debug)]
+pub struct EngineConfig {
+    /// Updates in one batch, at least 2 (one unit).
+    pub batch_updates_max: usize,
+    /// Batches in flight, at least 1.
+    pub in_flight_max: usize,
+    /// Units that the engine keeps.
+    pub units_max: usize,
+    /// How long the switch may not answer before new units are refused.
+    pub give_up_after: Duration,
+    /// The first delay before the switch is tried again; it doubles.
+    pub backoff_min: Duration,
+    /// The longest such delay.
+    pub backoff_max: Duration,
+    /// The workers' clock.
+    pub clock: Clock,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            batch_updates_max: BATCH_UPDATES_MAX,
+            in_flight_max: IN_FLIGHT_MAX,
+            units_max: UNITS_MAX,
+            give_up_after: GIVE_UP_AFTER,
+            backoff_min: BACKOFF_MIN,
+            backoff_max: BACKOFF_MAX,
+            clock: Clock::system(),
+        }
+    }
+}
+
+/// The engine has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the offload engine has ended")]
+pub struct EngineEnded;
+
+/// The offload engine of one switch.
+#[derive(Debug)]
+pub struct Engine;
+
+impl Engine {
+    /// Starts the engine's task on the current tokio runtime. It first reads back what the
+    /// switch holds, removes what nobody wants, and then installs; as long as the switch does
+    /// not answer (or has no pipeline, or another primary), it tries again. Ports are numbered
+    /// in their order.
+    pub fn start<S: FlowSink>(
+        config: EngineConfig,
+        ports: Vec<InstallerPort>,
+        sink: S,
+    ) -> EngineHandle {
+        let (control, receiver) = mpsc::channel(CONTROL_QUEUE);
+        let installer = Installer::new(config, ports, sink, receiver);
+        EngineHandle {
+            engine: EngineRef { control },
+            task: tokio::spawn(installer.run()),
+        }
+    }
+}
+
+/// The engine's owner; derefs to what clones of [`EngineRef`] can do. Dropping it ends the
+/// engine without waiting for what is in flight.
+#[derive(Debug)]
+pub struct EngineHandle {
+    engine: EngineRef,
+    task: JoinHandle<()>,
+}
+
+impl std::ops::Deref for EngineHandle {
+    type Target = EngineRef;
+
+    fn deref(&self) -> &EngineRef {
+        &self.engine
+    }
+}
+
+impl EngineHandle {
+    /// A reference that can be cloned and sent.
+    pub fn engine(&self) -> EngineRef {
+        self.engine.clone()
+    }
+
+    /// Ends the engine: takes no more commands, waits for what is in flight. Entries stay in
+    /// hardware. Workers' ports are closed then.
+    pub async fn shutdown(mut self) {
+        if self.engine.control.send(Control::Shutdown).await.is_ok() {
+            let _ = (&mut self.task).await;
+        }
+    }
+}
+
+impl Drop for EngineHandle {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A way to talk to the engine.
+#[derive(Clone, Debug)]
+pub struct EngineRef {
+    control: mpsc::Sender<Control>,
+}
+
+impl EngineRef {
+    /// Reports entries that no packet hit for their idle timeout (P4Runtime 9.1.8). Never
+    /// waits; returns whether there was room.
+    pub fn idle(&self, keys: Vec<FlowKey>) -> bool {
+        self.control.try_send(Control::Idle(keys)).is_ok()
+    }
+
+    /// The session with the switch is lost: writes nothing until [`EngineRef::resync`].
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn lost(&self) -> Result<(), EngineEnded> {
+        self.send(Control::Lost).await
+    }
+
+    /// The session is there (again), primary and with its pipeline: reads back what the switch
+    /// holds and repairs it. Returns before that is done; see [`EngineRef::settled`].
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn resync(&self) -> Result<(), EngineEnded> {
+        self.send(Control::Resync).await
+    }
+
+    /// Returns once nothing is queued, in flight or leaving, and the switch answers.
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn settled(&self) -> Result<(), EngineEnded> {
+        let (done, settled) = oneshot::channel();
+        self.send(Control::Settled(done)).await?;
+        settled.await.map_err(|_| EngineEnded)
+    }
+
+    /// A snapshot of counts and latencies.
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn stats(&self) -> Result<OffloadStats, EngineEnded> {
+        let (answer, stats) = oneshot::channel();
+        self.send(Control::Stats(answer)).await?;
+        stats.await.map_err(|_| EngineEnded)
+    }
+
+    async fn send(&self, control: Control) -> Result<(), EngineEnded> {
+        self.control.send(control).await.map_err(|_| EngineEnded)
+    }
+}

@@ -1,0 +1,592 @@
+//! Every unit, who owns which key, and what is to be written next.
+//!
+//! Time and the switch's answers come in as arguments; batches, and events for the workers, go
+//! out. A key belongs to one unit at a time, from before its first write until it is known
+//! gone, so two writes of one key are never in flight together. A new unit whose key belongs
+//! to one that is leaving waits for it.
+
+mod resync;
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::time::Duration;
+
+use p4runtime::p4::v1::{Entity, TableEntry, Update, entity, update};
+use shunt_p4::tables::{flow_key_entry, flow_to_entry};
+use shunt_p4::{FlowEntry, FlowKey};
+
+use crate::clock::as_ns;
+use crate::idle::{IdlePair, Verdict};
+use crate::queue::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
+use crate::stats::{OffloadStats, Recorders};
+use crate::unit::{Life, Op, Outcome, Step, Unit};
+
+/// Delay before a write is tried again; doubles with each attempt.
+pub(crate) const RETRY_DELAY_MIN: Duration = Duration::from_millis(1);
+/// The longest such delay.
+pub(crate) const RETRY_DELAY_MAX: Duration = Duration::from_secs(1);
+
+type Map<K, V> = HashMap<K, V, ahash::RandomState>;
+
+/// A unit's place; the generation tells apart the users of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct UnitRef {
+    slot: u32,
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct Held {
+    unit: Unit,
+    /// Forward, reply. An orphan has only the key of the first.
+    entries: Entries,
+    owner: Option<Owner>,
+    /// Its keys belong to others still.
+    waits: bool,
+    first_packet_ns: u64,
+    decided_ns: u64,
+    batched_ns: u64,
+    remove_ns: u64,
+}
+
+#[derive(Debug)]
+enum Entries {
+    Pair(Box<[FlowEntry; 2]>),
+    Orphan(FlowKey),
+}
+
+impl Entries {
+    fn keys(&self) -> [Option<FlowKey>; 2] {
+        match self {
+            Self::Pair(entries) => entries.each_ref().map(|entry| Some(entry.key)),
+            Self::Orphan(key) => [Some(*key), None],
+        }
+    }
+
+    /// The table entry for a write; `None` cannot be: addresses were checked at the start.
+    fn update(&self, index: usize, op: Op) -> Option<Update> {
+        let (entry, kind) = match (self, op) {
+            (Self::Pair(pair), Op::Insert) => (pair.get(index).and_then(flow_to_entry), op),
+            (Self::Pair(pair), Op::Modify) => (pair.get(index).and_then(flow_to_entry), op),
+            (Self::Pair(pair), Op::Delete) => (
+                pair.get(index).and_then(|entry| flow_key_entry(&entry.key)),
+                op,
+            ),
+            (Self::Orphan(key), _) => (flow_key_entry(key), Op::Delete),
+        };
+        let kind = match kind {
+            Op::Insert => update::Type::Insert,
+            Op::Modify => update::Type::Modify,
+            Op::Delete => update::Type::Delete,
+        };
+        entry.map(|entry| to_update(kind, entry))
+    }
+}
+
+/// An update of a table entry.
+pub(crate) fn to_update(kind: update::Type, entry: TableEntry) -> Update {
+    Update {
+        r#type: kind as i32,
+        entity: Some(Entity {
+            entity: Some(entity::Entity::TableEntry(entry)),
+        }),
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Owner {
+    port: usize,
+    id: ConnectionId,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    generation: u32,
+    held: Option<Held>,
+}
+
+/// What a batch writes, in the order of its updates: one unit's share.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Share {
+    unit: UnitRef,
+    wrote: [bool; 2],
+}
+
+/// Updates to be written in one request.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    pub(crate) shares: Vec<Share>,
+    pub(crate) updates: Vec<Update>,
+}
+
+/// The ledger.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    units_max: usize,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    by_owner: Map<Owner, UnitRef>,
+    by_key: Map<FlowKey, UnitRef>,
+    /// Who waits for a unit to end.
+    waiters: Map<UnitRef, Vec<UnitRef>>,
+    /// Entries that leave go before entries that come.
+    removals: VecDeque<UnitRef>,
+    installs: VecDeque<UnitRef>,
+    delayed: BinaryHeap<Reverse<(u64, UnitRef)>>,
+    idle: Map<UnitRef, IdlePair>,
+    idle_watch: BinaryHeap<Reverse<(u64, UnitRef)>>,
+    /// By port, for the workers.
+    events: Vec<VecDeque<OffloadEvent>>,
+    /// New units are refused: the switch does not answer.
+    refusing: bool,
+    recorders: Recorders,
+    stats: OffloadStats,
+}
+
+impl Ledger {
+    pub(crate) fn new(ports: usize, units_max: usize) -> Self {
+        Self {
+            units_max,
+            slots: Vec::new(),
+            free: Vec::new(),
+            by_owner: Map::default(),
+            by_key: Map::default(),
+            waiters: Map::default(),
+            removals: VecDeque::new(),
+            installs: VecDeque::new(),
+            delayed: BinaryHeap::new(),
+            idle: Map::default(),
+            idle_watch: BinaryHeap::new(),
+            events: vec![VecDeque::new(); ports],
+            refusing: false,
+            recorders: Recorders::default(),
+            stats: OffloadStats::default(),
+        }
+    }
+
+    /// Takes a worker's command.
+    pub(crate) fn command(&mut self, port: usize, command: OffloadCommand, now_ns: u64) {
+        match command {
+            OffloadCommand::Install(unit) => self.install(port, &unit, now_ns),
+            OffloadCommand::Remove(id) => self.remove(Owner { port, id }, now_ns),
+        }
+    }
+
+    fn install(&mut self, port: usize, unit: &OffloadUnit, now_ns: u64) {
+        let owner = Owner { port, id: unit.id };
+        let refusal = if self.by_owner.contains_key(&owner) {
+            Some(RefuseReason::KeyInUse)
+        } else if !is_writable(unit) {
+            Some(RefuseReason::Rejected)
+        } else if self.refusing {
+            Some(RefuseReason::Unavailable)
+        } else if self.by_owner.len() >= self.units_max {
+            Some(RefuseReason::Limit)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            self.refuse(owner, reason);
+            return;
+        }
+        let at = self.hold(Held {
+            unit: Unit::new(),
+            entries: Entries::Pair(Box::new(unit.entries)),
+            owner: Some(owner),
+            waits: true,
+            first_packet_ns: unit.first_packet_ns,
+            decided_ns: unit.decided_ns,
+            batched_ns: 0,
+            remove_ns: 0,
+        });
+        self.by_owner.insert(owner, at);
+        self.admit(at, now_ns);
+    }
+
+    fn remove(&mut self, owner: Owner, now_ns: u64) {
+        let Some(&at) = self.by_owner.get(&owner) else {
+            self.stats.removals += 1;
+            self.tell(owner.port, OffloadEvent::Removed(owner.id));
+            return;
+        };
+        if let Some(held) = self.held_mut(at) {
+            held.remove_ns = now_ns;
+        }
+        self.change(at, now_ns, Unit::remove);
+    }
+
+    /// Gives a waiting unit its keys, if nobody has them any more.
+    fn admit(&mut self, at: UnitRef, now_ns: u64) {
+        let Some(held) = self.held(at).filter(|held| held.waits) else {
+            return;
+        };
+        let (keys, owner) = (held.entries.keys(), held.owner);
+        let holders = keys.map(|key| key.and_then(|key| self.by_key.get(&key).copied()));
+        let mut wait_for = None;
+        for holder in holders.into_iter().flatten() {
+            if self.held(holder).is_some_and(|held| held.unit.is_leaving()) {
+                wait_for = Some(holder);
+            } else {
+                if let Some(owner) = owner {
+                    self.refuse(owner, RefuseReason::KeyInUse);
+                }
+                self.forget(at, now_ns);
+                return;
+            }
+        }
+        if let Some(holder) = wait_for {
+            self.waiters.entry(holder).or_default().push(at);
+            return;
+        }
+        for key in keys.into_iter().flatten() {
+            self.by_key.insert(key, at);
+        }
+        if let Some(held) = self.held_mut(at) {
+            held.waits = false;
+        }
+        self.installs.push_back(at);
+    }
+
+    /// The next batch of at most about `updates_max` updates; `None`: nothing to write now.
+    pub(crate) fn batch(&mut self, updates_max: usize, now_ns: u64) -> Option<Batch> {
+        let mut batch = Batch {
+            shares: Vec::new(),
+            updates: Vec::new(),
+        };
+        while batch.updates.len() < updates_max {
+            let Some(at) = self
+                .removals
+                .pop_front()
+                .or_else(|| self.installs.pop_front())
+            else {
+                break;
+            };
+            self.send(at, &mut batch, now_ns);
+        }
+        if batch.updates.is_empty() {
+            return None;
+        }
+        self.stats.batches += 1;
+        self.stats.updates += batch.updates.len() as u64;
+        Some(batch)
+    }
+
+    fn send(&mut self, at: UnitRef, batch: &mut Batch, now_ns: u64) {
+        let Some(held) = self.held_mut(at).filter(|held| !held.waits) else {
+            return;
+        };
+        let before = held.unit.life();
+        // Queued twice, or overtaken by an event: nothing to write then.
+        let Some(ops) = held.unit.send() else {
+            return;
+        };
+        if held.batched_ns == 0 {
+            held.batched_ns = now_ns;
+        }
+        let mut wrote = [false; 2];
+        for (index, (op, wrote)) in ops.into_iter().zip(&mut wrote).enumerate() {
+            if let Some(update) = op.and_then(|op| held.entries.update(index, op)) {
+                batch.updates.push(update);
+                *wrote = true;
+            }
+        }
+        let (attempts, after) = (held.unit.attempts(), held.unit.life());
+        batch.shares.push(Share { unit: at, wrote });
+        self.count(before, after);
+        if attempts > 0 {
+            self.stats.retries += wrote.into_iter().filter(|wrote| *wrote).count() as u64;
+        }
+    }
+
+    /// The answers to a batch, in the order of its updates; a missing one is unknown.
+    pub(crate) fn acknowledge(&mut self, shares: &[Share], outcomes: &[Outcome], now_ns: u64) {
+        let mut outcomes = outcomes.iter().copied();
+        for share in shares {
+            let outcomes = share.wrote.map(|wrote| match wrote {
+                true => outcomes.next().unwrap_or(Outcome::Unknown),
+                false => Outcome::Done,
+            });
+            self.change(share.unit, now_ns, |unit| unit.acknowledge(outcomes));
+        }
+    }
+
+    /// A batch's answer was lost.
+    pub(crate) fn lost_answer(&mut self, shares: &[Share], now_ns: u64) {
+        self.stats.failed_batches += 1;
+        self.acknowledge(shares, &[], now_ns);
+    }
+
+    /// Writes that were delayed and directions that were watched until `now_ns`.
+    pub(crate) fn advance(&mut self, now_ns: u64) {
+        while let Some(&Reverse((due_ns, at))) = self.delayed.peek() {
+            if due_ns > now_ns {
+                break;
+            }
+            self.delayed.pop();
+            self.enqueue(at);
+        }
+        while let Some(&Reverse((due_ns, at))) = self.idle_watch.peek() {
+            if due_ns > now_ns {
+                break;
+            }
+            self.idle_watch.pop();
+            if self
+                .idle
+                .get_mut(&at)
+                .is_some_and(|pair| pair.expire(now_ns))
+            {
+                self.tell_owner(at, OffloadEvent::Active);
+            }
+        }
+    }
+
+    /// When [`Ledger::advance`] has something to do.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        let delayed = self.delayed.peek().map(|Reverse((due_ns, _))| *due_ns);
+        let watched = self.idle_watch.peek().map(|Reverse((due_ns, _))| *due_ns);
+        [delayed, watched].into_iter().flatten().min()
+    }
+
+    /// The switch reports that no packet hit these entries for their idle timeout.
+    pub(crate) fn idle(&mut self, keys: &[FlowKey], now_ns: u64) {
+        for key in keys {
+            self.stats.idle_reports += 1;
+            let Some(&at) = self.by_key.get(key) else {
+                continue;
+            };
+            let Some(held) = self.held(at) else { continue };
+            let Entries::Pair(pair) = &held.entries else {
+                continue;
+            };
+            if held.unit.life() != Life::Installed {
+                continue;
+            }
+            let direction = usize::from(pair[1].key == *key);
+            let timeouts = pair.each_ref().map(|entry| entry.idle_timeout);
+            let idle = self.idle.entry(at).or_default();
+            match idle.report(direction, now_ns, timeouts) {
+                Verdict::Idle => {
+                    self.idle.remove(&at);
+                    self.stats.idle_connections += 1;
+                    self.tell_owner(at, OffloadEvent::Idle);
+                }
+                Verdict::AskAt(due_ns) => self.idle_watch.push(Reverse((due_ns, at))),
+                Verdict::Nothing => {}
+            }
+        }
+    }
+
+    /// The switch has not answered for long: refuses what was never sent, and all that comes
+    /// until [`Ledger::accept`].
+    pub(crate) fn give_up(&mut self, now_ns: u64) {
+        self.refusing = true;
+        for at in std::mem::take(&mut self.installs) {
+            self.change(at, now_ns, Unit::give_up);
+            if self.held(at).is_some() {
+                self.installs.push_back(at);
+            }
+        }
+    }
+
+    /// Between [`Ledger::give_up`] and [`Ledger::accept`].
+    pub(crate) const fn is_refusing(&self) -> bool {
+        self.refusing
+    }
+
+    /// The switch answers again.
+    pub(crate) fn accept(&mut self) {
+        self.refusing = false;
+    }
+
+    /// Units that wait to be written.
+    pub(crate) fn backlog(&self) -> usize {
+        self.installs.len() + self.removals.len()
+    }
+
+    /// Nothing to write, nothing in flight, nobody waits.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.stats.queued + self.stats.installing + self.stats.removing == 0
+    }
+
+    /// Events for a worker, oldest first.
+    pub(crate) fn events(&mut self, port: usize) -> Option<&mut VecDeque<OffloadEvent>> {
+        self.events.get_mut(port)
+    }
+
+    /// Whether an event waits for its worker.
+    pub(crate) fn has_events(&self) -> bool {
+        self.events.iter().any(|events| !events.is_empty())
+    }
+
+    /// A snapshot; the caller adds what it knows of the link.
+    pub(crate) fn stats(&self) -> OffloadStats {
+        OffloadStats {
+            latencies: self.recorders.summaries(),
+            events_pending: self.events.iter().map(|events| events.len() as u64).sum(),
+            ..self.stats.clone()
+        }
+    }
+
+    /// Applies an event to a unit and does what follows.
+    fn change(&mut self, at: UnitRef, now_ns: u64, event: impl FnOnce(&mut Unit) -> Step) {
+        let Some(held) = self.held_mut(at) else {
+            return;
+        };
+        let before = held.unit.life();
+        let step = event(&mut held.unit);
+        let after = held.unit.life();
+        self.count(before, after);
+        match step {
+            Step::Wait => {}
+            Step::Write => self.enqueue(at),
+            Step::WriteLater => {
+                let attempts = self.held(at).map_or(0, |held| held.unit.attempts());
+                let due_ns = now_ns.saturating_add(as_ns(retry_delay(attempts)));
+                self.delayed.push(Reverse((due_ns, at)));
+            }
+            Step::Installed => {
+                self.stats.installs += 1;
+                if let Some(held) = self.held(at) {
+                    let (first, decided) = (held.first_packet_ns, held.decided_ns);
+                    let batched = held.batched_ns;
+                    self.recorders.installed(first, decided, batched, now_ns);
+                }
+                self.tell_owner(at, OffloadEvent::Installed);
+            }
+            Step::Refused(reason) => {
+                if let Some(owner) = self.held(at).and_then(|held| held.owner) {
+                    self.refuse(owner, reason);
+                }
+                self.forget(at, now_ns);
+            }
+            Step::Lost => {
+                self.stats.lost += 1;
+                self.tell_owner(at, OffloadEvent::Lost);
+                self.forget(at, now_ns);
+            }
+            Step::Gone => {
+                if let Some(held) = self.held(at).filter(|held| held.owner.is_some()) {
+                    let taken = held.remove_ns;
+                    self.recorders.removed(taken, now_ns);
+                    self.stats.removals += 1;
+                }
+                self.tell_owner(at, OffloadEvent::Removed);
+                self.forget(at, now_ns);
+            }
+        }
+    }
+
+    fn enqueue(&mut self, at: UnitRef) {
+        match self.held(at) {
+            Some(held) if held.unit.is_leaving() => self.removals.push_back(at),
+            Some(_) => self.installs.push_back(at),
+            None => {}
+        }
+    }
+
+    fn refuse(&mut self, owner: Owner, reason: RefuseReason) {
+        if let Some(count) = self.stats.refused.get_mut(reason as usize) {
+            *count += 1;
+        }
+        self.tell(owner.port, OffloadEvent::Refused(owner.id, reason));
+    }
+
+    fn tell_owner(&mut self, at: UnitRef, event: impl FnOnce(ConnectionId) -> OffloadEvent) {
+        if let Some(owner) = self.held(at).and_then(|held| held.owner) {
+            self.tell(owner.port, event(owner.id));
+        }
+    }
+
+    fn tell(&mut self, port: usize, event: OffloadEvent) {
+        if let Some(events) = self.events.get_mut(port) {
+            events.push_back(event);
+        }
+    }
+
+    fn hold(&mut self, held: Held) -> UnitRef {
+        *self.population(held.unit.life()) += 1;
+        let slot = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::default());
+            (self.slots.len() - 1) as u32
+        });
+        let mut generation = 0;
+        if let Some(place) = self.slots.get_mut(slot as usize) {
+            generation = place.generation;
+            place.held = Some(held);
+        }
+        UnitRef { slot, generation }
+    }
+
+    /// The unit ended: its keys are free for those that wait.
+    fn forget(&mut self, at: UnitRef, now_ns: u64) {
+        let Some(place) = self.slots.get_mut(at.slot as usize) else {
+            return;
+        };
+        if place.generation != at.generation {
+            return;
+        }
+        let Some(held) = place.held.take() else {
+            return;
+        };
+        place.generation = place.generation.wrapping_add(1);
+        self.free.push(at.slot);
+        *self.population(held.unit.life()) -= 1;
+        if let Some(owner) = held.owner {
+            self.by_owner.remove(&owner);
+        }
+        for key in held.entries.keys().into_iter().flatten() {
+            if self.by_key.get(&key) == Some(&at) {
+                self.by_key.remove(&key);
+            }
+        }
+        self.idle.remove(&at);
+        for waiter in self.waiters.remove(&at).unwrap_or_default() {
+            self.admit(waiter, now_ns);
+        }
+    }
+
+    fn held(&self, at: UnitRef) -> Option<&Held> {
+        let place = self.slots.get(at.slot as usize)?;
+        place
+            .held
+            .as_ref()
+            .filter(|_| place.generation == at.generation)
+    }
+
+    fn held_mut(&mut self, at: UnitRef) -> Option<&mut Held> {
+        let place = self.slots.get_mut(at.slot as usize)?;
+        place
+            .held
+            .as_mut()
+            .filter(|_| place.generation == at.generation)
+    }
+
+    fn count(&mut self, before: Life, after: Life) {
+        *self.population(before) -= 1;
+        *self.population(after) += 1;
+    }
+
+    fn population(&mut self, life: Life) -> &mut u64 {
+        match life {
+            Life::Queued => &mut self.stats.queued,
+            Life::Installing => &mut self.stats.installing,
+            Life::Installed => &mut self.stats.in_hardware,
+            Life::Removing => &mut self.stats.removing,
+        }
+    }
+}
+
+/// Two different keys, addresses of one family each.
+fn is_writable(unit: &OffloadUnit) -> bool {
+    let [forward, reply] = &unit.entries;
+    forward.key != reply.key
+        && unit
+            .entries
+            .iter()
+            .all(|entry| flow_to_entry(entry).is_some())
+}
+
+fn retry_delay(attempts: u8) -> Duration {
+    let doublings = u32::from(attempts.saturating_sub(1)).min(10);
+    (RETRY_DELAY_MIN * (1 << doublings)).min(RETRY_DELAY_MAX)
+}

@@ -1,0 +1,147 @@
+//! The real sink: a P4Runtime client.
+
+use p4runtime::client::{Client, ClientError, WriteError, code_of};
+use p4runtime::p4::v1::{Entity, TableEntry, Update, entity};
+use shunt_p4::tables::{Flow4, Flow6, P4Table as _};
+use tonic::Code;
+
+use crate::sink::{FlowSink, Outcome, SinkError};
+
+/// Writes into one switch through a client that somebody else keeps connected and primary.
+#[derive(Clone, Debug)]
+pub struct P4RuntimeSink {
+    client: Client,
+}
+
+impl P4RuntimeSink {
+    /// A sink over `client`, a clone of the session's.
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+}
+
+impl FlowSink for P4RuntimeSink {
+    async fn write(&self, updates: Vec<Update>) -> Result<Vec<Outcome>, SinkError> {
+        let (mut outcomes, rest) = match self.client.write(&updates).await {
+            Ok(()) => (Vec::new(), Ok(Outcome::Done)),
+            Err(WriteError::Batch(batch)) => {
+                let outcomes = batch.errors.iter().map(|error| outcome(code_of(error)));
+                (outcomes.collect(), Ok(Outcome::Unknown))
+            }
+            Err(WriteError::Failed { decided, source }) => {
+                let decided: Vec<_> = decided
+                    .iter()
+                    .map(|error| outcome(code_of(error)))
+                    .collect();
+                // Some was written: every update has an answer or an unknown one.
+                let rest = request_failed(&source);
+                if decided.is_empty() {
+                    (decided, rest)
+                } else {
+                    (decided, Ok(rest.unwrap_or(Outcome::Unknown)))
+                }
+            }
+        };
+        outcomes.resize(updates.len(), rest?);
+        Ok(outcomes)
+    }
+
+    async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {
+        let tables = [Flow4::ID, Flow6::ID].map(|table_id| Entity {
+            entity: Some(entity::Entity::TableEntry(TableEntry {
+                table_id,
+                ..Default::default()
+            })),
+        });
+        let entities = self.client.read(tables.to_vec()).await;
+        let entities = entities.map_err(|error| unreachable(&error))?;
+        Ok(entities
+            .into_iter()
+            .filter_map(|entity| match entity.entity {
+                // Some servers include the default entry in a wildcard read.
+                Some(entity::Entity::TableEntry(entry)) if !entry.is_default_action => Some(entry),
+                _ => None,
+            })
+            .collect())
+    }
+}
+
+/// An update's own answer (P4Runtime 12.3).
+const fn outcome(code: Code) -> Outcome {
+    match code {
+        Code::Ok => Outcome::Done,
+        Code::AlreadyExists => Outcome::AlreadyExists,
+        Code::NotFound => Outcome::NotFound,
+        Code::ResourceExhausted => Outcome::TableFull,
+        Code::Aborted | Code::Unavailable | Code::FailedPrecondition => Outcome::Retry,
+        // PI answers UNKNOWN to whatever its target refuses.
+        Code::Unknown
+        | Code::Internal
+        | Code::DeadlineExceeded
+        | Code::Cancelled
+        | Code::DataLoss => Outcome::Unknown,
+        Code::InvalidArgument
+        | Code::OutOfRange
+        | Code::Unimplemented
+        | Code::PermissionDenied
+        | Code::Unauthenticated => Outcome::Rejected,
+    }
+}
+
+/// What a request that failed as a whole says about each of its updates.
+fn request_failed(error: &ClientError) -> Result<Outcome, SinkError> {
+    match error {
+        ClientError::Refused { code, .. } => match code {
+            Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Ok(Outcome::Rejected),
+            // The request, not the table: too large, or too many at once.
+            Code::ResourceExhausted | Code::Aborted => Ok(Outcome::Retry),
+            _ => Err(unreachable(error)),
+        },
+        _ => Err(unreachable(error)),
+    }
+}
+
+fn unreachable(error: &ClientError) -> SinkError {
+    let words = error.to_string();
+    match error {
+        ClientError::NotPrimary { .. } | ClientError::StreamLost { .. } => {
+            SinkError::NotReady(words)
+        }
+        ClientError::Refused {
+            code: Code::FailedPrecondition | Code::NotFound | Code::PermissionDenied,
+            ..
+        } => SinkError::NotReady(words),
+        _ => SinkError::Unavailable(words),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: Code) -> ClientError {
+        ClientError::Refused {
+            rpc: "Write",
+            code,
+            message: "no".to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_sure_not_to_be_done_is_said_not_to_be_done() {
+        assert_eq!(outcome(Code::ResourceExhausted), Outcome::TableFull);
+        assert_eq!(outcome(Code::Unknown), Outcome::Unknown);
+        assert_eq!(
+            request_failed(&refused(Code::InvalidArgument)),
+            Ok(Outcome::Rejected)
+        );
+        assert!(matches!(
+            request_failed(&refused(Code::FailedPrecondition)),
+            Err(SinkError::NotReady(_))
+        ));
+        assert!(matches!(
+            request_failed(&refused(Code::Internal)),
+            Err(SinkError::Unavailable(_))
+        ));
+    }
+}

@@ -1,0 +1,36 @@
+//! The engine's whole view of a switch.
+
+use std::future::Future;
+
+use p4runtime::p4::v1::{TableEntry, Update};
+
+pub use crate::unit::Outcome;
+
+/// A whole request failed: of a write, any part may have been done.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SinkError {
+    /// The connection is gone, the switch restarts, or it took too long.
+    #[error("the switch does not answer: {0}")]
+    Unavailable(String),
+    /// Not the primary controller, or the switch has no pipeline: nothing was done.
+    #[error("the switch does not take writes: {0}")]
+    NotReady(String),
+}
+
+/// Writes flow entries into one switch, and reads them.
+pub trait FlowSink: Send + Sync + 'static {
+    /// Writes a batch; updates of different keys, so that the switch may reorder them.
+    ///
+    /// # Errors
+    /// [`SinkError`]: there is no answer for the single updates.
+    fn write(
+        &self,
+        updates: Vec<Update>,
+    ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
+
+    /// Reads every entry of `flow4` and `flow6`, default entries excluded.
+    ///
+    /// # Errors
+    /// [`SinkError`]: nothing can be said about what the switch holds.
+    fn read_flows(&self) -> impl Future<Output = Result<Vec<TableEntry>, SinkError>> + Send;
+}

@@ -1,0 +1,249 @@
+//! A worker that uses a port only as long as the engine's answers allow, and checks them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+use rand::seq::IteratorRandom as _;
+use shunt_offload::{Clock, ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, WorkerPort};
+use shunt_p4::{FlowAction, FlowEntry, FlowKey};
+
+use super::switch::{Switch, flow};
+
+/// Ports (and so keys) of one worker.
+const PORTS: u16 = 100;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Asked,
+    Installed,
+    /// `Remove` waits for room in the ring, or for its answer.
+    Removing,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    state: State,
+    port: u16,
+    entries: [FlowEntry; 2],
+    epoch: u64,
+}
+
+pub struct Worker {
+    index: u16,
+    ring: WorkerPort,
+    switch: Switch,
+    clock: Clock,
+    connections: BTreeMap<u64, Connection>,
+    unsent: Vec<ConnectionId>,
+    next: u32,
+}
+
+impl Worker {
+    pub fn new(index: u16, ring: WorkerPort, switch: Switch, clock: Clock) -> Self {
+        Self {
+            index,
+            ring,
+            switch,
+            clock,
+            connections: BTreeMap::new(),
+            unsent: Vec::new(),
+            next: 0,
+        }
+    }
+
+    fn entries(&self, port: u16, random: &mut StdRng) -> [FlowEntry; 2] {
+        let public: IpAddr = "203.0.113.10".parse().unwrap();
+        let lease = random.random_range(1024..u16::MAX);
+        let idle_timeout = Duration::from_secs(random.random_range(1..30));
+        [false, true].map(|reply| {
+            let key = flow(port, reply);
+            let action = FlowAction {
+                vpc: key.vpc,
+                src: (!reply).then_some((public, lease)),
+                dst: reply.then_some((public, lease)),
+            };
+            FlowEntry {
+                key,
+                action,
+                idle_timeout,
+            }
+        })
+    }
+
+    pub fn install(&mut self, random: &mut StdRng) {
+        let port = self.index * PORTS + random.random_range(0..PORTS);
+        let user = self
+            .connections
+            .values()
+            .find(|connection| connection.port == port && connection.state != State::Removing);
+        // Now and then a key that is in use, which the engine has to refuse.
+        let clash = user.is_some();
+        if clash && !random.random_ratio(1, 50) {
+            return;
+        }
+        let entries = self.entries(port, random);
+        let id = ConnectionId::new(self.next, u32::from(self.index));
+        let now_ns = self.clock.now_ns();
+        let unit = OffloadUnit {
+            id,
+            entries,
+            first_packet_ns: now_ns,
+            decided_ns: now_ns,
+        };
+        if self.ring.submit(OffloadCommand::Install(unit)).is_ok() {
+            self.next += 1;
+            let epoch = self.switch.epoch();
+            let connection = Connection {
+                state: State::Asked,
+                port,
+                entries,
+                epoch,
+            };
+            self.connections.insert(id.as_u64(), connection);
+        }
+    }
+
+    pub fn remove(&mut self, random: &mut StdRng) {
+        let open = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.state != State::Removing);
+        if let Some((&id, _)) = open.choose(random) {
+            self.start_removal(id);
+        }
+    }
+
+    pub fn remove_all(&mut self) {
+        let ids: Vec<_> = self.connections.keys().copied().collect();
+        for id in ids {
+            self.start_removal(id);
+        }
+    }
+
+    fn start_removal(&mut self, id: u64) {
+        let connection = self.connections.get_mut(&id).unwrap();
+        if connection.state != State::Removing {
+            connection.state = State::Removing;
+            self.unsent.push(ConnectionId::from_u64(id));
+            self.send_unsent();
+        }
+    }
+
+    pub fn send_unsent(&mut self) {
+        let ring = &mut self.ring;
+        self.unsent
+            .retain(|id| ring.submit(OffloadCommand::Remove(*id)).is_err());
+    }
+
+    pub fn has_unsent(&self) -> bool {
+        !self.unsent.is_empty()
+    }
+
+    pub fn some_key(&self, random: &mut StdRng) -> Option<FlowKey> {
+        let connection = self.connections.values().choose(random)?;
+        Some(connection.entries[random.random_range(0..2)].key)
+    }
+
+    pub fn poll(&mut self) {
+        self.send_unsent();
+        while let Some(event) = self.ring.poll() {
+            self.event(event);
+        }
+    }
+
+    fn event(&mut self, event: OffloadEvent) {
+        match event {
+            OffloadEvent::Installed(id) => {
+                let connection = self.connections.get_mut(&id.as_u64()).expect("unknown id");
+                // Said once, and never after an end; Remove may have crossed it.
+                match connection.state {
+                    State::Asked => connection.state = State::Installed,
+                    State::Removing => return,
+                    State::Installed => panic!("{id:?} is installed twice"),
+                }
+                if connection.epoch == self.switch.epoch() {
+                    for entry in &connection.entries {
+                        assert_eq!(self.switch.holds(&entry.key), Some(*entry), "{id:?}");
+                    }
+                }
+            }
+            OffloadEvent::Refused(id, _) | OffloadEvent::Lost(id) => {
+                let raw = id.as_u64();
+                let connection = *self.connections.get(&raw).expect("an end twice");
+                let lost = matches!(event, OffloadEvent::Lost(_));
+                match connection.state {
+                    State::Asked => assert!(!lost, "{id:?} is lost before it is installed"),
+                    State::Installed => assert!(lost, "{id:?} is refused once installed"),
+                    // Remove crossed it and will be answered.
+                    State::Removing => return,
+                }
+                self.connections.remove(&raw);
+                self.check_gone(id, &connection);
+            }
+            OffloadEvent::Removed(id) => {
+                let connection = self
+                    .connections
+                    .remove(&id.as_u64())
+                    .expect("removed twice");
+                assert_eq!(
+                    connection.state,
+                    State::Removing,
+                    "{id:?} was not to be removed"
+                );
+                self.check_gone(id, &connection);
+            }
+            OffloadEvent::Idle(id) | OffloadEvent::Active(id) => {
+                if self
+                    .connections
+                    .get(&id.as_u64())
+                    .is_some_and(|c| c.state == State::Asked)
+                {
+                    panic!("{id:?} is reported before it is installed");
+                }
+            }
+        }
+    }
+
+    /// None of its entries is in hardware, unless the key has another user by now.
+    fn check_gone(&self, id: ConnectionId, gone: &Connection) {
+        let used = self
+            .connections
+            .values()
+            .any(|connection| connection.port == gone.port);
+        if !used {
+            for entry in &gone.entries {
+                let held = self.switch.holds(&entry.key);
+                // What an earlier life left there goes with the first read.
+                let held = held.filter(|held| !Switch::is_left_over(held));
+                assert_eq!(held, None, "{id:?} left a stale entry");
+            }
+        }
+    }
+
+    pub fn installed_entries(&self) -> Vec<FlowEntry> {
+        let installed = |connection: &&Connection| {
+            assert_ne!(
+                connection.state,
+                State::Asked,
+                "an install without an answer"
+            );
+            connection.state == State::Installed
+        };
+        self.connections
+            .values()
+            .filter(installed)
+            .flat_map(|connection| connection.entries)
+            .collect()
+    }
+
+    pub fn check_nothing_is_open(&self) {
+        assert!(
+            self.connections.is_empty(),
+            "not answered: {:?}",
+            self.connections
+        );
+    }
+}
