@@ -19,12 +19,12 @@ mod info;
 mod json;
 mod port;
 mod program;
+mod server;
 mod state;
 mod switch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use port::{
-    ChannelPort, InterfaceError, InterfacePort, MAX_FRAME_BYTES, Port, PortError,
-};
+pub use port::{ChannelPort, InterfaceError, InterfacePort, MAX_FRAME_BYTES, Port, PortError};
 pub use program::error::LoadError;
+pub use server::{Config, Handle, RunError, run};
 pub use switch::{DROP_PORT, Options, Stats, Switch, TraceSink};

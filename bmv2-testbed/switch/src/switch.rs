@@ -213,6 +213,10 @@ impl Inner {
         write(&self.ports).insert(port, to);
     }
 
+    pub(crate) fn count_event_lost(&self) {
+        self.counters.events_lost.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn count_oversized(&self) {
         self.counters.oversized.fetch_add(1, Ordering::Relaxed);
     }

@@ -128,7 +128,11 @@ impl Context<'_> {
             } => {
                 let at = index(at.eval(&packet.buf));
                 let bytes = self.program.meters.get(*meter).is_some_and(|m| m.bytes);
-                let units = if bytes { packet.ingress_length as u64 } else { 1 };
+                let units = if bytes {
+                    packet.ingress_length as u64
+                } else {
+                    1
+                };
                 match self.state.meters.get(*meter).and_then(|m| m.get(at)) {
                     Some(cell) => {
                         let colour = lock(cell).execute(units, self.now_ns);
@@ -201,7 +205,10 @@ impl Context<'_> {
             return;
         };
         if !packet.is_valid(place.valid) {
-            if let Some(bytes) = packet.buf.get_mut(place.start..place.start + place.fixed_bytes) {
+            if let Some(bytes) = packet
+                .buf
+                .get_mut(place.start..place.start + place.fixed_bytes)
+            {
                 bytes.fill(0);
             }
             if let Some(varbit) = place.varbit {
@@ -279,9 +286,10 @@ impl Context<'_> {
         let next = usize::from(packet.buf.get(stack.next).copied().unwrap_or(0));
         let next = if push {
             if keep > 0 {
-                packet
-                    .buf
-                    .copy_within(first.start..first.start + bytes, first.start + stack.stride * by);
+                packet.buf.copy_within(
+                    first.start..first.start + bytes,
+                    first.start + stack.stride * by,
+                );
                 packet.buf.copy_within(flags..flags + keep, flags + by);
             }
             for i in 0..by {
@@ -292,9 +300,7 @@ impl Context<'_> {
             if keep > 0 {
                 let from = first.start + stack.stride * by;
                 packet.buf.copy_within(from..from + bytes, first.start);
-                packet
-                    .buf
-                    .copy_within(flags + by..flags + stack.len, flags);
+                packet.buf.copy_within(flags + by..flags + stack.len, flags);
             }
             for i in keep..stack.len {
                 packet.set_valid(flags + i, false);

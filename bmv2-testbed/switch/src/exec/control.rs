@@ -85,10 +85,15 @@ impl Context<'_> {
             state.lookup(key)
         };
         if let Some(entry) = entry {
-            entry.hit(packet.ingress_length, self.now_ns);
+            let bytes = table.with_counters.then_some(packet.ingress_length);
+            entry.hit(bytes, self.now_ns);
             if let (Some((meter, target)), Some(cell)) = (table.meter, &entry.meter) {
                 let bytes = self.program.meters.get(meter).is_some_and(|m| m.bytes);
-                let units = if bytes { packet.ingress_length as u64 } else { 1 };
+                let units = if bytes {
+                    packet.ingress_length as u64
+                } else {
+                    1
+                };
                 let colour = lock(cell).execute(units, self.now_ns);
                 target.store(&mut packet.buf, i128::from(colour));
             } else if let Some((_, target)) = table.meter {

@@ -73,7 +73,8 @@ impl Context<'_> {
         if !packet.is_valid(header.valid) {
             return;
         }
-        let bytes = |start: usize, len: usize| packet.buf.get(start..start + len).unwrap_or_default();
+        let bytes =
+            |start: usize, len: usize| packet.buf.get(start..start + len).unwrap_or_default();
         match header.varbit {
             None => out.extend_from_slice(bytes(header.start, header.fixed_bytes)),
             Some(varbit) => {

@@ -16,7 +16,6 @@ mod parse;
 mod traffic;
 
 pub(crate) use packet::Packet;
-pub(crate) use control::hex;
 pub(crate) use traffic::{Outcome, Worker};
 
 use crate::program::Program;

@@ -218,7 +218,11 @@ impl Context<'_> {
         let replication = read(&self.state.replication);
         let group = replication.groups.get(&group);
         group.map_or_else(Vec::new, |group| {
-            group.replicas.iter().map(|r| (r.port, r.instance)).collect()
+            group
+                .replicas
+                .iter()
+                .map(|r| (r.port, r.instance))
+                .collect()
         })
     }
 }

@@ -20,6 +20,9 @@ const RECIRCULATED: i128 = 4;
 const REPLICATION: i128 = 5;
 const RESUBMITTED: i128 = 6;
 
+/// A clone session's copies (port, replication id), and the length they are cut to.
+type Session = (Vec<(u32, u32)>, Option<usize>);
+
 enum Work {
     Ingress(Packet),
     Egress(Packet, u32),
@@ -160,7 +163,11 @@ impl Worker {
         } else if group != 0 {
             standard.instance_type.store(&mut packet.buf, REPLICATION);
             let replicas = context.replicas(group);
-            trace!(context, "multicast group {group}: {} copies", replicas.len());
+            trace!(
+                context,
+                "multicast group {group}: {} copies",
+                replicas.len()
+            );
             if replicas.is_empty() {
                 outcome.dropped += 1;
             }
@@ -190,7 +197,7 @@ impl Worker {
     }
 
     /// Copies of the session; they are cut to the session's length when they leave.
-    fn session(context: &Context<'_>, session: u32) -> Option<(Vec<(u32, u32)>, Option<usize>)> {
+    fn session(context: &Context<'_>, session: u32) -> Option<Session> {
         let replication = read(&context.state.replication);
         let session = replication.sessions.get(&session)?;
         let limit = usize::try_from(session.packet_length_bytes).ok();

@@ -102,7 +102,6 @@ impl Info {
             self.actions.insert(
                 head.id,
                 ActionInfo {
-                    id: head.id,
                     name: head.name.clone(),
                     params,
                 },
@@ -183,9 +182,10 @@ impl Info {
         for action in &table.action_refs {
             let name = self.actions.get(&action.id).map(|a| a.name.as_str());
             let name = name.ok_or_else(|| malformed(&place, "it refers to an unknown action"))?;
-            let slot = compiled.actions.iter().position(|a| {
-                program.actions.get(*a).is_some_and(|a| a.name == name)
-            });
+            let slot = compiled
+                .actions
+                .iter()
+                .position(|a| program.actions.get(*a).is_some_and(|a| a.name == name));
             let slot = slot.ok_or_else(|| missing("action", name))?;
             if let Some(id) = action_ids.get_mut(slot) {
                 *id = action.id;
@@ -225,7 +225,8 @@ impl Info {
             let head = preamble(&counter.preamble, "direct counter")?;
             if let Some(table) = self.tables.get_mut(&counter.direct_table_id) {
                 table.has_counter = true;
-                self.direct_counters.insert(head.id, counter.direct_table_id);
+                self.direct_counters
+                    .insert(head.id, counter.direct_table_id);
             }
         }
         for meter in &p4info.direct_meters {
@@ -261,7 +262,11 @@ impl Info {
     }
 }
 
-fn array(arrays: &[Array], head: &pb::Preamble, what: &'static str) -> Result<ArrayInfo, LoadError> {
+fn array(
+    arrays: &[Array],
+    head: &pb::Preamble,
+    what: &'static str,
+) -> Result<ArrayInfo, LoadError> {
     let index = arrays.iter().position(|a| a.name == head.name);
     let (index, found) = index
         .and_then(|i| Some((i, arrays.get(i)?)))

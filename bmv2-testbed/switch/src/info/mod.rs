@@ -78,7 +78,6 @@ pub(crate) struct FieldInfo {
 /// An action.
 #[derive(Debug)]
 pub(crate) struct ActionInfo {
-    pub(crate) id: u32,
     pub(crate) name: String,
     /// In the order of the packed arguments.
     pub(crate) params: Vec<ParamInfo>,

@@ -43,8 +43,7 @@ fn raw_bytes(text: &str) -> Result<Vec<u8>, HexError> {
     let mut out = Vec::with_capacity(padded.len() / 2);
     for pair in padded.as_bytes().chunks(2) {
         let pair = std::str::from_utf8(pair).map_err(|_| HexError::Digits(text.to_owned()))?;
-        let byte =
-            u8::from_str_radix(pair, 16).map_err(|_| HexError::Digits(text.to_owned()))?;
+        let byte = u8::from_str_radix(pair, 16).map_err(|_| HexError::Digits(text.to_owned()))?;
         out.push(byte);
     }
     let zeros = out.iter().take_while(|b| **b == 0).count();

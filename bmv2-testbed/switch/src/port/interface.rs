@@ -101,7 +101,7 @@ impl InterfacePort {
             interface: interface.to_owned(),
             why: why.to_string(),
         };
-        let mut receiver = open(interface, RING_BYTES).map_err(failed)?;
+        let receiver = open(interface, RING_BYTES).map_err(failed)?;
         receiver.direction(Direction::In).map_err(failed)?;
         let mut sender = open(interface, SEND_RING_BYTES).map_err(failed)?;
         // This handle never reads: no frame is to be copied for it.

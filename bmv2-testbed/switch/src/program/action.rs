@@ -129,7 +129,11 @@ pub(crate) fn compile(
                 )
             })?;
         let bytes = usize::from(width).div_ceil(8);
-        args.push(Field::at((at + bytes) * 8 - usize::from(width), width, false));
+        args.push(Field::at(
+            (at + bytes) * 8 - usize::from(width),
+            width,
+            false,
+        ));
         params.push((datum.name.clone(), width));
         at += bytes;
     }
@@ -364,8 +368,7 @@ impl Primitives<'_> {
         if str_of(inner, "type") == Some("hexstr")
             && let Some(text) = str_of(inner, "value")
         {
-            let bytes =
-                json::bytes_of(text, to.bytes()).map_err(super::error::at(self.place()))?;
+            let bytes = json::bytes_of(text, to.bytes()).map_err(super::error::at(self.place()))?;
             return Ok(Instruction::SetBytes(to, bytes.into()));
         }
         Err(unsupported(
@@ -398,7 +401,11 @@ impl Primitives<'_> {
         })
     }
 
-    fn pairs(&self, to: &[usize], from: &[usize]) -> Result<Vec<(HeaderRef, HeaderRef)>, LoadError> {
+    fn pairs(
+        &self,
+        to: &[usize],
+        from: &[usize],
+    ) -> Result<Vec<(HeaderRef, HeaderRef)>, LoadError> {
         if to.len() != from.len() {
             return Err(self.bad("the sides differ in length"));
         }
@@ -422,7 +429,10 @@ impl Primitives<'_> {
         let (to, from) = (find(0)?, find(1)?);
         let members = |s: &super::layout::Stack| (s.first..s.first + s.len).collect::<Vec<_>>();
         let pairs = self.pairs(&members(to), &members(from))?;
-        Ok(Instruction::AssignHeaders(pairs, Some((to.next, from.next))))
+        Ok(Instruction::AssignHeaders(
+            pairs,
+            Some((to.next, from.next)),
+        ))
     }
 
     fn assign_union(&self, params: &[Value]) -> Result<Instruction, LoadError> {
@@ -462,7 +472,10 @@ impl Primitives<'_> {
             .ok_or_else(|| self.bad("log_msg without a text"))?
             .to_owned();
         let values = params.get(1).and_then(|p| p.get("value"));
-        let values = values.and_then(Value::as_array).cloned().unwrap_or_default();
+        let values = values
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
         let values = values
             .iter()
             .map(|v| self.expressions.number(v))

@@ -59,8 +59,7 @@ fn field_input(layout: &Layout, value: &Value, place: &str) -> Result<Input, Loa
 /// The algorithm that the JSON names.
 pub(crate) fn algorithm(value: &Value, place: &str) -> Result<Algorithm, LoadError> {
     let name = value.as_str().unwrap_or_default();
-    Algorithm::by_name(name)
-        .ok_or_else(|| unsupported(format!("hash algorithm `{value}`"), place))
+    Algorithm::by_name(name).ok_or_else(|| unsupported(format!("hash algorithm `{value}`"), place))
 }
 
 /// Compiles the input of a calculation or a selector.

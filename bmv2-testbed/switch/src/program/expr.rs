@@ -39,7 +39,11 @@ impl Range {
 
     /// Bits as a signed number.
     fn signed_bits(self) -> u32 {
-        if self.signed { self.bits } else { self.bits + 1 }
+        if self.signed {
+            self.bits
+        } else {
+            self.bits + 1
+        }
     }
 
     /// Whether 128 bits hold every value.
@@ -479,12 +483,14 @@ impl<'a> Expressions<'a> {
     fn is_header(&self, value: &Value) -> bool {
         match str_of(value, "type") {
             Some("header") => true,
-            Some("expression") => value.get("value").is_some_and(|inner| {
-                match str_of(inner, "op") {
-                    Some(op) => op == "dereference_header_stack",
-                    None => inner.get("type").is_some() && self.is_header(inner),
-                }
-            }),
+            Some("expression") => {
+                value
+                    .get("value")
+                    .is_some_and(|inner| match str_of(inner, "op") {
+                        Some(op) => op == "dereference_header_stack",
+                        None => inner.get("type").is_some() && self.is_header(inner),
+                    })
+            }
             _ => false,
         }
     }

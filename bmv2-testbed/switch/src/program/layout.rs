@@ -50,7 +50,6 @@ pub(crate) struct Varbit {
 /// A header stack; its elements follow each other in the buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Stack {
-    pub(crate) name: String,
     pub(crate) first: HeaderIndex,
     pub(crate) len: usize,
     /// Index of the byte that counts the elements pushed (`nextIndex`).
@@ -61,7 +60,6 @@ pub(crate) struct Stack {
 
 #[derive(Debug)]
 struct Kind {
-    name: String,
     /// Name, first bit within the header, width, sign. A varbit is not among them.
     fields: Vec<(String, usize, u16, bool)>,
     bits: usize,
@@ -162,7 +160,6 @@ impl Layout {
             self.stack_by_name
                 .insert(stack.name.clone(), self.stacks.len());
             self.stacks.push(Stack {
-                name: stack.name.clone(),
                 first,
                 len: members.len(),
                 next: 0,
@@ -227,7 +224,7 @@ impl Layout {
                 if u64::from(datum.bitwidth) > MAX_FIELD_BITS {
                     return Err(unsupported(
                         "action parameter wider than 2048 bits",
-                        &format!("{} of action {}", datum.name, action.name),
+                        format!("{} of action {}", datum.name, action.name),
                     ));
                 }
                 bytes += (datum.bitwidth as usize).div_ceil(8);
@@ -279,7 +276,10 @@ impl Layout {
         let index = self.header(header, place)?;
         self.field_of(index, field).ok_or_else(|| {
             if self.is_varbit(index, field) {
-                unsupported("use of a varbit field's value", &format!("{header}.{field} in {place}"))
+                unsupported(
+                    "use of a varbit field's value",
+                    format!("{header}.{field} in {place}"),
+                )
             } else {
                 LoadError::Unknown {
                     what: "field",
@@ -308,22 +308,6 @@ impl Layout {
         self.field_of(index, &name)
     }
 
-    /// All fields of fixed width, in order.
-    pub(crate) fn fields(&self, index: HeaderIndex) -> Vec<Field> {
-        let Some(header) = self.headers.get(index) else {
-            return Vec::new();
-        };
-        let kind = self.kinds.get(header.kind);
-        kind.map_or_else(Vec::new, |kind| {
-            kind.fields
-                .iter()
-                .map(|(_, bit, width, signed)| {
-                    Field::at(header.start * 8 + bit, *width, *signed)
-                })
-                .collect()
-        })
-    }
-
     /// Whether this names the header's varbit field.
     pub(crate) fn is_varbit(&self, index: HeaderIndex, field: &str) -> bool {
         self.headers
@@ -331,14 +315,6 @@ impl Layout {
             .and_then(|h| self.kinds.get(h.kind))
             .and_then(|k| k.varbit.as_ref())
             .is_some_and(|v| v.0 == field)
-    }
-
-    /// The name of a header's type.
-    pub(crate) fn kind_name(&self, index: HeaderIndex) -> &str {
-        self.headers
-            .get(index)
-            .and_then(|h| self.kinds.get(h.kind))
-            .map_or("", |k| k.name.as_str())
     }
 }
 
@@ -367,7 +343,6 @@ impl Kind {
             why: why.to_owned(),
         };
         let mut out = Self {
-            name: kind.name.clone(),
             fields: Vec::new(),
             bits: 0,
             varbit: None,
@@ -385,7 +360,7 @@ impl Kind {
                 .ok_or_else(|| malformed("a field has no width"))?;
             if width.as_str() == Some("*") {
                 if !out.bits.is_multiple_of(8) {
-                    return Err(unsupported("varbit that starts within a byte", &place()));
+                    return Err(unsupported("varbit that starts within a byte", place()));
                 }
                 if out.varbit.is_some() {
                     return Err(malformed("it has two varbit fields"));
@@ -397,7 +372,10 @@ impl Kind {
                 .as_u64()
                 .filter(|w| (1..=MAX_FIELD_BITS).contains(w))
                 .ok_or_else(|| {
-                    unsupported("field width other than 1 to 2048 bits", &format!("{name} of {}", place()))
+                    unsupported(
+                        "field width other than 1 to 2048 bits",
+                        format!("{name} of {}", place()),
+                    )
                 })?;
             let signed = field.get(2).and_then(|v| v.as_bool()).unwrap_or(false);
             out.fields.push((name, out.bits, width as u16, signed));

@@ -79,8 +79,6 @@ pub(crate) enum Node {
 #[derive(Debug)]
 pub(crate) struct Array {
     pub(crate) name: String,
-    /// Its elements are the entries of a table.
-    pub(crate) direct: bool,
     pub(crate) size: usize,
     /// For a meter: whether it counts bytes rather than packets.
     pub(crate) bytes: bool,
@@ -244,7 +242,6 @@ fn arrays(doc: &json::Document) -> Result<Arrays, LoadError> {
     for counter in &doc.counter_arrays {
         counters.push(Array {
             name: counter.name.clone(),
-            direct: counter.is_direct,
             size: size_of(counter.size, counter.is_direct, &counter.name)?,
             bytes: false,
             width: 64,
@@ -257,7 +254,6 @@ fn arrays(doc: &json::Document) -> Result<Arrays, LoadError> {
         }
         meters.push(Array {
             name: meter.name.clone(),
-            direct: meter.is_direct,
             size: size_of(meter.size, meter.is_direct, &meter.name)?,
             bytes: meter.unit == "bytes",
             width: 2,
@@ -266,12 +262,11 @@ fn arrays(doc: &json::Document) -> Result<Arrays, LoadError> {
     let mut registers = Vec::new();
     for register in &doc.register_arrays {
         let width = register.bitwidth.and_then(|w| u16::try_from(w).ok());
-        let width = width.filter(|w| (1..=128).contains(w)).ok_or_else(|| {
-            unsupported("register of other than 1 to 128 bits", &register.name)
-        })?;
+        let width = width
+            .filter(|w| (1..=128).contains(w))
+            .ok_or_else(|| unsupported("register of other than 1 to 128 bits", &register.name))?;
         registers.push(Array {
             name: register.name.clone(),
-            direct: false,
             size: size_of(register.size, false, &register.name)?,
             bytes: false,
             width,
@@ -419,8 +414,7 @@ impl Control<'_> {
                 let place = format!("action call {}", call.name);
                 let action = self.action_by_id.get(&call.action_id);
                 nodes.push(Node::Call {
-                    action: *action
-                        .ok_or_else(|| malformed(&place, "there is no such action"))?,
+                    action: *action.ok_or_else(|| malformed(&place, "there is no such action"))?,
                     next: self.target(&call.next_node, &index, &place)?,
                 });
             }

@@ -101,14 +101,16 @@ pub(crate) fn compile(
     }
     let find = |name: &Option<String>| match name {
         None => Ok(None),
-        Some(name) => index
-            .get(name.as_str())
-            .map(|i| Some(*i))
-            .ok_or_else(|| LoadError::Unknown {
-                what: "parser state",
-                name: name.clone(),
-                place: format!("parser {}", parser.name),
-            }),
+        Some(name) => {
+            index
+                .get(name.as_str())
+                .map(|i| Some(*i))
+                .ok_or_else(|| LoadError::Unknown {
+                    what: "parser state",
+                    name: name.clone(),
+                    place: format!("parser {}", parser.name),
+                })
+        }
     };
     let mut states = Vec::new();
     for state in &parser.parse_states {

@@ -137,15 +137,16 @@ impl Context<'_> {
     fn node(&self, name: &Option<String>, place: &str) -> Result<Option<usize>, LoadError> {
         match name {
             None => Ok(None),
-            Some(name) => self
-                .nodes
-                .get(name)
-                .map(|n| Some(*n))
-                .ok_or_else(|| LoadError::Unknown {
-                    what: "control node",
-                    name: name.clone(),
-                    place: place.to_owned(),
-                }),
+            Some(name) => {
+                self.nodes
+                    .get(name)
+                    .map(|n| Some(*n))
+                    .ok_or_else(|| LoadError::Unknown {
+                        what: "control node",
+                        name: name.clone(),
+                        place: place.to_owned(),
+                    })
+            }
         }
     }
 
@@ -165,19 +166,21 @@ impl Context<'_> {
         let lookup = lookup_of(&table.match_type, &key, &place)?;
         let mut actions = Vec::new();
         for id in &table.action_ids {
-            actions.push(*self.action_by_id.get(id).ok_or_else(|| {
-                malformed(&place, format!("there is no action of id {id}"))
-            })?);
+            actions.push(
+                *self
+                    .action_by_id
+                    .get(id)
+                    .ok_or_else(|| malformed(&place, format!("there is no action of id {id}")))?,
+            );
         }
         let meter = match &table.direct_meters {
             None => None,
             Some(name) => {
-                let (meter, target) =
-                    self.meters.get(name).ok_or_else(|| LoadError::Unknown {
-                        what: "meter array",
-                        name: name.clone(),
-                        place: place.clone(),
-                    })?;
+                let (meter, target) = self.meters.get(name).ok_or_else(|| LoadError::Unknown {
+                    what: "meter array",
+                    name: name.clone(),
+                    place: place.clone(),
+                })?;
                 let target = target.ok_or_else(|| {
                     malformed(&place, format!("direct meter {name} has no result field"))
                 })?;
@@ -186,13 +189,13 @@ impl Context<'_> {
         };
         let profile = match (table.kind.as_str(), &table.action_profile) {
             ("simple" | "", _) => None,
-            ("indirect" | "indirect_ws", Some(name)) => Some(
-                *self.profiles.get(name).ok_or_else(|| LoadError::Unknown {
+            ("indirect" | "indirect_ws", Some(name)) => {
+                Some(*self.profiles.get(name).ok_or_else(|| LoadError::Unknown {
                     what: "action profile",
                     name: name.clone(),
                     place: place.clone(),
-                })?,
-            ),
+                })?)
+            }
             (kind, _) => return Err(unsupported(format!("table type `{kind}`"), &place)),
         };
         let mut out = Table {
@@ -223,20 +226,17 @@ impl Context<'_> {
         Ok(out)
     }
 
-    fn next(
-        &self,
-        table: &json::Table,
-        actions: &[usize],
-        place: &str,
-    ) -> Result<Next, LoadError> {
+    fn next(&self, table: &json::Table, actions: &[usize], place: &str) -> Result<Next, LoadError> {
         let mut next = Next {
             base: self.node(&table.base_default_next, place)?,
             ..Next::default()
         };
         for (slot, action) in actions.iter().enumerate() {
-            let name = table.actions.get(slot).map(String::as_str).or_else(|| {
-                self.actions.get(*action).map(|a| a.name.as_str())
-            });
+            let name = table
+                .actions
+                .get(slot)
+                .map(String::as_str)
+                .or_else(|| self.actions.get(*action).map(|a| a.name.as_str()));
             let to = match name.and_then(|n| table.next_tables.get(n)) {
                 Some(to) => self.node(to, place)?,
                 None => next.base,
@@ -279,7 +279,12 @@ impl Context<'_> {
             "ternary" => Match::Ternary,
             "range" => Match::Range,
             "optional" => Match::Optional,
-            other => return Err(unsupported(format!("match kind `{other}` of {text}"), place)),
+            other => {
+                return Err(unsupported(
+                    format!("match kind `{other}` of {text}"),
+                    place,
+                ));
+            }
         };
         let bytes = field.bytes();
         let mask = match &key.mask {
@@ -355,7 +360,10 @@ impl Context<'_> {
                 ConstError::Hex(e) => malformed(place, e.to_string()),
                 ConstError::Kind => malformed(
                     place,
-                    format!("a const entry's match `{}` on {}", found.match_type, key.name),
+                    format!(
+                        "a const entry's match `{}` on {}",
+                        found.match_type, key.name
+                    ),
                 ),
             })?;
         }
@@ -373,7 +381,10 @@ impl Context<'_> {
         )?;
         let ternary = table.lookup == Lookup::Ternary;
         // In the JSON a small number comes first; in P4Runtime a large one does.
-        let rank = entry.priority.unwrap_or(1).clamp(0, i64::from(i32::MAX) - 1);
+        let rank = entry
+            .priority
+            .unwrap_or(1)
+            .clamp(0, i64::from(i32::MAX) - 1);
         Ok(ConstEntry {
             pattern: Pattern {
                 value: value.into(),
@@ -418,6 +429,7 @@ fn const_match(
     match (found.match_type.as_str(), text) {
         ("exact" | "valid" | "optional", Some(text)) if found.mask.is_none() => {
             value.copy_from_slice(&bytes_of(&text, bytes)?);
+            prefix_mask(mask, key.field.width, key.field.width);
         }
         ("lpm", Some(text)) => {
             value.copy_from_slice(&bytes_of(&text, bytes)?);

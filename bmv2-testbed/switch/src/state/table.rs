@@ -57,10 +57,12 @@ impl Entry {
         }
     }
 
-    /// Notes a packet.
+    /// Notes a packet, and counts its bytes if the table counts.
     #[inline]
-    pub(crate) fn hit(&self, bytes: usize, now_ns: u64) {
-        self.counter.count(bytes);
+    pub(crate) fn hit(&self, bytes: Option<usize>, now_ns: u64) {
+        if let Some(bytes) = bytes {
+            self.counter.count(bytes);
+        }
         self.last_hit_ns.store(now_ns, Ordering::Relaxed);
     }
 
@@ -189,6 +191,7 @@ impl TableState {
     }
 
     /// Number of entries.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.len
     }

@@ -1,0 +1,158 @@
+//! What the server's requests share: who is connected, who is primary, which pipeline is set.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use p4runtime::p4::v1 as pb;
+use tokio::sync::mpsc::Sender;
+use tonic::Status;
+
+use super::arbitration::{Arbitration, Notices, StreamId};
+use super::fault::Fault;
+use super::pipeline::Saved;
+use crate::state::lock;
+use crate::switch::{Inner, Loaded};
+
+/// One message to a client.
+pub(crate) type Message = Result<pb::StreamMessageResponse, Status>;
+
+/// Messages that wait for one client; one that falls further behind loses packet-ins, and its
+/// stream if it misses an arbitration message.
+pub(crate) const STREAM_QUEUE: usize = 4096;
+
+/// Guarded together, since arbitration decides who may change the pipeline.
+#[derive(Default)]
+pub(crate) struct Control {
+    pub(crate) arbitration: Arbitration,
+    streams: HashMap<StreamId, Sender<Message>>,
+    next_stream: StreamId,
+    /// Saved and not committed.
+    pub(crate) saved: Option<Saved>,
+    /// The committed configuration, as the client sent it.
+    pub(crate) config: Option<pb::ForwardingPipelineConfig>,
+}
+
+/// Shared by all requests.
+pub(crate) struct Core {
+    pub(crate) switch: Arc<Inner>,
+    control: Mutex<Control>,
+    /// Held while updates are applied: one request at a time.
+    pub(crate) writing: Mutex<()>,
+}
+
+fn arbitration_message(update: pb::MasterArbitrationUpdate) -> pb::StreamMessageResponse {
+    message(pb::stream_message_response::Update::Arbitration(update))
+}
+
+/// Wraps a stream message.
+pub(crate) fn message(update: pb::stream_message_response::Update) -> pb::StreamMessageResponse {
+    pb::StreamMessageResponse {
+        update: Some(update),
+    }
+}
+
+impl Core {
+    pub(crate) fn new(switch: Arc<Inner>) -> Self {
+        Self {
+            switch,
+            control: Mutex::default(),
+            writing: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn device_id(&self) -> u64 {
+        self.switch.options.device_id
+    }
+
+    pub(crate) fn control(&self) -> MutexGuard<'_, Control> {
+        lock(&self.control)
+    }
+
+    /// The loaded program, or what a request without one gets.
+    pub(crate) fn loaded(&self) -> Result<Arc<Loaded>, Fault> {
+        let loaded = self.switch.loaded.load_full();
+        loaded.ok_or_else(|| Fault::precondition("no forwarding pipeline is set"))
+    }
+
+    /// The checks that every changing request goes through, in the specification's order.
+    pub(crate) fn check_primary(
+        &self,
+        device_id: u64,
+        role: &str,
+        election_id: Option<&pb::Uint128>,
+    ) -> Result<(), Fault> {
+        self.check_device(device_id)?;
+        self.control().arbitration.check(role, election_id)
+    }
+
+    pub(crate) fn check_device(&self, device_id: u64) -> Result<(), Fault> {
+        if device_id == self.device_id() {
+            return Ok(());
+        }
+        Err(Fault::not_found(format!(
+            "device {device_id} is unknown; this is device {}",
+            self.device_id()
+        )))
+    }
+
+    /// A client opened a stream.
+    pub(crate) fn join(&self, sender: Sender<Message>) -> StreamId {
+        let mut control = self.control();
+        control.next_stream += 1;
+        let id = control.next_stream;
+        control.streams.insert(id, sender);
+        id
+    }
+
+    /// A client's stream ended.
+    pub(crate) fn leave(&self, stream: StreamId) {
+        let mut control = self.control();
+        control.streams.remove(&stream);
+        let notices = control.arbitration.leave(stream, self.device_id());
+        control.notify(notices);
+    }
+
+    /// A client's arbitration message.
+    pub(crate) fn arbitrate(
+        &self,
+        stream: StreamId,
+        request: &pb::MasterArbitrationUpdate,
+    ) -> Result<(), Fault> {
+        let mut control = self.control();
+        let notices = control
+            .arbitration
+            .update(stream, request, self.device_id())?;
+        control.notify(notices);
+        Ok(())
+    }
+
+    /// Sends to one client, if it is there and keeps up.
+    pub(crate) fn send(&self, stream: StreamId, message: pb::StreamMessageResponse) -> bool {
+        let sender = self.control().streams.get(&stream).cloned();
+        sender.is_some_and(|s| s.try_send(Ok(message)).is_ok())
+    }
+
+    /// Sends to the default role's primary.
+    pub(crate) fn send_primary(&self, message: pb::StreamMessageResponse) -> bool {
+        let primary = self.control().arbitration.primary();
+        primary.is_some_and(|stream| self.send(stream, message))
+    }
+
+    /// Ends every client's stream.
+    pub(crate) fn close(&self) {
+        self.control().streams.clear();
+    }
+}
+
+impl Control {
+    fn notify(&mut self, notices: Notices) {
+        for (stream, update) in notices {
+            let sender = self.streams.get(&stream);
+            let sent = sender.is_none_or(|s| s.try_send(Ok(arbitration_message(update))).is_ok());
+            if !sent {
+                // The client would not know whether it is primary: its stream ends instead.
+                self.streams.remove(&stream);
+            }
+        }
+    }
+}

@@ -1,0 +1,588 @@
+//! Table entries between the wire and the tables.
+
+use std::sync::{Arc, Mutex};
+
+use p4runtime::p4::v1 as pb;
+use pb::field_match::FieldMatchType;
+
+use super::fault::Fault;
+use super::value::{canonical, padded};
+use crate::info::{FieldInfo, Info, Scope, TableInfo};
+use crate::program::table::{Lookup, Match, Pattern, prefix_mask};
+use crate::state::lock;
+use crate::state::meter::{Meter, Rates};
+use crate::state::profile::{Call, OneShot, Watch, Weight};
+use crate::state::table::{Entry, Target};
+use crate::switch::Loaded;
+
+/// The most actions of a one-shot set.
+const MAX_ONE_SHOT: usize = 4096;
+/// The largest weight of one action or member.
+const MAX_WEIGHT: i32 = 65_536;
+
+/// The table of this id.
+pub(crate) fn table(info: &Info, id: u32) -> Result<&TableInfo, Fault> {
+    info.tables
+        .get(&id)
+        .ok_or_else(|| Fault::not_found(format!("there is no table of id {id:#x}")))
+}
+
+/// The packed key that an entry's matches and priority mean.
+pub(crate) fn pattern(
+    loaded: &Loaded,
+    table: &TableInfo,
+    matches: &[pb::FieldMatch],
+    priority: i32,
+) -> Result<Pattern, Fault> {
+    let compiled = loaded.program.tables.get(table.index);
+    let compiled =
+        compiled.ok_or_else(|| Fault::not_found(format!("table {} is gone", table.name)))?;
+    if table.needs_priority && priority <= 0 {
+        return Err(Fault::invalid(format!(
+            "table {}: the priority must be positive, since a field is ternary, range or optional",
+            table.name
+        )));
+    }
+    if !table.needs_priority && priority != 0 {
+        return Err(Fault::invalid(format!(
+            "table {}: the priority must be 0, since no field is ternary, range or optional",
+            table.name
+        )));
+    }
+    let mut value = vec![0; compiled.key_bytes];
+    let mut mask = vec![0; compiled.key_bytes];
+    let mut prefix = 0;
+    for found in matches {
+        if !table.fields.iter().any(|f| f.id == found.field_id) {
+            return Err(Fault::invalid(format!(
+                "table {}: there is no match field of id {}",
+                table.name, found.field_id
+            )));
+        }
+    }
+    for field in &table.fields {
+        let what = || format!("table {}, field {}", table.name, field.name);
+        let mut given = matches.iter().filter(|m| m.field_id == field.id);
+        let found = given.next();
+        if given.next().is_some() {
+            return Err(Fault::invalid(format!("{}: it is given twice", what())));
+        }
+        let range = field.offset..field.offset + field.bytes;
+        let (Some(value), Some(mask)) = (value.get_mut(range.clone()), mask.get_mut(range)) else {
+            continue;
+        };
+        match found {
+            None if field.kind == Match::Exact => {
+                return Err(Fault::invalid(format!("{}: it is missing", what())));
+            }
+            None if field.kind == Match::Range => ones(mask, field.program_width),
+            None => {}
+            Some(found) => {
+                let kind = found.field_match_type.as_ref();
+                let kind =
+                    kind.ok_or_else(|| Fault::invalid(format!("{}: it has no value", what())))?;
+                one_match(field, kind, value, mask, &mut prefix, &what)?;
+            }
+        }
+    }
+    Ok(Pattern {
+        value: value.into(),
+        mask: if compiled.lookup == Lookup::Exact {
+            Box::default()
+        } else {
+            mask.into()
+        },
+        prefix: if compiled.lookup == Lookup::Lpm {
+            prefix
+        } else {
+            0
+        },
+        priority,
+    })
+}
+
+fn ones(mask: &mut [u8], width: u16) {
+    prefix_mask(mask, width, width);
+}
+
+fn one_match(
+    field: &FieldInfo,
+    kind: &FieldMatchType,
+    value: &mut [u8],
+    mask: &mut [u8],
+    prefix: &mut u16,
+    what: &dyn Fn() -> String,
+) -> Result<(), Fault> {
+    let bytes = |value: &[u8]| padded(value, field.width, field.program_width, what);
+    match (field.kind, kind) {
+        (Match::Exact, FieldMatchType::Exact(exact)) => {
+            value.copy_from_slice(&bytes(&exact.value)?);
+            ones(mask, field.program_width);
+        }
+        (Match::Optional, FieldMatchType::Optional(optional)) => {
+            value.copy_from_slice(&bytes(&optional.value)?);
+            ones(mask, field.program_width);
+        }
+        (Match::Lpm, FieldMatchType::Lpm(lpm)) => {
+            let len = u16::try_from(lpm.prefix_len)
+                .ok()
+                .filter(|len| *len <= field.program_width.min(field.width))
+                .ok_or_else(|| {
+                    Fault::invalid(format!(
+                        "{}: prefix length {} is not within 1 and {}",
+                        what(),
+                        lpm.prefix_len,
+                        field.width
+                    ))
+                })?;
+            if len == 0 {
+                return Err(Fault::invalid(format!(
+                    "{}: a prefix of length 0 must be left out",
+                    what()
+                )));
+            }
+            value.copy_from_slice(&bytes(&lpm.value)?);
+            prefix_mask(mask, field.program_width, len);
+            *prefix = len;
+            check_masked(value, mask, what)?;
+        }
+        (Match::Ternary, FieldMatchType::Ternary(ternary)) => {
+            value.copy_from_slice(&bytes(&ternary.value)?);
+            mask.copy_from_slice(&bytes(&ternary.mask)?);
+            if mask.iter().all(|b| *b == 0) {
+                return Err(Fault::invalid(format!(
+                    "{}: a match with mask 0 must be left out",
+                    what()
+                )));
+            }
+            check_masked(value, mask, what)?;
+        }
+        (Match::Range, FieldMatchType::Range(range)) => {
+            value.copy_from_slice(&bytes(&range.low)?);
+            mask.copy_from_slice(&bytes(&range.high)?);
+            if *value > *mask {
+                return Err(Fault::invalid(format!(
+                    "{}: the range's low end is above its high end",
+                    what()
+                )));
+            }
+            let mut all = vec![0; mask.len()];
+            ones(&mut all, field.program_width);
+            if value.iter().all(|b| *b == 0) && *mask == *all {
+                return Err(Fault::invalid(format!(
+                    "{}: a range over all values must be left out",
+                    what()
+                )));
+            }
+        }
+        _ => {
+            return Err(Fault::invalid(format!(
+                "{}: it is matched as {:?}",
+                what(),
+                field.kind
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn check_masked(value: &[u8], mask: &[u8], what: &dyn Fn() -> String) -> Result<(), Fault> {
+    if value.iter().zip(mask).any(|(v, m)| v & !m != 0) {
+        return Err(Fault::invalid(format!(
+            "{}: bits outside the mask are set",
+            what()
+        )));
+    }
+    Ok(())
+}
+
+/// An action call of a table (or of a profile's members).
+pub(crate) fn call(
+    info: &Info,
+    table: &TableInfo,
+    action: &pb::Action,
+    default: bool,
+) -> Result<Call, Fault> {
+    let found = table.actions.get(&action.action_id);
+    let (slot, scope) = *found.ok_or_else(|| {
+        let name = info.actions.get(&action.action_id).map(|a| a.name.as_str());
+        Fault::invalid(format!(
+            "table {}: action {} is not one of its actions",
+            table.name,
+            name.map_or_else(|| format!("{:#x}", action.action_id), str::to_owned)
+        ))
+    })?;
+    let described = info.actions.get(&action.action_id);
+    let described = described.ok_or_else(|| Fault::invalid("unknown action"))?;
+    match (scope, default) {
+        (Scope::TableOnly, true) | (Scope::DefaultOnly, false) => {
+            return Err(Fault::invalid(format!(
+                "table {}: action {} may {} be the default",
+                table.name,
+                described.name,
+                if default { "not" } else { "only" }
+            )));
+        }
+        _ => {}
+    }
+    let mut args = Vec::new();
+    for param in &described.params {
+        let what = || {
+            format!(
+                "table {}, action {}, parameter {}",
+                table.name, described.name, param.name
+            )
+        };
+        let mut given = action.params.iter().filter(|p| p.param_id == param.id);
+        let value = given
+            .next()
+            .ok_or_else(|| Fault::invalid(format!("{}: it is missing", what())))?;
+        if given.next().is_some() {
+            return Err(Fault::invalid(format!("{}: it is given twice", what())));
+        }
+        args.extend(padded(
+            &value.value,
+            param.width,
+            param.program_width,
+            what,
+        )?);
+    }
+    if action.params.len() != described.params.len() {
+        return Err(Fault::invalid(format!(
+            "table {}, action {}: it has {} parameters, {} were given",
+            table.name,
+            described.name,
+            described.params.len(),
+            action.params.len()
+        )));
+    }
+    Ok(Call {
+        slot,
+        args: args.into(),
+    })
+}
+
+/// A weight between 1 and a limit.
+pub(crate) fn weight(weight: i32, watch: Watch, what: &str) -> Result<Weight, Fault> {
+    match u32::try_from(weight) {
+        Ok(found) if found > 0 && weight <= MAX_WEIGHT => Ok(Weight {
+            weight: found,
+            watch,
+        }),
+        _ => Err(Fault::invalid(format!(
+            "{what}: weight {weight} is not within 1 and {MAX_WEIGHT}"
+        ))),
+    }
+}
+
+/// What a table entry's action means.
+pub(crate) fn target(
+    loaded: &Loaded,
+    table: &TableInfo,
+    action: &pb::TableAction,
+) -> Result<Target, Fault> {
+    use pb::table_action::Type;
+    let info = &loaded.info;
+    let kind = action
+        .r#type
+        .as_ref()
+        .ok_or_else(|| Fault::invalid(format!("table {}: the action is empty", table.name)))?;
+    let profile = table.profile.and_then(|p| info.profiles.get(&p));
+    match (kind, profile) {
+        (Type::Action(action), None) => Ok(Target::Call(call(info, table, action, false)?)),
+        (Type::Action(_), Some(profile)) => Err(Fault::invalid(format!(
+            "table {}: its actions come from action profile {}",
+            table.name, profile.name
+        ))),
+        (_, None) => Err(Fault::invalid(format!(
+            "table {}: it has no action profile",
+            table.name
+        ))),
+        (Type::ActionProfileMemberId(id), Some(_)) => Ok(Target::Member(*id)),
+        (_, Some(profile)) if !profile.with_selector => Err(Fault::invalid(format!(
+            "table {}: action profile {} has no selector",
+            table.name, profile.name
+        ))),
+        (Type::ActionProfileGroupId(id), Some(_)) => Ok(Target::Group(*id)),
+        (Type::ActionProfileActionSet(set), Some(profile)) => {
+            let actions = &set.action_profile_actions;
+            let limit = match profile.max_group_size {
+                0 => MAX_ONE_SHOT,
+                limit => limit,
+            };
+            if actions.is_empty() || actions.len() > MAX_ONE_SHOT {
+                return Err(Fault::invalid(format!(
+                    "table {}: an action set takes 1 to {MAX_ONE_SHOT} actions",
+                    table.name
+                )));
+            }
+            let mut total = 0_usize;
+            let mut out = Vec::new();
+            for item in actions {
+                use pb::action_profile_action::WatchKind;
+                let watch = match &item.watch_kind {
+                    None => Watch::None,
+                    Some(WatchKind::Watch(port)) => Watch::Number(*port),
+                    Some(WatchKind::WatchPort(port)) => {
+                        Watch::Bytes(super::value::port(port, "watch_port")?)
+                    }
+                };
+                let weight = weight(item.weight, watch, &format!("table {}", table.name))?;
+                total += weight.weight as usize;
+                let action = item.action.as_ref().ok_or_else(|| {
+                    Fault::invalid(format!("table {}: an action is empty", table.name))
+                })?;
+                out.push((call(info, table, action, false)?, weight));
+            }
+            if total > limit.max(out.len()) {
+                return Err(Fault::new(
+                    tonic::Code::ResourceExhausted,
+                    format!(
+                        "table {}: the weights sum to {total}, over {limit}",
+                        table.name
+                    ),
+                ));
+            }
+            Ok(Target::OneShot(OneShot::new(out)))
+        }
+    }
+}
+
+/// Rates from a meter configuration; negative ones are refused.
+pub(crate) fn rates(config: &pb::MeterConfig, what: &str) -> Result<Rates, Fault> {
+    let rate = |value: i64, name: &str| {
+        u64::try_from(value).map_err(|_| Fault::invalid(format!("{what}: {name} is negative")))
+    };
+    let rates = Rates {
+        cir: rate(config.cir, "cir")?,
+        cburst: rate(config.cburst, "cburst")?,
+        pir: rate(config.pir, "pir")?,
+        pburst: rate(config.pburst, "pburst")?,
+    };
+    if rates.cir > rates.pir {
+        return Err(Fault::invalid(format!("{what}: cir is above pir")));
+    }
+    Ok(rates)
+}
+
+/// Packets and bytes from counter data; negative ones are refused.
+pub(crate) fn counts(data: &pb::CounterData, what: &str) -> Result<(u64, u64), Fault> {
+    match (
+        u64::try_from(data.packet_count),
+        u64::try_from(data.byte_count),
+    ) {
+        (Ok(packets), Ok(bytes)) => Ok((packets, bytes)),
+        _ => Err(Fault::invalid(format!("{what}: a count is negative"))),
+    }
+}
+
+/// An entry, as it is to be inserted.
+pub(crate) fn entry(
+    loaded: &Loaded,
+    table: &TableInfo,
+    wire: &pb::TableEntry,
+    now_ns: u64,
+) -> Result<Entry, Fault> {
+    let action = wire
+        .action
+        .as_ref()
+        .ok_or_else(|| Fault::invalid(format!("table {}: the action is missing", table.name)))?;
+    let pattern = pattern(loaded, table, &wire.r#match, wire.priority)?;
+    let target = target(loaded, table, action)?;
+    let mut entry = Entry::new(pattern, target, now_ns);
+    let refused = |what: &str| Fault::invalid(format!("table {}: it has no {what}", table.name));
+    entry.idle_timeout_ns = u64::try_from(wire.idle_timeout_ns).map_err(|_| {
+        Fault::invalid(format!(
+            "table {}: the idle timeout is negative",
+            table.name
+        ))
+    })?;
+    if entry.idle_timeout_ns > 0 && !table.idle_timeout {
+        return Err(refused("idle timeout"));
+    }
+    entry.controller_metadata = wire.controller_metadata;
+    entry.metadata = wire.metadata.clone().into();
+    if let Some(data) = &wire.counter_data {
+        if !table.has_counter {
+            return Err(refused("direct counter"));
+        }
+        let (packets, bytes) = counts(data, &table.name)?;
+        entry.counter.set(packets, bytes);
+    }
+    if let Some(config) = &wire.meter_config {
+        if !table.has_meter {
+            return Err(refused("direct meter"));
+        }
+        let rates = rates(config, &table.name)?;
+        let mut meter = Meter::default();
+        meter.configure(Some(rates), now_ns);
+        entry.meter = Some(Box::new(Mutex::new(meter)));
+    } else if table.has_meter {
+        entry.meter = Some(Box::default());
+    }
+    Ok(entry)
+}
+
+/// What a reader wants besides the entry itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Wanted {
+    pub(crate) counter: bool,
+    pub(crate) meter: bool,
+    pub(crate) idle: bool,
+}
+
+/// An action call on the wire.
+pub(crate) fn wire_action(info: &Info, table: &TableInfo, call: &Call) -> pb::Action {
+    let id = table.action_ids.get(usize::from(call.slot)).copied();
+    let id = id.unwrap_or(0);
+    let mut at = 0;
+    let mut params = Vec::new();
+    if let Some(action) = info.actions.get(&id) {
+        for param in &action.params {
+            let bytes = usize::from(param.program_width).div_ceil(8);
+            let value = call.args.get(at..at + bytes).unwrap_or_default();
+            params.push(pb::action::Param {
+                param_id: param.id,
+                value: canonical(value),
+            });
+            at += bytes;
+        }
+    }
+    pb::Action {
+        action_id: id,
+        params,
+    }
+}
+
+fn wire_matches(table: &TableInfo, entry: &Entry) -> Vec<pb::FieldMatch> {
+    let pattern = &entry.pattern;
+    let mut out = Vec::with_capacity(table.fields.len());
+    for field in &table.fields {
+        let range = field.offset..field.offset + field.bytes;
+        let value = pattern.value.get(range.clone()).unwrap_or_default();
+        let mask = pattern.mask.get(range).unwrap_or_default();
+        let none = mask.iter().all(|b| *b == 0);
+        let kind = match field.kind {
+            Match::Exact => FieldMatchType::Exact(pb::field_match::Exact {
+                value: canonical(value),
+            }),
+            Match::Lpm | Match::Ternary | Match::Optional if none => continue,
+            Match::Lpm => FieldMatchType::Lpm(pb::field_match::Lpm {
+                value: canonical(value),
+                prefix_len: mask.iter().map(|b| b.count_ones() as i32).sum(),
+            }),
+            Match::Ternary => FieldMatchType::Ternary(pb::field_match::Ternary {
+                value: canonical(value),
+                mask: canonical(mask),
+            }),
+            Match::Optional => FieldMatchType::Optional(pb::field_match::Optional {
+                value: canonical(value),
+            }),
+            Match::Range => {
+                let mut all = vec![0; mask.len()];
+                ones(&mut all, field.program_width);
+                if value.iter().all(|b| *b == 0) && *mask == *all {
+                    continue;
+                }
+                FieldMatchType::Range(pb::field_match::Range {
+                    low: canonical(value),
+                    high: canonical(mask),
+                })
+            }
+        };
+        out.push(pb::FieldMatch {
+            field_id: field.id,
+            field_match_type: Some(kind),
+        });
+    }
+    out
+}
+
+/// Counts on the wire.
+pub(crate) fn wire_counts((packets, bytes): (u64, u64)) -> pb::CounterData {
+    pb::CounterData {
+        packet_count: i64::try_from(packets).unwrap_or(i64::MAX),
+        byte_count: i64::try_from(bytes).unwrap_or(i64::MAX),
+    }
+}
+
+/// Rates on the wire.
+pub(crate) fn wire_rates(rates: Rates) -> pb::MeterConfig {
+    let rate = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    pb::MeterConfig {
+        cir: rate(rates.cir),
+        cburst: rate(rates.cburst),
+        pir: rate(rates.pir),
+        pburst: rate(rates.pburst),
+        ..pb::MeterConfig::default()
+    }
+}
+
+fn wire_target(info: &Info, table: &TableInfo, target: &Target) -> pb::TableAction {
+    use pb::table_action::Type;
+    let kind = match target {
+        Target::Call(call) => Type::Action(wire_action(info, table, call)),
+        Target::Member(id) => Type::ActionProfileMemberId(*id),
+        Target::Group(id) => Type::ActionProfileGroupId(*id),
+        Target::OneShot(set) => {
+            let actions = set.actions.iter().map(|(call, weight)| {
+                use pb::action_profile_action::WatchKind;
+                pb::ActionProfileAction {
+                    action: Some(wire_action(info, table, call)),
+                    weight: weight.weight as i32,
+                    watch_kind: match weight.watch {
+                        Watch::None => None,
+                        Watch::Number(port) => Some(WatchKind::Watch(port)),
+                        Watch::Bytes(port) => {
+                            Some(WatchKind::WatchPort(canonical(&port.to_be_bytes())))
+                        }
+                    },
+                }
+            });
+            Type::ActionProfileActionSet(pb::ActionProfileActionSet {
+                action_profile_actions: actions.collect(),
+                ..pb::ActionProfileActionSet::default()
+            })
+        }
+    };
+    pb::TableAction { r#type: Some(kind) }
+}
+
+/// The key of an entry, as notifications and direct resources carry it.
+pub(crate) fn wire_key(table: &TableInfo, entry: &Entry) -> pb::TableEntry {
+    pb::TableEntry {
+        table_id: table.id,
+        r#match: wire_matches(table, entry),
+        priority: entry.pattern.priority,
+        ..pb::TableEntry::default()
+    }
+}
+
+/// An entry, as it is read back.
+pub(crate) fn wire_entry(
+    info: &Info,
+    table: &TableInfo,
+    entry: &Arc<Entry>,
+    wanted: Wanted,
+    now_ns: u64,
+) -> pb::TableEntry {
+    let mut wire = wire_key(table, entry);
+    wire.action = Some(wire_target(info, table, &entry.target));
+    wire.controller_metadata = entry.controller_metadata;
+    wire.metadata = entry.metadata.to_vec();
+    wire.idle_timeout_ns = i64::try_from(entry.idle_timeout_ns).unwrap_or(i64::MAX);
+    wire.is_const = entry.is_const;
+    if wanted.counter && table.has_counter {
+        wire.counter_data = Some(wire_counts(entry.counter.get()));
+    }
+    if wanted.meter && table.has_meter {
+        let rates = entry.meter.as_ref().and_then(|m| lock(m).rates());
+        wire.meter_config = rates.map(wire_rates);
+    }
+    if wanted.idle && table.idle_timeout {
+        wire.time_since_last_hit = Some(pb::table_entry::IdleTimeout {
+            elapsed_ns: i64::try_from(entry.idle_ns(now_ns)).unwrap_or(i64::MAX),
+        });
+    }
+    wire
+}
