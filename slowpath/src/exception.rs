@@ -100,7 +100,7 @@ impl ExceptionPort {
     ///
     /// # Errors
     /// [`Full`].
-    pub(crate) fn push(&mut self, event: ExceptionEvent) -> Result<(), Full> {
+    pub fn push(&mut self, event: ExceptionEvent) -> Result<(), Full> {
         let up = self.up.as_mut().ok_or(Full)?;
         up.push(event).map_err(|_| Full)?;
         self.ring = true;
@@ -108,14 +108,14 @@ impl ExceptionPort {
     }
 
     /// Wakes the controller if something was queued since.
-    pub(crate) fn flush(&mut self) {
+    pub fn flush(&mut self) {
         if std::mem::take(&mut self.ring) {
             self.bell.notify_one();
         }
     }
 
     /// The next frame from the controller.
-    pub(crate) fn pop(&mut self) -> Option<(InterfaceId, Vec<u8>)> {
+    pub fn pop(&mut self) -> Option<(InterfaceId, Vec<u8>)> {
         self.down.pop().ok()
     }
 }

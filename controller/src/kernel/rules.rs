@@ -23,6 +23,7 @@ const FRA_TABLE: u16 = 15;
 const FRA_OIFNAME: u16 = 17;
 const FRA_PROTOCOL: u16 = 21;
 const FR_ACT_TO_TBL: u8 = 1;
+const FR_ACT_PROHIBIT: u8 = 8;
 
 /// A rule of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +32,8 @@ pub(crate) struct Rule {
     input: Option<String>,
     output: Option<String>,
     source: Option<IpAddr>,
-    table: u32,
+    /// None: whoever gets here has no route (prohibit).
+    table: Option<u32>,
     priority: u32,
 }
 
@@ -46,12 +48,15 @@ impl fmt::Display for Rule {
         if let Some(source) = &self.source {
             write!(f, "from {source} ")?;
         }
-        write!(f, "lookup {}", self.table)
+        match self.table {
+            Some(table) => write!(f, "lookup {table}"),
+            None => f.write_str("prohibit"),
+        }
     }
 }
 
 impl Rule {
-    fn new(family: u8, table: u32, priority: u32) -> Self {
+    fn new(family: u8, table: Option<u32>, priority: u32) -> Self {
         Self {
             family,
             input: None,
@@ -66,7 +71,7 @@ impl Rule {
     pub(crate) fn input(family: u8, device: String, table: u32) -> Self {
         Self {
             input: Some(device),
-            ..Self::new(family, table, DEVICE_PRIORITY)
+            ..Self::new(family, Some(table), DEVICE_PRIORITY)
         }
     }
 
@@ -74,12 +79,12 @@ impl Rule {
     pub(crate) fn output(family: u8, device: String, table: u32) -> Self {
         Self {
             output: Some(device),
-            ..Self::new(family, table, DEVICE_PRIORITY)
+            ..Self::new(family, Some(table), DEVICE_PRIORITY)
         }
     }
 
-    /// What comes from an address.
-    pub(crate) fn source(source: IpAddr, table: u32) -> Self {
+    /// What comes from an address. Without a table it goes nowhere.
+    pub(crate) fn source(source: IpAddr, table: Option<u32>) -> Self {
         Self {
             source: Some(source),
             ..Self::new(family_of(source), table, SOURCE_PRIORITY)
@@ -111,9 +116,12 @@ impl Rule {
             Some(IpAddr::V6(_)) => 128,
             None => 0,
         };
-        fixed[7] = FR_ACT_TO_TBL;
+        fixed[7] = match self.table {
+            Some(_) => FR_ACT_TO_TBL,
+            None => FR_ACT_PROHIBIT,
+        };
         let mut request = Request::new(kind, flags, &fixed)
-            .u32(FRA_TABLE, self.table)
+            .u32(FRA_TABLE, self.table.unwrap_or(0))
             .u32(FRA_PRIORITY, self.priority)
             .attribute(FRA_PROTOCOL, &[RULE_PROTOCOL]);
         if let Some(device) = &self.input {
@@ -130,7 +138,9 @@ impl Rule {
 
     /// Reads one of ours; `None`: somebody else's.
     fn parse(payload: &[u8]) -> Option<Self> {
-        let mut rule = Self::new(u8_at(payload, 0)?, u8_at(payload, 4)?.into(), 0);
+        let to_table = u8_at(payload, 7)? == FR_ACT_TO_TBL;
+        let table = to_table.then_some(u8_at(payload, 4)?.into());
+        let mut rule = Self::new(u8_at(payload, 0)?, table, 0);
         let mut ours = false;
         let name = |value: &[u8]| {
             let text = String::from_utf8_lossy(value);
@@ -141,7 +151,7 @@ impl Rule {
                 FRA_IIFNAME => rule.input = name(value),
                 FRA_OIFNAME => rule.output = name(value),
                 FRA_SRC => rule.source = address(value),
-                FRA_TABLE => rule.table = u32_at(value, 0)?,
+                FRA_TABLE if to_table => rule.table = u32_at(value, 0),
                 FRA_PRIORITY => rule.priority = u32_at(value, 0)?,
                 FRA_PROTOCOL => ours = value.first() == Some(&RULE_PROTOCOL),
                 _ => {}
@@ -183,8 +193,9 @@ pub(crate) async fn remove_leftovers(
         let device = rule.input.as_ref().or(rule.output.as_ref());
         device.is_none_or(gone)
     });
-    let kept: BTreeSet<u32> = kept.iter().map(|rule| rule.table).collect();
-    let by_source = by_source.iter().filter(|rule| !kept.contains(&rule.table));
+    let kept: BTreeSet<u32> = kept.iter().filter_map(|rule| rule.table).collect();
+    let unused = |rule: &&Rule| rule.table.is_none_or(|table| !kept.contains(&table));
+    let by_source = by_source.iter().filter(unused);
     for rule in leftover.iter().chain(by_source) {
         rule.remove(socket).await?;
     }

@@ -5,7 +5,7 @@
 //! Rules do stay; they carry [`RULE_PROTOCOL`], and the next start takes those away that belong
 //! to its own taps or to taps that are gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -123,9 +123,10 @@ impl KernelSetup {
         if let Some(warning) = strict_everywhere() {
             setup.warnings.push(warning);
         }
+        let shared = shared_addresses(configs);
         let mut result = Ok(());
         for (config, tap) in configs.iter().zip(&setup.taps) {
-            result = configure(&mut socket, config, tap.interface.ifindex).await;
+            result = configure(&mut socket, config, tap.interface.ifindex, &shared).await;
             if result.is_err() {
                 break;
             }
@@ -258,6 +259,7 @@ async fn configure(
     socket: &mut NetlinkSocket,
     config: &TapConfig,
     index: u32,
+    shared: &BTreeSet<IpAddr>,
 ) -> Result<(), SetupError> {
     let failed = |what: String| {
         move |source| SetupError::Configure {
@@ -297,7 +299,7 @@ async fn configure(
                 )))?;
         }
     }
-    for rule in rules_of(config) {
+    for rule in rules_of(config, shared) {
         rule.add(socket)
             .await
             .map_err(failed(format!("adding rule \"{rule}\"")))?;
@@ -305,10 +307,25 @@ async fn configure(
     Ok(())
 }
 
+/// The gateway's addresses that more than one VPC has.
+fn shared_addresses(configs: &[TapConfig]) -> BTreeSet<IpAddr> {
+    let mut owner: HashMap<IpAddr, u32> = HashMap::new();
+    let mut shared = BTreeSet::new();
+    for config in configs {
+        for address in &config.interface.addresses {
+            let ip = address.addr();
+            if *owner.entry(ip).or_insert(config.table) != config.table {
+                shared.insert(ip);
+            }
+        }
+    }
+    shared
+}
+
 /// What arrives on the tap, what is bound to it, and what the gateway answers from an address
-/// of it (a socket that is bound to no device) looks into the VPC's table. Where VPCs share an
-/// address the last kind cannot tell them apart; bind to the device there.
-fn rules_of(config: &TapConfig) -> Vec<Rule> {
+/// of it (a socket that is bound to no device) looks into the VPC's table. From an address that
+/// VPCs share such an answer could reach the wrong one, so it is not sent: bind to the device.
+fn rules_of(config: &TapConfig, shared: &BTreeSet<IpAddr>) -> Vec<Rule> {
     let tap = || config.tap.clone();
     let mut rules = Vec::new();
     for family in [wire::AF_INET, wire::AF_INET6] {
@@ -316,7 +333,9 @@ fn rules_of(config: &TapConfig) -> Vec<Rule> {
         rules.push(Rule::output(family, tap(), config.table));
     }
     for address in &config.interface.addresses {
-        rules.push(Rule::source(address.addr(), config.table));
+        let ip = address.addr();
+        let table = (!shared.contains(&ip)).then_some(config.table);
+        rules.push(Rule::source(ip, table));
     }
     rules
 }
