@@ -1,0 +1,310 @@
+//! The exception path against a kernel: it answers ARP, ND and ping on the taps as on any other
+//! device, resolves what workers ask for, and mixes nothing up.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod namespace;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use etherparse::PacketBuilder;
+use namespace::{eventually, inside, ip, tap, try_ip};
+use shunt_controller::exception::{self, ExceptionPath};
+use shunt_controller::kernel::{
+    Batch, KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, SetupError,
+    TapConfig, setup,
+};
+use shunt_p4::{InterfaceId, MacAddr, NetworkOp};
+use shunt_slowpath::exception::{
+    ExceptionEvent, ExceptionFrame, ExceptionPort, ExceptionReason, channel,
+};
+use tokio::sync::mpsc;
+
+const HOST: [u8; 6] = [2, 0xaa, 0, 0, 0, 2];
+
+fn taps() -> Vec<TapConfig> {
+    vec![
+        tap(1, "red", 1, 101, &["10.0.0.1/24", "fd00:a::1/64"], &[]),
+        tap(2, "blue", 2, 102, &["10.0.0.1/24"], &[]),
+        tap(3, "wan", 3, 254, &["203.0.113.1/24"], &["203.0.113.10"]),
+        tap(4, "green", 4, 104, &["10.1.0.1/24"], &[]),
+    ]
+}
+
+struct Bench {
+    setup: KernelSetup,
+    mirror: MirrorHandle,
+    batches: mpsc::Receiver<Batch>,
+    path: ExceptionPath,
+    worker: ExceptionPort,
+}
+
+impl Bench {
+    async fn start() -> Self {
+        ip("link set lo up");
+        let taps = taps();
+        let setup = KernelSetup::create(&taps).await.unwrap();
+        let (ops, batches) = mpsc::channel(1024);
+        let config = MirrorConfig {
+            interfaces: setup
+                .taps()
+                .iter()
+                .map(|tap| tap.interface.clone())
+                .collect(),
+            tables: setup::tables(&taps),
+            receive_buffer: RECEIVE_BUFFER_BYTES,
+            resync_interval: Duration::from_secs(3600),
+        };
+        let mirror = Mirror::start(config, ops).await.unwrap();
+        let (worker, receiver, sender) = channel();
+        let path = exception::run(setup.taps(), vec![(receiver, sender)], mirror.clone());
+        Self {
+            setup,
+            mirror,
+            batches,
+            path,
+            worker,
+        }
+    }
+
+    fn arrives(&mut self, interface: u16, frame: Vec<u8>) {
+        let event = ExceptionEvent::Frame(ExceptionFrame {
+            interface: InterfaceId::new(interface).unwrap(),
+            reason: ExceptionReason::Local,
+            frame,
+        });
+        self.worker.push(event).unwrap();
+        self.worker.flush();
+    }
+
+    /// The next frame from the kernel that `pick` takes, and the interface of it.
+    async fn leaves<T>(&mut self, what: &str, pick: impl Fn(&[u8]) -> Option<T>) -> (u16, T) {
+        let worker = &mut self.worker;
+        eventually(what, || {
+            while let Some((interface, frame)) = worker.pop() {
+                if let Some(found) = pick(&frame) {
+                    return Ok((interface.get(), found));
+                }
+            }
+            Err("nothing yet".into())
+        })
+        .await
+    }
+
+    async fn stop(self) {
+        self.mirror.shutdown().await;
+        self.path.shutdown().await;
+        self.setup.remove().await;
+    }
+}
+
+fn v4(text: &str) -> [u8; 4] {
+    text.parse::<Ipv4Addr>().unwrap().octets()
+}
+
+fn arp(
+    operation: u16,
+    from: (&[u8; 6], &str),
+    to: (&[u8; 6], &str),
+    destination: [u8; 6],
+) -> Vec<u8> {
+    let mut frame = destination.to_vec();
+    frame.extend(from.0);
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4]);
+    frame.extend(operation.to_be_bytes());
+    frame.extend(from.0);
+    frame.extend(v4(from.1));
+    frame.extend(to.0);
+    frame.extend(v4(to.1));
+    frame
+}
+
+fn asks(address: &str) -> Vec<u8> {
+    arp(1, (&HOST, "10.0.0.2"), (&[0; 6], address), [0xff; 6])
+}
+
+/// Operation, sender's MAC and address, target's address.
+fn read_arp(frame: &[u8]) -> Option<(u16, [u8; 6], Ipv4Addr, Ipv4Addr)> {
+    (frame.get(12..14)? == [8, 6]).then_some(())?;
+    let address = |at: usize| Some(Ipv4Addr::from(*frame.get(at..)?.first_chunk::<4>()?));
+    Some((
+        u16::from_be_bytes(*frame.get(20..)?.first_chunk()?),
+        *frame.get(22..)?.first_chunk()?,
+        address(28)?,
+        address(38)?,
+    ))
+}
+
+fn echo(mac: u8, from: &str, to: &str, id: u16) -> Vec<u8> {
+    let mut frame = Vec::new();
+    PacketBuilder::ethernet2(HOST, [2, 0, 0, 0, 0, mac])
+        .ipv4(v4(from), v4(to), 64)
+        .icmpv4_echo_request(id, 1)
+        .write(&mut frame, b"shunt")
+        .unwrap();
+    frame
+}
+
+/// The id of an echo reply.
+fn read_echo_reply(frame: &[u8]) -> Option<u16> {
+    let packet = etherparse::PacketHeaders::from_ethernet_slice(frame).ok()?;
+    match packet.transport? {
+        etherparse::TransportHeader::Icmpv4(header) => match header.icmp_type {
+            etherparse::Icmpv4Type::EchoReply(reply) => Some(reply.id),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+#[test]
+fn the_kernel_answers_on_its_taps() {
+    inside("the_kernel_answers_on_its_taps", async || {
+        let mut bench = Bench::start().await;
+        // ARP for the gateway: each interface answers with its own MAC.
+        for (interface, mac) in [(1, 1), (2, 2)] {
+            bench.arrives(interface, asks("10.0.0.1"));
+            let (out, (_, sender, _, target)) = bench
+                .leaves("ARP reply", |frame| {
+                    read_arp(frame).filter(|arp| arp.0 == 2)
+                })
+                .await;
+            assert_eq!((out, sender), (interface, [2, 0, 0, 0, 0, mac]));
+            assert_eq!(target, "10.0.0.2".parse::<Ipv4Addr>().unwrap());
+        }
+        // Pool addresses on the link too, and nobody else's.
+        bench.arrives(
+            3,
+            arp(1, (&HOST, "203.0.113.2"), (&[0; 6], "10.0.0.1"), [0xff; 6]),
+        );
+        bench.arrives(
+            3,
+            arp(
+                1,
+                (&HOST, "203.0.113.2"),
+                (&[0; 6], "203.0.113.10"),
+                [0xff; 6],
+            ),
+        );
+        let (out, (_, _, sender, _)) = bench
+            .leaves("ARP reply", |frame| {
+                read_arp(frame).filter(|arp| arp.0 == 2)
+            })
+            .await;
+        assert_eq!((out, sender.to_string().as_str()), (3, "203.0.113.10"));
+        // Ping: the answer leaves where it came from, or not at all.
+        bench.arrives(3, echo(3, "203.0.113.2", "203.0.113.1", 33));
+        assert_eq!(bench.leaves("ping wan", read_echo_reply).await, (3, 33));
+        bench.arrives(
+            4,
+            arp(1, (&HOST, "10.1.0.2"), (&[0; 6], "10.1.0.1"), [0xff; 6]),
+        );
+        bench.arrives(2, echo(2, "10.0.0.2", "10.0.0.1", 22));
+        bench.arrives(4, echo(4, "10.1.0.2", "10.1.0.1", 44));
+        assert_eq!(bench.leaves("ping green", read_echo_reply).await, (4, 44));
+        let stats = bench.path.stats();
+        assert_eq!(stats.to_kernel, 8);
+        assert_eq!((stats.to_kernel_invalid, stats.to_kernel_refused), (0, 0));
+        bench.arrives(9, asks("10.0.0.1"));
+        bench.arrives(1, vec![0; 13]);
+        let path = &bench.path;
+        eventually("invalid frames are counted", || {
+            match path.stats().to_kernel_invalid {
+                2 => Ok(()),
+                n => Err(n.to_string()),
+            }
+        })
+        .await;
+        bench.stop().await;
+        assert!(try_ip("link show sh-red").is_err());
+    });
+}
+
+#[test]
+fn the_kernel_resolves_what_workers_ask_for() {
+    inside("the_kernel_resolves_what_workers_ask_for", async || {
+        let mut bench = Bench::start().await;
+        let address: IpAddr = "10.0.0.7".parse().unwrap();
+        let blue = InterfaceId::new(2).unwrap();
+        for _ in 0..50 {
+            bench
+                .worker
+                .push(ExceptionEvent::Resolve(blue, address))
+                .unwrap();
+        }
+        bench.worker.flush();
+        let request = |frame: &[u8]| read_arp(frame).filter(|arp| arp.3 == address);
+        let (out, (operation, _, sender, _)) = bench.leaves("ARP request", request).await;
+        assert_eq!(
+            (out, operation, sender.to_string().as_str()),
+            (2, 1, "10.0.0.1")
+        );
+        let reply = arp(
+            2,
+            (&HOST, "10.0.0.7"),
+            (&[2, 0, 0, 0, 0, 2], "10.0.0.1"),
+            [2, 0, 0, 0, 0, 2],
+        );
+        bench.arrives(2, reply);
+        let batches = &mut bench.batches;
+        eventually("the neighbour is published", || {
+            while let Ok(batch) = batches.try_recv() {
+                for op in batch.ops {
+                    if let NetworkOp::SetNeighbor(interface, ip, mac) = op {
+                        assert_eq!((interface, ip, mac), (blue, address, MacAddr(HOST)));
+                        return Ok(());
+                    }
+                }
+            }
+            Err("not yet".into())
+        })
+        .await;
+        let stats = bench.mirror.stats();
+        assert_eq!(stats.resolve_sent + stats.resolve_limited, 50);
+        assert!(stats.resolve_limited >= 45, "{stats:?}");
+        // A gateway of a route is asked for unasked, and kept.
+        ip("route add default via 203.0.113.2 dev sh-wan table 102");
+        let gateway: IpAddr = "203.0.113.2".parse().unwrap();
+        let request = |frame: &[u8]| read_arp(frame).filter(|arp| arp.3 == gateway);
+        assert_eq!(bench.leaves("ARP for the gateway", request).await.0, 3);
+        bench.stop().await;
+    });
+}
+
+#[test]
+fn a_start_after_a_kill_and_bad_starts() {
+    inside("a_start_after_a_kill_and_bad_starts", async || {
+        // Dropped, not removed: the rules stay, as after a kill.
+        drop(KernelSetup::create(&taps()).await.unwrap());
+        assert!(ip("rule").contains("[detached]"));
+        let again = KernelSetup::create(&taps()).await.unwrap();
+        let rules = ip("rule");
+        assert!(!rules.contains("[detached]"), "{rules}");
+        assert_eq!(rules.matches("iif sh-red lookup 101").count(), 1, "{rules}");
+        // Somebody else's taps of the same names.
+        let error = KernelSetup::create(&taps()).await.unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, SetupError::Create { .. }));
+        assert!(
+            text.contains("sh-red") && text.contains("stop the other shuntd"),
+            "{text}"
+        );
+        again.remove().await;
+        // A table that has moved: no rule to the old one.
+        let mut moved = taps();
+        moved[0].table = 111;
+        let setup = KernelSetup::create(&moved).await.unwrap();
+        assert!(!ip("rule").contains("lookup 101"));
+        setup.remove().await;
+        assert_eq!(ip("rule").lines().count(), 3);
+        let mut bad = taps();
+        bad[1].tap = "a-name-that-is-too-long".into();
+        let text = KernelSetup::create(&bad).await.unwrap_err().to_string();
+        assert!(
+            text.contains("a-name-that-is-too-long") && text.contains("15 bytes"),
+            "{text}"
+        );
+        assert!(try_ip("link show sh-red").is_err(), "half a setup is left");
+    });
+}
