@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use p4runtime::p4::v1::IdleTimeoutNotification;
 use shunt_p4::FlowKey;
-use tokio::sync::{mpsc, oneshot};
+use shunt_p4::tables::flow_key_from_entry;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
-use crate::installer::{Control, Installer};
+use crate::installer::{Control, Installer, Session};
 use crate::queue::InstallerPort;
 use crate::sink::FlowSink;
 use crate::stats::OffloadStats;
@@ -80,10 +82,11 @@ impl Engine {
         ports: Vec<InstallerPort>,
         sink: S,
     ) -> EngineHandle {
-        let (control, receiver) = mpsc::channel(CONTROL_QUEUE);
-        let installer = Installer::new(config, ports, sink, receiver);
+        let (control, controls) = mpsc::channel(CONTROL_QUEUE);
+        let (session, sessions) = watch::channel(Session::Resync);
+        let installer = Installer::new(config, ports, sink, controls, sessions);
         EngineHandle {
-            engine: EngineRef { control },
+            engine: EngineRef { control, session },
             task: tokio::spawn(installer.run()),
         }
     }
@@ -130,6 +133,7 @@ impl Drop for EngineHandle {
 #[derive(Clone, Debug)]
 pub struct EngineRef {
     control: mpsc::Sender<Control>,
+    session: watch::Sender<Session>,
 }
 
 impl EngineRef {
@@ -139,21 +143,26 @@ impl EngineRef {
         self.control.try_send(Control::Idle(keys)).is_ok()
     }
 
+    /// As [`EngineRef::idle`], of a notification as it comes from the stream; entries of other
+    /// tables are passed over.
+    pub fn idle_notification(&self, notification: &IdleTimeoutNotification) -> bool {
+        let entries = notification.table_entry.iter();
+        let keys: Vec<_> = entries
+            .filter_map(|entry| flow_key_from_entry(entry).ok())
+            .collect();
+        keys.is_empty() || self.idle(keys)
+    }
+
     /// The session with the switch is lost: writes nothing until [`EngineRef::resync`].
-    ///
-    /// # Errors
-    /// [`EngineEnded`].
-    pub async fn lost(&self) -> Result<(), EngineEnded> {
-        self.send(Control::Lost).await
+    /// Never waits; of several calls the last one counts.
+    pub fn lost(&self) {
+        self.session.send_replace(Session::Lost);
     }
 
     /// The session is there (again), primary and with its pipeline: reads back what the switch
     /// holds and repairs it. Returns before that is done; see [`EngineRef::settled`].
-    ///
-    /// # Errors
-    /// [`EngineEnded`].
-    pub async fn resync(&self) -> Result<(), EngineEnded> {
-        self.send(Control::Resync).await
+    pub fn resync(&self) {
+        self.session.send_replace(Session::Resync);
     }
 
     /// Returns once nothing is queued, in flight or leaving, and the switch answers.

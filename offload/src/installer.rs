@@ -21,7 +21,7 @@ use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use p4runtime::p4::v1::{TableEntry, update};
 use shunt_p4::FlowKey;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::as_ns;
 use crate::engine::EngineConfig;
@@ -45,11 +45,16 @@ const SLEEP_MAX: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) enum Control {
     Idle(Vec<FlowKey>),
-    Lost,
-    Resync,
     Settled(oneshot::Sender<()>),
     Stats(oneshot::Sender<OffloadStats>),
     Shutdown,
+}
+
+/// What the session's owner said last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Session {
+    Lost,
+    Resync,
 }
 
 /// A request that came back.
@@ -78,6 +83,7 @@ pub(crate) struct Installer<S> {
     ports: Vec<Port>,
     sink: Arc<S>,
     control: mpsc::Receiver<Control>,
+    session: watch::Receiver<Session>,
     ledger: Ledger,
     requests: FuturesUnordered<BoxFuture<'static, Answer>>,
     batches_in_flight: usize,
@@ -102,6 +108,7 @@ struct Port {
 enum Wake {
     Answer(Answer),
     Control(Option<Control>),
+    Session,
     Timer,
     Ports,
 }
@@ -112,6 +119,7 @@ impl<S: FlowSink> Installer<S> {
         ports: Vec<InstallerPort>,
         sink: S,
         control: mpsc::Receiver<Control>,
+        session: watch::Receiver<Session>,
     ) -> Self {
         let now_ns = config.clock.now_ns();
         Self {
@@ -126,6 +134,7 @@ impl<S: FlowSink> Installer<S> {
                 .collect(),
             sink: Arc::new(sink),
             control,
+            session,
             requests: FuturesUnordered::new(),
             batches_in_flight: 0,
             link: Link::Reading { asked: false },
@@ -152,6 +161,7 @@ impl<S: FlowSink> Installer<S> {
             }
             match self.wake(now_ns).await {
                 Wake::Answer(answer) => self.answered(answer),
+                Wake::Session => self.session_changed(),
                 Wake::Control(Some(control)) => self.controlled(control),
                 // Every handle has gone.
                 Wake::Control(None) => self.ending = true,
@@ -172,6 +182,7 @@ impl<S: FlowSink> Installer<S> {
             Some(answer) = self.requests.next(), if !self.requests.is_empty() => {
                 Wake::Answer(answer)
             }
+            Ok(()) = self.session.changed(), if !self.ending => Wake::Session,
             control = self.control.recv(), if !self.ending => Wake::Control(control),
             () = sleep => Wake::Timer,
             () = ports_ready(&mut self.ports), if listening => Wake::Ports,
@@ -336,21 +347,22 @@ impl<S: FlowSink> Installer<S> {
         let now_ns = self.config.clock.now_ns();
         match control {
             Control::Idle(keys) => self.ledger.idle(&keys, now_ns),
-            Control::Lost => {
-                self.silent_since_ns.get_or_insert(now_ns);
-                self.link = Link::Held;
-            }
-            Control::Resync => {
-                self.backoff = self.config.backoff_min;
-                self.silent_since_ns.get_or_insert(now_ns);
-                self.link = Link::Reading { asked: false };
-            }
             Control::Settled(done) => self.waiting.push(done),
             Control::Stats(answer) => {
                 let _ = answer.send(self.stats());
             }
             Control::Shutdown => self.ending = true,
         }
+    }
+
+    fn session_changed(&mut self) {
+        let now_ns = self.config.clock.now_ns();
+        self.silent_since_ns.get_or_insert(now_ns);
+        self.link = match *self.session.borrow_and_update() {
+            Session::Lost => Link::Held,
+            Session::Resync => Link::Reading { asked: false },
+        };
+        self.backoff = self.config.backoff_min;
     }
 
     fn stats(&self) -> OffloadStats {

@@ -100,10 +100,10 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
                 switch.restart(&mut random);
                 // The session notices sooner or later, or the engine's own writes do first.
                 if random.random_bool(0.5) {
-                    engine.lost().await.unwrap();
+                    engine.lost();
                 }
                 tokio::time::sleep(Duration::from_millis(random.random_range(0..300))).await;
-                engine.resync().await.unwrap();
+                engine.resync();
             }
             _ => {
                 let key = worker.some_key(&mut random);
@@ -114,7 +114,7 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
 
     // The weather clears.
     switch.heal();
-    engine.resync().await.unwrap();
+    engine.resync();
     rest(&engine, &mut workers).await;
     let mut wanted: Vec<_> = workers.iter().flat_map(Worker::installed_entries).collect();
     wanted.sort_by_key(|entry| entry.key);
