@@ -88,6 +88,19 @@ pub(crate) fn integer_of(text: &str) -> Result<(i128, u16, bool), HexError> {
     Ok((pattern as i128, bits, negative && magnitude != 0))
 }
 
+/// How many bits a mask of low ones has, if the number is one (and fits in 65535 bits).
+pub(crate) fn low_ones(text: &str) -> Option<u16> {
+    let bytes = raw_bytes(text).ok()?;
+    let (first, rest) = bytes.split_first()?;
+    let ones = first.trailing_ones();
+    let is_mask = *first != 0 && u32::from(*first).count_ones() == ones;
+    let is_mask = is_mask && first.leading_zeros() + ones == 8;
+    if !is_mask || rest.iter().any(|b| *b != 0xff) {
+        return None;
+    }
+    u16::try_from(rest.len() * 8 + ones as usize).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,6 +112,16 @@ mod tests {
         assert_eq!(integer_of("0x00"), Ok((0, 0, false)));
         assert!(integer_of("0xzz").is_err());
         assert!(integer_of(&format!("0x1{}", "0".repeat(32))).is_err());
+    }
+
+    #[test]
+    fn masks_of_any_width() {
+        assert_eq!(low_ones("0x01"), Some(1));
+        assert_eq!(low_ones("0x00ffff"), Some(16));
+        assert_eq!(low_ones(&format!("0x7{}", "f".repeat(40))), Some(163));
+        assert_eq!(low_ones("0x00"), None);
+        assert_eq!(low_ones("0xfe"), None);
+        assert_eq!(low_ones("0x0ff1ff"), None);
     }
 
     #[test]

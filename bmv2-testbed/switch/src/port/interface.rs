@@ -86,11 +86,8 @@ impl InterfacePort {
         port: u32,
         interface: &str,
     ) -> Result<Self, InterfaceError> {
-        if !std::path::Path::new("/sys/class/net")
-            .join(interface)
-            .exists()
-            && std::path::Path::new("/sys/class/net/lo").exists()
-        {
+        // Asked of the system, since /sys may show another network namespace.
+        if nix::net::if_::if_nametoindex(interface).is_err() {
             return Err(InterfaceError::Missing {
                 port,
                 interface: interface.to_owned(),

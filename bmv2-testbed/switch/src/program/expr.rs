@@ -12,7 +12,7 @@ use super::error::{LoadError, at, malformed, unsupported};
 use super::layout::Layout;
 use crate::bits::{Field, MAX_VALUE_BITS};
 use crate::exec::expr::{Binary, Compare, Element, Expr, HeaderRef, Sign};
-use crate::json::integer_of;
+use crate::json::{integer_of, low_ones};
 
 /// How deep an expression may nest.
 const MAX_DEPTH: usize = 200;
@@ -181,21 +181,20 @@ impl<'a> Expressions<'a> {
             "expression" if inner.get("op").is_none() => self.as_slice(inner),
             "expression" => {
                 let left = inner.get("left")?;
-                let right = self.constant(inner.get("right")?)?;
+                let right = inner.get("right")?;
                 let field = self.as_slice(left)?;
                 if field.signed {
                     return None;
                 }
                 match str_of(inner, "op")? {
                     ">>" => {
-                        let by = u16::try_from(right).ok().filter(|by| *by < field.width)?;
-                        Some(shifted(field, by))
+                        let by = u16::try_from(self.constant(right)?).ok();
+                        Some(shifted(field, by.filter(|by| *by < field.width)?))
                     }
                     "&" => {
-                        let ones = (right as u128).trailing_ones();
-                        let is_mask = ones >= 1 && right as u128 == crate::bits::mask(ones as u16);
-                        is_mask.then(|| Field {
-                            width: field.width.min(ones as u16),
+                        let ones = low_ones(hex_text(right)?)?;
+                        Some(Field {
+                            width: field.width.min(ones),
                             ..field
                         })
                     }
@@ -208,12 +207,7 @@ impl<'a> Expressions<'a> {
 
     /// The value of a constant.
     fn constant(&self, value: &Value) -> Option<i128> {
-        let inner = value.get("value")?;
-        match str_of(value, "type")? {
-            "hexstr" => integer_of(inner.as_str()?).ok().map(|n| n.0),
-            "expression" if inner.get("op").is_none() => self.constant(inner),
-            _ => None,
-        }
+        integer_of(hex_text(value)?).ok().map(|n| n.0)
     }
 
     /// The last element pushed to a stack.
@@ -675,6 +669,16 @@ impl<'a> Expressions<'a> {
             _ => Expr::Binary(binary, Box::new(left_expr), Box::new(right_expr)),
         };
         Ok((expr, Type::Number(range)))
+    }
+}
+
+/// The text of a `hexstr`, wrapped or not.
+fn hex_text(value: &Value) -> Option<&str> {
+    let inner = value.get("value")?;
+    match str_of(value, "type")? {
+        "hexstr" => inner.as_str(),
+        "expression" if inner.get("op").is_none() => hex_text(inner),
+        _ => None,
     }
 }
 

@@ -190,12 +190,6 @@ impl TableState {
         state
     }
 
-    /// Number of entries.
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     /// The entry that a packet's key matches.
     #[inline]
     pub(crate) fn lookup(&self, key: &[u8]) -> Option<&Arc<Entry>> {
