@@ -1,6 +1,8 @@
 //! The shunt daemon: configuration, kernel mirror, switch reconciler, API.
 
+pub mod api;
 pub mod config;
+pub mod daemon;
 pub mod exception;
 pub mod kernel;
 pub mod switch;

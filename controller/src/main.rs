@@ -1,5 +1,142 @@
-//! `shuntd`.
+//! `shuntd`: the daemon of a shunt gateway.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+use shunt_controller::config;
+use shunt_controller::daemon::{self, StartError};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// Runs a shunt gateway: mirrors the kernel's routes into a P4 switch, forwards and translates
+/// new connections on DPDK, and moves established ones into the switch.
+///
+/// Stops on SIGINT and SIGTERM. Exit status: 0 stopped; 1 it could not start, the reason is the
+/// last line; 2 wrong usage or a faulty configuration.
+#[derive(Debug, Parser)]
+#[command(name = "shuntd", version, max_term_width = 100)]
+struct Args {
+    /// The configuration (TOML).
+    #[arg(
+        long,
+        short,
+        env = "SHUNT_CONFIG",
+        default_value = "/etc/shunt/shunt.toml"
+    )]
+    config: PathBuf,
+
+    /// Check the configuration and name every fault; start nothing.
+    #[arg(long)]
+    check: bool,
+
+    /// How long to try to reach the switch at the start, such as 10s or 1m.
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    switch_timeout: Duration,
+
+    /// What to log: error, warn, info, debug, trace; or by module, such as
+    /// info,shunt_controller::switch=debug.
+    #[arg(long, env = "SHUNT_LOG", default_value = "info", value_parser = log_filter)]
+    log_level: String,
+
+    /// How to log.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+fn log_filter(text: &str) -> Result<String, String> {
+    EnvFilter::try_new(text)
+        .map(|_| text.to_owned())
+        .map_err(|error| error.to_string())
+}
+
+/// As documented above.
+const FAILED: u8 = 1;
+const MISUSED: u8 = 2;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let config = match config::load(&args.config) {
+        Ok(config) => config,
+        Err(error) => return fail(MISUSED, &error),
+    };
+    if args.check {
+        println!(
+            "{}: {} VPCs, {} interfaces, no faults",
+            args.config.display(),
+            config.vpcs.len(),
+            config.interfaces.len()
+        );
+        return ExitCode::SUCCESS;
+    }
+    start_log(&args);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(FAILED, &error),
+    };
+    let result = runtime.block_on(async {
+        let stop = stop_on_signals()?;
+        daemon::run(config, args.switch_timeout, stop)
+            .await
+            .map_err(Failure::Start)
+    });
+    // What did not stop in time is not waited for.
+    runtime.shutdown_background();
+    match result {
+        Ok(()) | Err(Failure::Start(StartError::Stopped)) => ExitCode::SUCCESS,
+        Err(error) => fail(FAILED, &error),
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Start(StartError),
+    #[error("signals cannot be handled: {0}")]
+    Signals(#[from] std::io::Error),
+}
+
+fn fail(status: u8, error: &dyn std::error::Error) -> ExitCode {
+    eprintln!("shuntd: {error}");
+    ExitCode::from(status)
+}
+
+/// Cancelled by the first SIGINT or SIGTERM.
+fn stop_on_signals() -> Result<CancellationToken, Failure> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(stop)
+}
+
+fn start_log(args: &Args) {
+    let filter = EnvFilter::new(&args.log_level);
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    match args.log_format {
+        LogFormat::Text => log.init(),
+        LogFormat::Json => log.json().init(),
+    }
 }

@@ -13,20 +13,19 @@ mod ledger;
 mod lower;
 mod pipeline;
 mod session;
-mod sink;
 mod view;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use shunt_offload::EngineRef;
 use shunt_p4::NetworkOp;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 pub use error::SwitchError;
-pub use session::{Connected, FlowLink, Resolver};
-pub use sink::SwitchSink;
+pub use session::{Connected, Resolver};
 pub use view::{SwitchState, SwitchView};
 
 use crate::config::PuntMeter;
@@ -47,13 +46,13 @@ impl SwitchHandle {
     pub fn start(
         connected: Connected,
         meters: Vec<PuntMeter>,
-        flows: Arc<dyn FlowLink>,
+        engine: EngineRef,
         resolver: Resolver,
         stop: CancellationToken,
     ) -> (Self, JoinHandle<()>) {
         let (ops_in, ops) = mpsc::channel(OPS_QUEUE);
         let (view_in, view) = watch::channel(SwitchView::default());
-        let task = connected.run(meters, flows, resolver, ops, view_in, stop);
+        let task = connected.run(meters, engine, resolver, ops, view_in, stop);
         let handle = Self {
             ops: ops_in,
             view,

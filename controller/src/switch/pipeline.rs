@@ -11,7 +11,7 @@ use crate::config::Switch;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loaded {
     /// It was there, with its entries.
-    Already,
+    Kept,
     /// It has been pushed; the tables are empty.
     Pushed,
     /// The switch takes no pipelines, and has one of the same P4Info.
@@ -34,7 +34,7 @@ pub(crate) async fn load(client: &Client, switch: &Switch) -> Result<Loaded, Swi
         .map_err(refused)?
         .cookie();
     if cookie == Some(shunt_p4::pipeline_cookie()) {
-        return Ok(Loaded::Already);
+        return Ok(Loaded::Kept);
     }
     let ours = parse_p4info_text(shunt_p4::P4INFO)
         .map_err(|error| SwitchError::OwnP4Info(error.to_string()))?;

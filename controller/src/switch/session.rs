@@ -15,9 +15,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use p4runtime::client::{Arbitration, Backoff, Client, ClientConfig, ClientError, WriteError};
-use p4runtime::p4::v1::{IdleTimeoutNotification, TableEntry};
-use shunt_p4::tables::{AnyEntry, Flow4, Flow6, P4Table};
-use shunt_p4::{InterfaceId, NetworkOp};
+use p4runtime::p4::v1::{Entity, IdleTimeoutNotification, TableEntry, entity};
+use shunt_offload::EngineRef;
+use shunt_p4::tables::{AnyEntry, Flow4, Flow6, P4Table, flow_key_from_entry};
+use shunt_p4::{FlowKey, InterfaceId, NetworkOp};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +26,6 @@ use super::error::SwitchError;
 use super::ledger::{Ledger, Phase};
 use super::lower::Lowering;
 use super::pipeline::{self, Loaded};
-use super::sink::read_tables;
 use super::view::{SwitchState, SwitchView};
 use crate::config::{PuntMeter, Switch};
 
@@ -35,16 +35,6 @@ const RESYNC_INTERVAL: Duration = Duration::from_secs(300);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Refusals of one write that are logged; the others are counted.
 const REFUSALS_LOGGED_MAX: usize = 8;
-
-/// The offload engine's side of the session.
-pub trait FlowLink: Send + Sync + 'static {
-    /// The stream is lost: nothing can be written.
-    fn lost(&self);
-    /// A session has begun: the flow tables are to be read back.
-    fn resync(&self);
-    /// Entries that no packet has hit for their timeout.
-    fn idle(&self, notification: IdleTimeoutNotification);
-}
 
 /// Asks the kernel for a neighbour.
 pub type Resolver = Arc<dyn Fn(InterfaceId, IpAddr) + Send + Sync>;
@@ -134,7 +124,7 @@ impl Connected {
     pub fn run(
         self,
         meters: Vec<PuntMeter>,
-        flows: Arc<dyn FlowLink>,
+        engine: EngineRef,
         resolver: Resolver,
         ops: mpsc::Receiver<Vec<NetworkOp>>,
         view: watch::Sender<SwitchView>,
@@ -149,7 +139,7 @@ impl Connected {
             switch: self.switch,
             lowering,
             ledger,
-            flows,
+            engine,
             resolver,
             ops,
             view,
@@ -185,7 +175,7 @@ struct Session {
     arbitration: watch::Receiver<Arbitration>,
     lowering: Lowering,
     ledger: Ledger,
-    flows: Arc<dyn FlowLink>,
+    engine: EngineRef,
     resolver: Resolver,
     ops: mpsc::Receiver<Vec<NetworkOp>>,
     view: watch::Sender<SwitchView>,
@@ -196,18 +186,22 @@ struct Session {
 impl Session {
     async fn run(mut self) {
         if let Some(mut idle) = self.client.take_idle_timeouts() {
-            let flows = Arc::clone(&self.flows);
+            let engine = self.engine.clone();
             let stop = self.stop.clone();
             tokio::spawn(async move {
                 while let Some(Some(notification)) = stop.run_until_cancelled(idle.recv()).await {
-                    flows.idle(notification);
+                    let keys = idle_keys(&notification);
+                    if !engine.idle(keys) {
+                        // The switch says it again.
+                        tracing::debug!("the engine is too busy for idle notifications");
+                    }
                 }
             });
         }
         self.view.send_modify(|view| view.sessions = 1);
         loop {
             let end = self.attend().await;
-            self.flows.lost();
+            self.engine.lost();
             let mut reason = match end {
                 End::Stopped => return,
                 End::Lost(reason) => reason,
@@ -334,7 +328,7 @@ impl Session {
 
     async fn attended(&mut self) -> Result<(), End> {
         self.read_back().await?;
-        self.flows.resync();
+        self.engine.resync();
         let mut resync = tokio::time::interval(RESYNC_INTERVAL);
         resync.reset();
         let mut resolve = tokio::time::interval(RESOLVE_INTERVAL);
@@ -462,10 +456,33 @@ async fn until(deadline: Option<Instant>) {
     }
 }
 
+fn idle_keys(notification: &IdleTimeoutNotification) -> Vec<FlowKey> {
+    let entries = notification.table_entry.iter();
+    entries
+        .filter_map(|entry| flow_key_from_entry(entry).ok())
+        .collect()
+}
+
+/// All entries but the flows, without default entries.
 async fn read_own_tables(client: &Client) -> Result<Vec<TableEntry>, ClientError> {
     let own = AnyEntry::TABLES
         .iter()
         .map(|(_, id)| *id)
         .filter(|id| *id != Flow4::ID && *id != Flow6::ID);
-    read_tables(client, own).await
+    let wildcards = own
+        .map(|table_id| Entity {
+            entity: Some(entity::Entity::TableEntry(TableEntry {
+                table_id,
+                ..Default::default()
+            })),
+        })
+        .collect();
+    let entities = client.read(wildcards).await?;
+    Ok(entities
+        .into_iter()
+        .filter_map(|entity| match entity.entity {
+            Some(entity::Entity::TableEntry(entry)) if !entry.is_default_action => Some(entry),
+            _ => None,
+        })
+        .collect())
 }

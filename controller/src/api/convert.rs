@@ -1,0 +1,170 @@
+//! From the daemon's values to the API's messages.
+
+use std::time::Duration;
+
+use shunt_api::v1;
+use shunt_offload::LatencySummary;
+use shunt_p4::{Encap, Tuple, VpcId, flow::proto};
+use shunt_slowpath::{FlowView, Offload, State};
+
+use crate::config::{Config, InterfaceConfig};
+use crate::kernel::{NeighborView, RouteView};
+use crate::switch::SwitchView;
+
+pub(super) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+pub(super) fn count(name: impl Into<String>, value: u64) -> v1::Count {
+    v1::Count {
+        name: name.into(),
+        value,
+    }
+}
+
+fn protocol(number: u8) -> String {
+    match number {
+        proto::TCP => "tcp".to_owned(),
+        proto::UDP => "udp".to_owned(),
+        proto::ICMP => "icmp".to_owned(),
+        proto::ICMPV6 => "icmpv6".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+/// `tcp_established`, `udp_replied`: the state with its protocol.
+pub(super) fn state_name(protocol_number: u8, state: State) -> String {
+    format!("{}_{}", protocol(protocol_number), state.as_str())
+}
+
+fn tuple(config: &Config, vpc: VpcId, tuple: &Tuple) -> v1::Tuple {
+    v1::Tuple {
+        vpc: config.vpc_name(vpc),
+        protocol: protocol(tuple.proto),
+        source: tuple.src.to_string(),
+        source_port: tuple.src_port.into(),
+        destination: tuple.dst.to_string(),
+        destination_port: tuple.dst_port.into(),
+    }
+}
+
+pub(super) fn flow(config: &Config, view: &FlowView) -> v1::Flow {
+    v1::Flow {
+        vpc: config.vpc_name(view.forward.vpc),
+        to_vpc: config.vpc_name(view.reply.vpc),
+        original: Some(tuple(config, view.forward.vpc, &view.forward.tuple)),
+        reply: Some(tuple(config, view.reply.vpc, &view.reply.tuple)),
+        state: state_name(view.forward.tuple.proto, view.state),
+        offload: match view.offload {
+            Offload::Software => "software",
+            Offload::Installing => "pending",
+            Offload::Installed => "hardware",
+            Offload::RemoveQueued | Offload::Removing => "removing",
+        }
+        .to_owned(),
+        age_ms: millis(view.age),
+        idle_ms: millis(view.idle),
+        software: Some(v1::Traffic {
+            packets: view.forward.packets + view.reply.packets,
+            bytes: view.forward.bytes + view.reply.bytes,
+        }),
+    }
+}
+
+pub(super) fn route(config: &Config, view: &RouteView) -> v1::Route {
+    v1::Route {
+        vpc: config.vpc_name(view.vpc),
+        prefix: view.prefix.to_string(),
+        kind: match (view.unreachable, view.kind) {
+            (true, _) | (_, "prohibit") => "unreachable",
+            (_, kind) => kind,
+        }
+        .to_owned(),
+        paths: view
+            .paths
+            .iter()
+            .map(|path| v1::Path {
+                interface: match path.interface {
+                    Some(interface) => config.interface_name(interface),
+                    None => path.device.clone(),
+                },
+                gateway: path.gateway.map(|ip| ip.to_string()).unwrap_or_default(),
+                weight: path.weight,
+            })
+            .collect(),
+        protocol: view.protocol.clone(),
+        metric: view.metric,
+    }
+}
+
+pub(super) fn neighbor(config: &Config, view: &NeighborView) -> v1::Neighbor {
+    v1::Neighbor {
+        interface: config.interface_name(view.interface),
+        vpc: config
+            .interface(view.interface)
+            .map(|interface| config.vpc_name(interface.interface.vpc))
+            .unwrap_or_default(),
+        address: view.address.to_string(),
+        mac: view.mac.map(|mac| mac.to_string()).unwrap_or_default(),
+        state: view.state.to_lowercase(),
+    }
+}
+
+pub(super) fn interface(
+    config: &Config,
+    switch: &SwitchView,
+    found: &InterfaceConfig,
+) -> v1::Interface {
+    let interface = &found.interface;
+    let state = if switch.unresolved.contains(&interface.id) {
+        "remote end point unresolved"
+    } else {
+        "up"
+    };
+    v1::Interface {
+        name: interface.name.clone(),
+        id: interface.id.get().into(),
+        vpc: config.vpc_name(interface.vpc),
+        switch: config.switch.name.clone(),
+        port: interface.port.get().into(),
+        encap: encap(config, &interface.encap),
+        mac: interface.mac.to_string(),
+        mtu: interface.mtu.into(),
+        addresses: interface
+            .addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        tap: found.tap.clone(),
+        state: state.to_owned(),
+    }
+}
+
+fn encap(config: &Config, encap: &Encap) -> String {
+    match encap {
+        Encap::Untagged => "untagged".to_owned(),
+        Encap::Vlan(vid) => format!("vlan {vid}"),
+        Encap::Qinq { outer, inner } => format!("vlans {outer}.{inner}"),
+        Encap::Vxlan {
+            vni,
+            underlay,
+            local,
+            remote,
+        } => format!(
+            "vxlan {vni} {local} -> {remote} over {}",
+            config.interface_name(*underlay)
+        ),
+    }
+}
+
+pub(super) fn latency(summary: &LatencySummary) -> v1::Latency {
+    // Rounded up: a fast stage is not 0.
+    let us = |ns: u64| ns.div_ceil(1000);
+    v1::Latency {
+        count: summary.count,
+        p50_us: us(summary.p50_ns),
+        p90_us: us(summary.p90_ns),
+        p99_us: us(summary.p99_ns),
+        max_us: us(summary.max_ns),
+    }
+}

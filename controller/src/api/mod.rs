@@ -1,0 +1,9 @@
+//! The API: gRPC on a unix socket, with reflection and health.
+
+mod convert;
+mod service;
+mod socket;
+mod status;
+
+pub use service::{Api, serve};
+pub use socket::{ApiSocket, SocketError};

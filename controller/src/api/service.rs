@@ -1,0 +1,327 @@
+//! The service itself: asks the daemon's parts and translates.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use futures::Stream;
+use p4runtime::p4info::parse_p4info_text;
+use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
+use shunt_api::v1::{self, GetStatusResponse};
+use shunt_offload::{EngineRef, RefuseReason};
+use shunt_p4::VpcId;
+use shunt_slowpath::manager::MAX_PAGE;
+use shunt_slowpath::{FlowCursor, FlowFilter, ManagerHandle};
+use tokio::net::UnixListener;
+use tokio::sync::{mpsc, watch};
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+
+use super::convert;
+use super::status::{Parts, status};
+use crate::config::Config;
+use crate::kernel::{MirrorHandle, Snapshot};
+use crate::switch::SwitchHandle;
+
+/// Messages of a listing that wait for its reader.
+const LISTING_QUEUE: usize = 256;
+
+/// What the service asks.
+#[derive(Clone, Debug)]
+pub struct Api {
+    /// The configuration in force.
+    pub config: Arc<Config>,
+    /// When the daemon started.
+    pub started: Instant,
+    /// The session with the switch.
+    pub switch: SwitchHandle,
+    /// The kernel mirror.
+    pub mirror: MirrorHandle,
+    /// Whether its first load has been handed on.
+    pub synchronised: watch::Receiver<bool>,
+    /// The slow path.
+    pub slow_path: ManagerHandle,
+    /// The offload engine.
+    pub engine: EngineRef,
+}
+
+/// Serves until `stop`.
+///
+/// # Errors
+/// What the transport says.
+pub async fn serve(
+    api: Api,
+    listener: UnixListener,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(shunt_api::FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1();
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ShuntServer<Api>>().await;
+    let mut server = tonic::transport::Server::builder()
+        .add_service(health_service)
+        .add_service(ShuntServer::new(api));
+    match reflection {
+        Ok(reflection) => server = server.add_service(reflection),
+        Err(error) => tracing::warn!(%error, "the API has no reflection"),
+    }
+    // A listing that nobody reads must not hold up the end: it is cut off.
+    stop.run_until_cancelled(server.serve_with_incoming(UnixListenerStream::new(listener)))
+        .await
+        .unwrap_or(Ok(()))
+}
+
+type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Api {
+    /// Tables with their sizes, from the P4Info.
+    pub(super) fn tables(&self, entries: &[(&'static str, u64)]) -> Vec<v1::TableOccupancy> {
+        let sizes = parse_p4info_text(shunt_p4::P4INFO).map(|info| info.tables);
+        let size_of = |name: &str| {
+            sizes
+                .iter()
+                .flatten()
+                .find(|table| table.preamble.as_ref().is_some_and(|p| p.alias == name))
+                .map_or(0, |table| u64::try_from(table.size).unwrap_or(0))
+        };
+        entries
+            .iter()
+            .map(|(table, entries)| v1::TableOccupancy {
+                table: (*table).to_owned(),
+                entries: *entries,
+                size: size_of(table),
+            })
+            .collect()
+    }
+
+    /// Both flow tables together: the engine does not count them apart.
+    fn flow_tables(&self, entries: u64) -> Vec<v1::TableOccupancy> {
+        let both = self.tables(&[("flow4", 0), ("flow6", 0)]);
+        vec![v1::TableOccupancy {
+            table: "flow4+flow6".to_owned(),
+            entries,
+            size: both.iter().map(|table| table.size).sum(),
+        }]
+    }
+
+    fn vpc_named(&self, name: &str) -> Result<Option<VpcId>, Status> {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let vpcs = &self.config.vpcs;
+        let found = vpcs.iter().find(|vpc| vpc.vpc.name == name);
+        found.map(|vpc| Some(vpc.vpc.id)).ok_or_else(|| {
+            let names: Vec<&str> = vpcs.iter().map(|vpc| vpc.vpc.name.as_str()).collect();
+            Status::not_found(format!(
+                "there is no VPC named {name:?} (known: {})",
+                names.join(", ")
+            ))
+        })
+    }
+
+    async fn snapshot(&self) -> Result<Snapshot, Status> {
+        let snapshot = self.mirror.snapshot().await;
+        snapshot.map_err(|error| Status::unavailable(error.to_string()))
+    }
+
+    async fn status(&self) -> GetStatusResponse {
+        // First, so that what is converged was so before the rest was asked.
+        let switch_converged = self.switch.is_converged();
+        let synchronised = *self.synchronised.borrow();
+        let parts = Parts {
+            switch: self.switch.view(),
+            switch_converged,
+            mirror: self.mirror.stats(),
+            synchronised,
+            slow_path: self.slow_path.stats().await.ok(),
+            offload: self.engine.stats().await.ok(),
+        };
+        status(self, &parts)
+    }
+}
+
+#[tonic::async_trait]
+impl Shunt for Api {
+    type ListRoutesStream = Listing<v1::Route>;
+    type ListNeighborsStream = Listing<v1::Neighbor>;
+    type ListFlowsStream = Listing<v1::Flow>;
+
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(self.status().await))
+    }
+
+    async fn list_vpcs(
+        &self,
+        _: Request<v1::ListVpcsRequest>,
+    ) -> Result<Response<v1::ListVpcsResponse>, Status> {
+        let routes = self.snapshot().await?.routes;
+        let interfaces = &self.config.interfaces;
+        let vpcs = self.config.vpcs.iter().map(|found| v1::Vpc {
+            name: found.vpc.name.clone(),
+            id: found.vpc.id.get().into(),
+            table: found.table,
+            stateless: found.vpc.stateless,
+            interfaces: interfaces
+                .iter()
+                .filter(|interface| interface.interface.vpc == found.vpc.id)
+                .map(|interface| interface.interface.name.clone())
+                .collect(),
+            routes: routes
+                .iter()
+                .filter(|route| route.vpc == found.vpc.id && route.active)
+                .count() as u64,
+        });
+        Ok(Response::new(v1::ListVpcsResponse {
+            vpcs: vpcs.collect(),
+        }))
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: Request<v1::ListInterfacesRequest>,
+    ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
+        let view = self.switch.view();
+        let interfaces = self.config.interfaces.iter();
+        Ok(Response::new(v1::ListInterfacesResponse {
+            interfaces: interfaces
+                .map(|interface| convert::interface(&self.config, &view, interface))
+                .collect(),
+        }))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<v1::ListRoutesRequest>,
+    ) -> Result<Response<Self::ListRoutesStream>, Status> {
+        let vpc = self.vpc_named(&request.into_inner().vpc)?;
+        let config = Arc::clone(&self.config);
+        let routes = self.snapshot().await?.routes.into_iter();
+        let listing = routes
+            .filter(move |route| route.active && vpc.is_none_or(|vpc| route.vpc == vpc))
+            .map(move |route| Ok(convert::route(&config, &route)));
+        Ok(Response::new(Box::pin(futures::stream::iter(listing))))
+    }
+
+    async fn list_neighbors(
+        &self,
+        request: Request<v1::ListNeighborsRequest>,
+    ) -> Result<Response<Self::ListNeighborsStream>, Status> {
+        let name = request.into_inner().interface;
+        let interfaces = &self.config.interfaces;
+        let wanted = interfaces
+            .iter()
+            .find(|found| found.interface.name == name)
+            .map(|found| found.interface.id);
+        if wanted.is_none() && !name.is_empty() {
+            let names: Vec<&str> = interfaces
+                .iter()
+                .map(|found| found.interface.name.as_str())
+                .collect();
+            return Err(Status::not_found(format!(
+                "there is no interface named {name:?} (known: {})",
+                names.join(", ")
+            )));
+        }
+        let config = Arc::clone(&self.config);
+        let neighbors = self.snapshot().await?.neighbors.into_iter();
+        let listing = neighbors
+            .filter(move |neighbor| wanted.is_none_or(|id| neighbor.interface == id))
+            .map(move |neighbor| Ok(convert::neighbor(&config, &neighbor)));
+        Ok(Response::new(Box::pin(futures::stream::iter(listing))))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        let request = request.into_inner();
+        let filter = FlowFilter {
+            vpc: self.vpc_named(&request.vpc)?,
+            offloaded: request.offloaded,
+            ..FlowFilter::default()
+        };
+        let (sender, receiver) = mpsc::channel(LISTING_QUEUE);
+        let (config, slow_path) = (Arc::clone(&self.config), self.slow_path.clone());
+        tokio::spawn(async move {
+            let mut left = match request.limit {
+                0 => u64::MAX,
+                limit => limit,
+            };
+            let mut cursor = Some(FlowCursor::default());
+            while let Some(from) = cursor {
+                let page = match slow_path.list_flows(filter.clone(), from, MAX_PAGE).await {
+                    Ok(page) => page,
+                    Err(error) => {
+                        let _ = sender
+                            .send(Err(Status::unavailable(error.to_string())))
+                            .await;
+                        return;
+                    }
+                };
+                for view in &page.flows {
+                    let flow = convert::flow(&config, view);
+                    if !request.state.is_empty() && flow.state != request.state {
+                        continue;
+                    }
+                    if left == 0 || sender.send(Ok(flow)).await.is_err() {
+                        return;
+                    }
+                    left -= 1;
+                }
+                cursor = page.next;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn get_offload(
+        &self,
+        _: Request<v1::GetOffloadRequest>,
+    ) -> Result<Response<v1::GetOffloadResponse>, Status> {
+        let stats = self
+            .engine
+            .stats()
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        let refusals = RefuseReason::ALL.iter().zip(stats.refused);
+        let latencies = &stats.latencies;
+        Ok(Response::new(v1::GetOffloadResponse {
+            enabled: self.config.policy.offload.enabled,
+            connections_offloaded: stats.in_hardware,
+            connections_pending: stats.queued + stats.installing,
+            connections_installed: stats.installs,
+            connections_refused: stats.refused.iter().sum(),
+            connections_removed: stats.removals,
+            connections_lost: stats.lost,
+            refusals: refusals
+                .map(|(reason, value)| convert::count(reason.as_str(), value))
+                .collect(),
+            counts: [
+                ("batches", stats.batches),
+                ("updates", stats.updates),
+                ("retries", stats.retries),
+                ("failed_batches", stats.failed_batches),
+                ("resyncs", stats.resyncs),
+                ("orphans_removed", stats.orphans),
+                ("idle_reports", stats.idle_reports),
+                ("idle_connections", stats.idle_connections),
+            ]
+            .map(|(name, value)| convert::count(name, value))
+            .to_vec(),
+            latency: Some(v1::Latencies {
+                queued_to_batched: Some(convert::latency(&latencies.decided_to_batched)),
+                batched_to_acknowledged: Some(convert::latency(&latencies.batched_to_acknowledged)),
+                first_packet_to_acknowledged: Some(convert::latency(
+                    &latencies.first_packet_to_acknowledged,
+                )),
+            }),
+            tables: self.flow_tables(2 * stats.in_hardware),
+        }))
+    }
+}

@@ -1,0 +1,150 @@
+//! Whether everything is as it should be, and what is not.
+
+use shunt_api::v1;
+use shunt_offload::{LinkState, OffloadStats};
+use shunt_p4::{Encap, PuntReason};
+use shunt_slowpath::{DropReason, SlowPathStats, State};
+
+use super::convert::count;
+use super::service::Api;
+use crate::kernel::MirrorStats;
+use crate::switch::{SwitchState, SwitchView};
+
+/// Everything that the status is made of, as of one moment.
+pub(super) struct Parts {
+    pub(super) switch: SwitchView,
+    pub(super) switch_converged: bool,
+    pub(super) mirror: MirrorStats,
+    pub(super) synchronised: bool,
+    pub(super) slow_path: Option<SlowPathStats>,
+    pub(super) offload: Option<OffloadStats>,
+}
+
+pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
+    let converged = parts.switch_converged && parts.synchronised;
+    v1::GetStatusResponse {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: api.started.elapsed().as_secs(),
+        converged,
+        problems: problems(api, parts),
+        switch: Some(switch(api, &parts.switch)),
+        mirror: Some(v1::MirrorStatus {
+            synchronised: parts.synchronised,
+            routes: parts.mirror.routes,
+            neighbors: parts.mirror.neighbors,
+            nexthops: parts.mirror.nexthops,
+            batches: parts.mirror.batches,
+            overruns: parts.mirror.overruns,
+            resyncs: parts.mirror.resyncs,
+        }),
+        slow_path: parts.slow_path.as_ref().map(|stats| slow_path(api, stats)),
+        offload: parts.offload.as_ref().map(|stats| v1::OffloadSummary {
+            enabled: api.config.policy.offload.enabled,
+            installed: stats.in_hardware,
+            pending: stats.queued + stats.installing,
+        }),
+    }
+}
+
+fn problems(api: &Api, parts: &Parts) -> Vec<String> {
+    let mut problems = Vec::new();
+    let name = &api.config.switch.name;
+    let view = &parts.switch;
+    let because = view
+        .last_error
+        .as_ref()
+        .map(|error| format!(": {error}"))
+        .unwrap_or_default();
+    match view.state {
+        SwitchState::Ready if view.refused > 0 => problems.push(format!(
+            "switch {name} refused {} entries, last{because}",
+            view.refused
+        )),
+        SwitchState::Ready => {}
+        state => problems.push(format!("switch {name} is {}{because}", state.as_str())),
+    }
+    for id in &view.unresolved {
+        let Some(found) = api.config.interface(*id) else {
+            continue;
+        };
+        if let Encap::Vxlan { remote, .. } = found.interface.encap {
+            problems.push(format!(
+                "interface {} cannot send: the way to {remote} is not resolved in the \
+                 underlay's VPC",
+                found.interface.name
+            ));
+        }
+    }
+    if !parts.synchronised {
+        problems.push("the kernel's routes are not loaded yet".to_owned());
+    }
+    if parts.mirror.unsupported > 0 {
+        problems.push(format!(
+            "{} prefixes are unreachable because their routes ask for what shunt does not do",
+            parts.mirror.unsupported
+        ));
+    }
+    match &parts.offload {
+        Some(stats) if stats.link == LinkState::Down => problems.push(format!(
+            "offloads wait: {}",
+            stats
+                .last_error
+                .as_deref()
+                .unwrap_or("the switch does not answer")
+        )),
+        Some(_) => {}
+        None => problems.push("the offload engine has ended".to_owned()),
+    }
+    if parts.slow_path.is_none() {
+        problems.push("the slow path does not answer".to_owned());
+    }
+    problems
+}
+
+fn switch(api: &Api, view: &SwitchView) -> v1::SwitchStatus {
+    let config = &api.config.switch;
+    v1::SwitchStatus {
+        name: config.name.clone(),
+        address: config.address.clone(),
+        device_id: config.device_id,
+        state: view.state.as_str().to_owned(),
+        role: view.state.role().to_owned(),
+        pipeline_cookie: view
+            .pipeline_cookie
+            .map(|cookie| format!("{cookie:016x}"))
+            .unwrap_or_default(),
+        pipeline_cookie_wanted: format!("{:016x}", shunt_p4::pipeline_cookie()),
+        entries: view.entries,
+        pending: view.pending,
+        refused: view.refused,
+        sessions: view.sessions,
+        last_error: view.last_error.clone().unwrap_or_default(),
+        tables: api.tables(&view.tables),
+    }
+}
+
+fn slow_path(api: &Api, stats: &SlowPathStats) -> v1::SlowPathStatus {
+    let counters = &stats.counters;
+    let punts = PuntReason::ALL.iter();
+    let drops = DropReason::ALL.iter();
+    let states = State::ALL.iter();
+    v1::SlowPathStatus {
+        device: api.config.slow_path.device.clone(),
+        connections: stats.connections(),
+        connections_max: stats.capacity,
+        rx_packets: counters.received.packets,
+        rx_bytes: counters.received.bytes,
+        tx_packets: counters.sent.packets,
+        tx_bytes: counters.sent.bytes,
+        punts: punts
+            .map(|reason| count(reason.as_str(), counters.punted(*reason)))
+            .collect(),
+        drops: drops
+            .map(|reason| count(reason.as_str(), counters.dropped(*reason)))
+            .collect(),
+        states: states
+            .map(|state| count(state.as_str(), stats.in_state(*state)))
+            .collect(),
+        nat_leases: stats.pools.iter().map(|pool| u64::from(pool.leased)).sum(),
+    }
+}

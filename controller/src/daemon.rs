@@ -1,0 +1,337 @@
+//! The wiring of the daemon: everything that runs, and who talks to whom.
+//!
+//! ```text
+//!        taps ◀─────────────▶ exception ◀═══ rings ═══▶ worker ◀── DPDK ──▶ slow-path port
+//!          ▲                      │ resolve               ▲ ║                (of the switch)
+//!   kernel │ netlink              ▼                  fib  ║ ║ offload rings
+//!   ───────┴──────▶ mirror ──▶ pump ──┬── left-right ═════╝ ▼
+//!                     ▲    batches    │                  engine ──────┐ flow4, flow6
+//!                     │ resolve       └── ops ──▶ session ──────────┐ │
+//!                     └──────────────────────────────┘              ▼ ▼
+//!   shunt ◀── unix socket ── api (asks all of them)               P4Runtime ──▶ switch
+//! ```
+//!
+//! | task        | runs as               | ends when                          |
+//! |-------------|-----------------------|------------------------------------|
+//! | mirror      | tokio task            | `MirrorHandle::shutdown`           |
+//! | pump        | tokio task            | the mirror's channel closes        |
+//! | session     | tokio task            | `stop`                             |
+//! | engine      | tokio task            | `EngineHandle::shutdown`           |
+//! | exception   | tokio tasks           | `ExceptionPath::shutdown`          |
+//! | worker      | thread (DPDK)         | `Manager::shutdown`                |
+//! | api         | tokio task            | `stop`                             |
+//!
+//! Started in the order configuration, socket, taps, slow path, switch, mirror, engine, session,
+//! exception, API; stopped in the reverse, within [`STOP_WITHIN`]. Entries stay in the switch:
+//! what it forwards goes on while the daemon is away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shunt_offload::{Engine, EngineConfig, EngineHandle, P4RuntimeSink};
+use shunt_p4::NetworkOp;
+use shunt_slowpath::{
+    ExceptionReceiver, ExceptionSender, FibWriter, Manager, ManagerError, PortDevice,
+    SlowPathConfig,
+};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api, ApiSocket};
+use crate::config::Config;
+use crate::exception::{self, ExceptionPath};
+use crate::kernel::{
+    Batch, KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL,
+    SetupError, TapConfig,
+};
+use crate::switch::{Connected, SwitchError, SwitchHandle};
+
+/// Everything has stopped by then, or is left to the process's end.
+const STOP_WITHIN: Duration = Duration::from_millis(1800);
+/// Batches of the mirror that wait for the pump.
+const BATCH_QUEUE: usize = 16;
+
+/// Why the daemon did not start; each message names the thing and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The API's socket.
+    #[error(transparent)]
+    Socket(#[from] api::SocketError),
+    /// The slow path's device is not there.
+    #[error(
+        "there is no network device {0:?} (slow_path.device): create it, or name the one that \
+         leads to the switch's slow-path port"
+    )]
+    NoDevice(String),
+    /// The kernel's side of the interfaces.
+    #[error(transparent)]
+    Kernel(#[from] SetupError),
+    /// The slow path.
+    #[error("the slow path on {device:?} did not start: {source}")]
+    SlowPath {
+        /// Its device.
+        device: String,
+        /// Why.
+        source: ManagerError,
+    },
+    /// The switch.
+    #[error(transparent)]
+    Switch(#[from] SwitchError),
+    /// The kernel mirror.
+    #[error("the kernel's routes cannot be mirrored: {0}")]
+    Mirror(crate::kernel::SocketError),
+    /// A signal came first.
+    #[error("stopped while starting")]
+    Stopped,
+}
+
+/// Runs until `stop`.
+///
+/// # Errors
+/// [`StartError`]; nothing is left behind then.
+pub async fn run(
+    config: Config,
+    switch_timeout: Duration,
+    stop: CancellationToken,
+) -> Result<(), StartError> {
+    let config = Arc::new(config);
+    let socket = ApiSocket::bind(&config.api_socket).await?;
+    let device = &config.slow_path.device;
+    if nix::net::if_::if_nametoindex(device.as_str()).is_err() {
+        return Err(StartError::NoDevice(device.clone()));
+    }
+    let kernel = KernelSetup::create(&tap_configs(&config)).await?;
+    for warning in &kernel.warnings {
+        tracing::warn!("{warning}");
+    }
+
+    let starting = Running::start(&config, &kernel, socket, switch_timeout);
+    let result = match stop.run_until_cancelled(starting).await {
+        None => Err(StartError::Stopped),
+        Some(Err(error)) => Err(error),
+        Some(Ok(running)) => {
+            tracing::info!(socket = %config.api_socket.display(), "ready");
+            stop.cancelled().await;
+            tracing::info!("stopping");
+            if tokio::time::timeout(STOP_WITHIN, running.stop())
+                .await
+                .is_err()
+            {
+                tracing::warn!("not everything stopped in {STOP_WITHIN:?}; ending all the same");
+            }
+            Ok(())
+        }
+    };
+    kernel.remove().await;
+    result
+}
+
+/// Everything that runs.
+struct Running {
+    stop: CancellationToken,
+    slow_path: Manager,
+    mirror: MirrorHandle,
+    engine: EngineHandle,
+    exception: ExceptionPath,
+    tasks: Vec<JoinHandle<()>>,
+    /// Removed when dropped.
+    _socket: ApiSocket,
+}
+
+impl Running {
+    async fn start(
+        config: &Arc<Config>,
+        kernel: &KernelSetup,
+        mut socket: ApiSocket,
+        switch_timeout: Duration,
+    ) -> Result<Self, StartError> {
+        let started = Instant::now();
+        let stop = CancellationToken::new();
+
+        // The slow path: its tables are empty and drop everything until the pump has filled them.
+        let (fib, readers) = FibWriter::new();
+        let (worker_port, installer_port) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
+        let (exception_port, up, down) = shunt_slowpath::exception::channel();
+        let slow_path = start_slow_path(config, readers, worker_port, exception_port).await?;
+
+        // The switch: refuses to start without.
+        let connected = match Connected::open(&config.switch, switch_timeout).await {
+            Ok(connected) => connected,
+            Err(error) => {
+                slow_path.shutdown().await;
+                return Err(error.into());
+            }
+        };
+
+        // The kernel's view, from here on in batches.
+        let (batches_in, batches) = mpsc::channel(BATCH_QUEUE);
+        let mirror = match Mirror::start(mirror_config(config, kernel), batches_in).await {
+            Ok(mirror) => mirror,
+            Err(error) => {
+                slow_path.shutdown().await;
+                return Err(StartError::Mirror(error));
+            }
+        };
+
+        let sink = P4RuntimeSink::new(connected.client().clone());
+        let engine = Engine::start(EngineConfig::default(), vec![installer_port], sink);
+        let resolver = mirror.clone();
+        let (switch, session) = SwitchHandle::start(
+            connected,
+            config.punt_meters.clone(),
+            engine.engine(),
+            Arc::new(move |interface, address| resolver.resolve(interface, address)),
+            stop.clone(),
+        );
+        let (synchronised_in, synchronised) = watch::channel(false);
+        let pump = tokio::spawn(pump(
+            Arc::clone(config),
+            fib,
+            switch.clone(),
+            batches,
+            synchronised_in,
+        ));
+        let exception = start_exception(kernel, up, down, &mirror);
+
+        let listener = socket.take_listener();
+        let api = Api {
+            config: Arc::clone(config),
+            started,
+            switch,
+            mirror: mirror.clone(),
+            synchronised,
+            slow_path: slow_path.handle(),
+            engine: engine.engine(),
+        };
+        let stop_api = stop.clone();
+        let api = tokio::spawn(async move {
+            let Some(listener) = listener else { return };
+            if let Err(error) = api::serve(api, listener, stop_api).await {
+                tracing::error!(%error, "the API has ended");
+            }
+        });
+        Ok(Self {
+            stop,
+            slow_path,
+            mirror,
+            engine,
+            exception,
+            tasks: vec![api, session, pump],
+            _socket: socket,
+        })
+    }
+
+    /// From the edges inwards: nobody is asked who has stopped.
+    async fn stop(self) {
+        self.exception.shutdown().await;
+        self.slow_path.shutdown().await;
+        self.mirror.shutdown().await;
+        self.stop.cancel();
+        self.engine.shutdown().await;
+        for task in self.tasks {
+            let _ = task.await; // a panic there is in the log
+        }
+    }
+}
+
+/// Gives every batch to the workers and to the switch. Workers first: what the switch does not
+/// know yet it sends to them.
+async fn pump(
+    config: Arc<Config>,
+    mut fib: FibWriter,
+    switch: SwitchHandle,
+    mut batches: mpsc::Receiver<Batch>,
+    synchronised: watch::Sender<bool>,
+) {
+    let ops = configured_ops(&config);
+    fib.set_policy(config.policy.clone());
+    fib.apply(ops.clone());
+    fib.publish();
+    switch.apply(ops).await;
+    while let Some(batch) = batches.recv().await {
+        tracing::debug!(ops = batch.ops.len(), reason = ?batch.reason, "kernel batch");
+        if !batch.ops.is_empty() {
+            fib.apply(batch.ops.iter().cloned());
+            fib.publish();
+            switch.apply(batch.ops).await;
+        }
+        if batch.complete {
+            synchronised.send_replace(true);
+        }
+    }
+}
+
+/// What the configuration says of the network; underlays before the tunnels over them.
+fn configured_ops(config: &Config) -> Vec<NetworkOp> {
+    let vpcs = config.vpcs.iter();
+    let vpcs = vpcs.map(|vpc| NetworkOp::SetVpc(vpc.vpc.clone()));
+    let interfaces = || config.interfaces.iter().map(|found| &found.interface);
+    let is_tunnel =
+        |interface: &&shunt_p4::Interface| matches!(interface.encap, shunt_p4::Encap::Vxlan { .. });
+    let ports = interfaces().filter(|interface| !is_tunnel(interface));
+    let tunnels = interfaces().filter(is_tunnel);
+    let interfaces = ports.chain(tunnels).cloned().map(NetworkOp::SetInterface);
+    vpcs.chain(interfaces).collect()
+}
+
+fn tap_configs(config: &Config) -> Vec<TapConfig> {
+    let interfaces = config.interfaces.iter();
+    interfaces
+        .filter_map(|found| {
+            let vpc = config.vpc(found.interface.vpc)?;
+            Some(TapConfig {
+                interface: found.interface.clone(),
+                tap: found.tap.clone(),
+                table: vpc.table,
+                extra_addresses: config.nat_addresses_on(&found.interface),
+            })
+        })
+        .collect()
+}
+
+fn mirror_config(config: &Config, kernel: &KernelSetup) -> MirrorConfig {
+    let taps = kernel.taps().iter();
+    let vpcs = config.vpcs.iter();
+    MirrorConfig {
+        interfaces: taps.map(|tap| tap.interface.clone()).collect(),
+        tables: vpcs.map(|vpc| (vpc.vpc.id, vpc.table)).collect(),
+        receive_buffer: RECEIVE_BUFFER_BYTES,
+        resync_interval: RESYNC_INTERVAL,
+    }
+}
+
+async fn start_slow_path(
+    config: &Config,
+    readers: shunt_slowpath::FibReaderFactory,
+    offload: shunt_offload::WorkerPort,
+    exception: shunt_slowpath::ExceptionPort,
+) -> Result<Manager, StartError> {
+    let slow_path = &config.slow_path;
+    let settings = SlowPathConfig {
+        memory_mib: slow_path.memory_mb,
+        max_connections: slow_path.connections,
+        ..SlowPathConfig::new(PortDevice::Interface(slow_path.device.clone()))
+    };
+    // DPDK takes its time, and must not hold up signals.
+    let started = tokio::task::spawn_blocking(move || {
+        Manager::start(&settings, &readers, vec![offload], vec![exception])
+    });
+    let failed = |source| StartError::SlowPath {
+        device: slow_path.device.clone(),
+        source,
+    };
+    match started.await {
+        Ok(manager) => manager.map_err(failed),
+        Err(_) => Err(failed(ManagerError::Stopped)),
+    }
+}
+
+fn start_exception(
+    kernel: &KernelSetup,
+    up: ExceptionReceiver,
+    down: ExceptionSender,
+    mirror: &MirrorHandle,
+) -> ExceptionPath {
+    exception::run(kernel.taps(), vec![(up, down)], mirror.clone())
+}
