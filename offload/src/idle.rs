@@ -12,10 +12,11 @@ use crate::clock::as_ns;
 /// How late a report may be: bmv2 looks at its entries once a second.
 pub(crate) const REPORT_DELAY_MAX: Duration = Duration::from_millis(1_500);
 
+/// Signed: a report may reach back to before the clock's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Quiet {
-    from_ns: u64,
-    to_ns: u64,
+    from_ns: i64,
+    to_ns: i64,
 }
 
 /// What is known about the two directions of one connection.
@@ -28,7 +29,7 @@ pub(crate) struct IdlePair {
 #[derive(Clone, Copy, Debug)]
 struct Watch {
     other: usize,
-    since_ns: u64,
+    since_ns: i64,
     until_ns: u64,
 }
 
@@ -56,25 +57,21 @@ impl IdlePair {
             _ => [timeouts[1], timeouts[0]],
         };
         let direction = direction.min(1);
-        let slack = slack_ns(own.min(other));
-        let from_ns = now_ns.saturating_sub(as_ns(own));
+        let slack_ns = signed(slack(own.min(other)));
+        let to_ns = i64::try_from(now_ns).unwrap_or(i64::MAX);
+        let from_ns = to_ns.saturating_sub(signed(own));
         let quiet = match self.quiet[direction] {
-            Some(before) if from_ns <= before.to_ns.saturating_add(slack) => Quiet {
+            Some(before) if from_ns <= before.to_ns.saturating_add(slack_ns) => Quiet {
                 from_ns: before.from_ns,
-                to_ns: now_ns,
+                to_ns,
             },
-            _ => Quiet {
-                from_ns,
-                to_ns: now_ns,
-            },
+            _ => Quiet { from_ns, to_ns },
         };
         self.quiet[direction] = Some(quiet);
         if let Some(opposite) = self.quiet[1 - direction] {
-            let together = quiet
-                .to_ns
-                .min(opposite.to_ns)
-                .saturating_sub(quiet.from_ns.max(opposite.from_ns));
-            if together.saturating_add(slack) >= as_ns(own.min(other)) {
+            let until_ns = quiet.to_ns.min(opposite.to_ns);
+            let together_ns = until_ns.saturating_sub(quiet.from_ns.max(opposite.from_ns));
+            if together_ns.saturating_add(slack_ns) >= signed(own.min(other)) {
                 *self = Self::default();
                 return Verdict::Idle;
             }
@@ -82,10 +79,10 @@ impl IdlePair {
         if self.watch.is_some() {
             return Verdict::Nothing;
         }
-        let until_ns = now_ns.saturating_add(as_ns(other)).saturating_add(slack);
+        let until_ns = now_ns.saturating_add(as_ns(other + slack(own.min(other))));
         self.watch = Some(Watch {
             other: 1 - direction,
-            since_ns: now_ns,
+            since_ns: to_ns,
             until_ns,
         });
         Verdict::AskAt(until_ns)
@@ -102,9 +99,13 @@ impl IdlePair {
     }
 }
 
-/// Of short timeouts, half.
-fn slack_ns(timeout: Duration) -> u64 {
-    as_ns(REPORT_DELAY_MAX.min(timeout / 2))
+/// How much reports may differ; of short timeouts, half.
+fn slack(timeout: Duration) -> Duration {
+    REPORT_DELAY_MAX.min(timeout / 2)
+}
+
+fn signed(duration: Duration) -> i64 {
+    i64::try_from(duration.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
@@ -122,6 +123,13 @@ mod tests {
             Verdict::AskAt(131_500_000_000)
         );
         assert_eq!(pair.report(1, 100 * S, TIMEOUT), Verdict::Idle);
+    }
+
+    #[test]
+    fn soon_after_the_start() {
+        let mut pair = IdlePair::default();
+        pair.report(0, S, TIMEOUT);
+        assert_eq!(pair.report(1, S, TIMEOUT), Verdict::Idle);
     }
 
     /// Directions that were last hit at 0 and at 15 s are idle together at 45 s; the first

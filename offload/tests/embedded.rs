@@ -1,0 +1,317 @@
+//! The engine with the real sink, over gRPC, against the embedded switch.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use p4runtime::client::{Backoff, Client, ClientConfig, PipelineAction};
+use p4runtime::p4::v1::update;
+use p4runtime::p4info::parse_p4info_text;
+use shunt_offload::sink::FlowSink as _;
+use shunt_offload::{
+    ConnectionId, Engine, EngineConfig, EngineHandle, InstallerPort, OffloadCommand, OffloadEvent,
+    OffloadUnit, P4RuntimeSink, RefuseReason, WorkerPort, channel,
+};
+use shunt_p4::tables::{flow_from_entry, flow_to_entry};
+use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
+use shunt_switch::{Handle, ManualClock, Options};
+
+/// Nothing here takes as long on any machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn switch(addr: &str, options: Options) -> Handle {
+    let config = shunt_switch::Config {
+        grpc_addr: addr.to_owned(),
+        options,
+        ..Default::default()
+    };
+    shunt_switch::run(config).await.unwrap()
+}
+
+async fn push_pipeline(client: &Client, json: Vec<u8>) {
+    let p4info = parse_p4info_text(shunt_p4::P4INFO).unwrap();
+    let cookie = shunt_p4::pipeline_cookie();
+    client
+        .set_pipeline(PipelineAction::VerifyAndCommit, p4info, json, cookie)
+        .await
+        .unwrap();
+}
+
+async fn primary(addr: SocketAddr) -> Client {
+    let config = ClientConfig::new(addr.to_string(), 1, 1);
+    let client = Client::connect(config).await.unwrap();
+    client.become_primary().await.unwrap();
+    client
+}
+
+/// A connection of VPC 1, masqueraded, as its worker would offload it.
+fn unit(n: u32, idle_timeout: Duration) -> OffloadUnit {
+    let red = VpcId::new(1).unwrap();
+    let wan = VpcId::new(2).unwrap();
+    let inside: IpAddr = [10, (n >> 16) as u8, (n >> 8) as u8, n as u8].into();
+    let server: IpAddr = [192, 0, 2, 80].into();
+    let public: IpAddr = [203, 0, 113, 10].into();
+    let lease = 1024 + n as u16;
+    let tuple = |src, src_port, dst, dst_port| Tuple {
+        src,
+        dst,
+        proto: 6,
+        src_port,
+        dst_port,
+    };
+    let entry = |vpc, tuple, action| FlowEntry {
+        key: FlowKey { vpc, tuple },
+        action,
+        idle_timeout,
+    };
+    let forward = FlowAction {
+        vpc: red,
+        src: Some((public, lease)),
+        dst: None,
+    };
+    let reply = FlowAction {
+        vpc: red,
+        src: None,
+        dst: Some((inside, 40_000)),
+    };
+    let now_ns = shunt_offload::Clock::system().now_ns();
+    OffloadUnit {
+        id: ConnectionId::new(n, 1),
+        entries: [
+            entry(red, tuple(inside, 40_000, server, 80), forward),
+            entry(wan, tuple(server, 80, public, lease), reply),
+        ],
+        first_packet_ns: now_ns,
+        decided_ns: now_ns,
+    }
+}
+
+async fn flows(client: &Client) -> Vec<FlowEntry> {
+    let entries = P4RuntimeSink::new(client.clone())
+        .read_flows()
+        .await
+        .unwrap();
+    let mut flows: Vec<_> = entries
+        .iter()
+        .map(|entry| flow_from_entry(entry).unwrap())
+        .collect();
+    flows.sort_by_key(|flow| flow.key);
+    flows
+}
+
+fn entries(units: impl IntoIterator<Item = OffloadUnit>) -> Vec<FlowEntry> {
+    let mut entries: Vec<_> = units.into_iter().flat_map(|unit| unit.entries).collect();
+    entries.sort_by_key(|flow| flow.key);
+    entries
+}
+
+async fn submit(worker: &mut WorkerPort, command: OffloadCommand) {
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    while worker.submit(command).is_err() {
+        assert!(
+            tokio::time::Instant::now() < patience,
+            "the ring stays full"
+        );
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+async fn events(worker: &mut WorkerPort, count: usize) -> Vec<OffloadEvent> {
+    let patience = tokio::time::Instant::now() + PATIENCE;
+    let mut events = Vec::new();
+    while events.len() < count {
+        match worker.poll() {
+            Some(event) => events.push(event),
+            None => {
+                assert!(tokio::time::Instant::now() < patience, "only {events:?}");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
+    }
+    events
+}
+
+fn start(client: &Client, port: InstallerPort) -> EngineHandle {
+    let sink = P4RuntimeSink::new(client.clone());
+    Engine::start(EngineConfig::default(), vec![port], sink)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_come_and_go() {
+    const CONNECTIONS: u32 = 3_000;
+    let switch = switch("", Options::default()).await;
+    let client = primary(switch.addr()).await;
+    push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
+    // Two entries of an earlier life: one under a key that will be used.
+    let timeout = Duration::from_secs(60);
+    let mut left_over = unit(0, timeout).entries[0];
+    left_over.action.src = None;
+    let other = unit(CONNECTIONS + 1, timeout).entries[1];
+    let inserts = [left_over, other].map(|flow| p4runtime::p4::v1::Update {
+        r#type: update::Type::Insert as i32,
+        entity: Some(p4runtime::p4::v1::Entity {
+            entity: Some(p4runtime::p4::v1::entity::Entity::TableEntry(
+                flow_to_entry(&flow).unwrap(),
+            )),
+        }),
+    });
+    client.write(&inserts[..]).await.unwrap();
+
+    let (mut worker, port) = channel(1024);
+    let engine = start(&client, port);
+    for n in 0..CONNECTIONS {
+        submit(&mut worker, OffloadCommand::Install(unit(n, timeout))).await;
+    }
+    let told = events(&mut worker, CONNECTIONS as usize).await;
+    assert!(
+        told.iter()
+            .all(|event| matches!(event, OffloadEvent::Installed(_)))
+    );
+    engine.settled().await.unwrap();
+    assert_eq!(
+        flows(&client).await,
+        entries((0..CONNECTIONS).map(|n| unit(n, timeout)))
+    );
+
+    for n in 0..CONNECTIONS / 2 {
+        submit(&mut worker, OffloadCommand::Remove(unit(n, timeout).id)).await;
+    }
+    let told = events(&mut worker, CONNECTIONS as usize / 2).await;
+    assert!(
+        told.iter()
+            .all(|event| matches!(event, OffloadEvent::Removed(_)))
+    );
+    let rest = (CONNECTIONS / 2..CONNECTIONS).map(|n| unit(n, timeout));
+    assert_eq!(flows(&client).await, entries(rest));
+
+    let stats = engine.stats().await.unwrap();
+    assert_eq!(stats.installs, u64::from(CONNECTIONS));
+    assert_eq!(stats.in_hardware, u64::from(CONNECTIONS / 2));
+    // The one under a used key was removed or overwritten.
+    assert!((1..=2).contains(&stats.orphans), "{stats:?}");
+    let latency = stats.latencies.decided_to_acknowledged;
+    assert_eq!(latency.count, u64::from(CONNECTIONS));
+    println!("{:#?}", stats.latencies);
+    engine.shutdown().await;
+    assert!(worker.is_closed());
+    switch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_table_refuses_and_keeps_no_half() {
+    const ROOM: u32 = 33;
+    let switch = switch("", Options::default()).await;
+    let client = primary(switch.addr()).await;
+    let json = String::from_utf8(shunt_p4::PIPELINE_JSON.to_vec()).unwrap();
+    let small = json.replace("1048576", &ROOM.to_string());
+    assert_ne!(small, json, "the flow tables have another size");
+    push_pipeline(&client, small.into_bytes()).await;
+
+    let (mut worker, port) = channel(1024);
+    let engine = start(&client, port);
+    let timeout = Duration::from_secs(60);
+    for n in 0..100 {
+        submit(&mut worker, OffloadCommand::Install(unit(n, timeout))).await;
+    }
+    let mut installed = Vec::new();
+    for event in events(&mut worker, 100).await {
+        match event {
+            OffloadEvent::Installed(id) => installed.push(unit(id.slot, timeout)),
+            OffloadEvent::Refused(_, RefuseReason::TableFull) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    engine.settled().await.unwrap();
+    assert!(!installed.is_empty() && installed.len() * 2 <= ROOM as usize);
+    assert_eq!(flows(&client).await, entries(installed));
+    engine.shutdown().await;
+    switch.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_that_restarts_empty_gets_everything_back() {
+    let first = switch("", Options::default()).await;
+    let addr = first.addr();
+    let client = primary(addr).await;
+    push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
+    let (mut worker, port) = channel(1024);
+    let engine = start(&client, port);
+    let timeout = Duration::from_secs(60);
+    for n in 0..50 {
+        submit(&mut worker, OffloadCommand::Install(unit(n, timeout))).await;
+    }
+    events(&mut worker, 50).await;
+
+    first.stop().await;
+    // The engine learns it the hard way: its own writes fail.
+    for n in 50..60 {
+        submit(&mut worker, OffloadCommand::Install(unit(n, timeout))).await;
+    }
+    submit(&mut worker, OffloadCommand::Remove(unit(0, timeout).id)).await;
+    let second = switch(&addr.to_string(), Options::default()).await;
+    let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100), 1);
+    client.reconnect_with(&mut backoff).await.unwrap();
+    push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
+    engine.resync();
+
+    let told = events(&mut worker, 11).await;
+    assert!(
+        told.contains(&OffloadEvent::Removed(unit(0, timeout).id)),
+        "{told:?}"
+    );
+    tokio::time::timeout(PATIENCE, engine.settled())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        flows(&client).await,
+        entries((1..60).map(|n| unit(n, timeout)))
+    );
+    engine.shutdown().await;
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_idle_connection_is_reported() {
+    let clock = Arc::new(ManualClock::default());
+    let switch = switch(
+        "",
+        Options {
+            clock: clock.clone(),
+            ..Options::default()
+        },
+    )
+    .await;
+    let client = primary(switch.addr()).await;
+    push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
+    let (mut worker, port) = channel(64);
+    let engine = start(&client, port);
+    let reports = engine.engine();
+    let mut notifications = client.take_idle_timeouts().unwrap();
+    tokio::spawn(async move {
+        while let Some(notification) = notifications.recv().await {
+            reports.idle_notification(&notification);
+        }
+    });
+    let unit = unit(1, Duration::from_secs(10));
+    submit(&mut worker, OffloadCommand::Install(unit)).await;
+    assert_eq!(
+        events(&mut worker, 1).await,
+        [OffloadEvent::Installed(unit.id)]
+    );
+    clock.advance(11_000_000_000);
+    assert_eq!(events(&mut worker, 1).await, [OffloadEvent::Idle(unit.id)]);
+    submit(&mut worker, OffloadCommand::Remove(unit.id)).await;
+    // The switch may have repeated its report meanwhile.
+    loop {
+        match events(&mut worker, 1).await[..] {
+            [OffloadEvent::Removed(id)] => break assert_eq!(id, unit.id),
+            [OffloadEvent::Idle(_)] => {}
+            ref other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(flows(&client).await, []);
+    engine.shutdown().await;
+    switch.stop().await;
+}
