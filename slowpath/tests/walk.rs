@@ -269,6 +269,17 @@ fn crossing_needs_a_peering() {
     world.fib.publish();
     let out = world.forwarded(RED, &frame);
     assert_eq!((out.interface, out.src), (BLUE, sock("10.0.0.2:5")));
+    // Back only as a reply.
+    let route = Route::Nexthops(vec![(shunt_p4::NexthopId::new(u32::from(RED)).unwrap(), 1)]);
+    let prefix = "10.0.0.2/32".parse().unwrap();
+    world
+        .fib
+        .apply([NetworkOp::SetRoute(vpc(BLUE), prefix, route)]);
+    world.fib.publish();
+    let back = world.forwarded(BLUE, &udp("10.0.0.3:6", "10.0.0.2:5"));
+    assert_eq!((back.interface, back.dst), (RED, sock("10.0.0.2:5")));
+    let new = world.verdict(BLUE, &udp("10.0.0.3:7", "10.0.0.2:5"));
+    assert_eq!(new, Verdict::Drop(DropReason::NoPeering));
 }
 
 #[test]
@@ -358,4 +369,81 @@ fn an_untranslated_connection_is_adopted_in_mid_stream() {
     assert_eq!(world.flows()[0].state, State::Adopted);
     world.forwarded(RED, &tcp("10.0.0.9:6", "10.0.0.2:5", "A"));
     assert_eq!(world.flows()[0].state, State::Established);
+}
+
+#[test]
+fn a_connection_does_not_follow_a_route_into_another_vpc() {
+    let mut world = World::new();
+    world.open_tcp("10.0.0.2:1234", SERVER);
+    let route = Route::Nexthops(vec![(
+        shunt_p4::NexthopId::new(u32::from(BLUE)).unwrap(),
+        1,
+    )]);
+    let prefix = "192.0.2.0/24".parse().unwrap();
+    world
+        .fib
+        .apply([NetworkOp::SetRoute(vpc(RED), prefix, route)]);
+    world.fib.publish();
+    let verdict = world.verdict(RED, &tcp("10.0.0.2:1234", SERVER, "A"));
+    assert_eq!(verdict, Verdict::Drop(DropReason::NoPeering));
+}
+
+/// The first fragment of a UDP packet: more fragments, checksum right.
+fn fragment(src: &str, dst: &str) -> Vec<u8> {
+    let mut frame = udp(src, dst);
+    frame[20] = 0x20;
+    let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+    header.header_checksum = header.calc_header_checksum();
+    frame[24..26].copy_from_slice(&header.header_checksum.to_be_bytes());
+    frame
+}
+
+#[test]
+fn fragments_are_routed_without_state_and_dropped_with() {
+    let mut world = World::new();
+    let drop = Verdict::Drop(DropReason::Fragment);
+    assert_eq!(
+        world.verdict(RED, &fragment("10.0.0.2:5", "192.0.2.80:6")),
+        drop
+    );
+    assert_eq!(
+        world.verdict(WAN, &fragment("192.0.2.80:6", "203.0.113.10:5")),
+        drop
+    );
+    assert_eq!(
+        world.verdict(WAN, &fragment("192.0.2.80:6", "203.0.113.30:5")),
+        drop
+    );
+    // For the gateway itself: the kernel puts it together.
+    assert_eq!(
+        world.verdict(RED, &fragment("10.0.0.2:5", "10.0.0.1:6")),
+        Verdict::Exception
+    );
+    assert_eq!(
+        world.verdict(PLAIN, &fragment("10.4.0.9:5", "10.4.0.2:6")),
+        Verdict::Transmit
+    );
+}
+
+#[test]
+fn options_travel_along_but_source_routes_do_not() {
+    let mut world = World::new();
+    let with_options = |options: [u8; 4]| {
+        let mut frame = udp("10.0.0.2:5", "192.0.2.80:6");
+        frame.splice(34..34, options);
+        frame[14] = 0x46;
+        let len = (frame.len() - 14) as u16;
+        frame[16..18].copy_from_slice(&len.to_be_bytes());
+        let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
+        header.header_checksum = header.calc_header_checksum();
+        frame[24..26].copy_from_slice(&header.header_checksum.to_be_bytes());
+        frame
+    };
+    // Router alert (RFC 2113).
+    let seen = world.forwarded(RED, &with_options([148, 4, 0, 0]));
+    assert_eq!(seen.src.ip(), ip("203.0.113.10"));
+    let verdict = world.verdict(RED, &with_options([131, 3, 4, 0]));
+    assert_eq!(verdict, Verdict::Drop(DropReason::SourceRoute));
+    let verdict = world.verdict(RED, &with_options([7, 9, 4, 0]));
+    assert_eq!(verdict, Verdict::Drop(DropReason::Malformed));
 }

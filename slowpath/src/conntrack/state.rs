@@ -162,10 +162,10 @@ impl Tracker {
     pub fn see(&mut self, direction: Direction, transport: &Transport) {
         match transport {
             Transport::Tcp { flags, .. } => self.see_tcp(direction, *flags),
-            Transport::Udp { .. } | Transport::EchoRequest { .. } | Transport::EchoReply { .. } => {
-                if direction == Direction::Reply {
-                    self.state = State::Replied;
-                }
+            Transport::Udp { .. } | Transport::EchoRequest { .. } | Transport::EchoReply { .. }
+                if direction == Direction::Reply =>
+            {
+                self.state = State::Replied;
             }
             _ => {}
         }

@@ -133,6 +133,15 @@ impl FibReader {
     }
 }
 
+/// The writer moves between tasks, the factory is shared.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    const fn is_sync<T: Sync>() {}
+    is_send::<FibWriter>();
+    is_send::<FibReaderFactory>();
+    is_sync::<FibReaderFactory>();
+};
+
 #[cfg(test)]
 mod tests {
     use super::*;

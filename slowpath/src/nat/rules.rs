@@ -121,6 +121,19 @@ impl Rules {
         from == to || self.peerings.contains(&Peering { from, to })
     }
 
+    /// Whether packets to this address may belong to translated connections.
+    pub fn is_outside(&self, vpc: VpcId, address: IpAddr) -> bool {
+        let pooled = |rule: &Masquerade| {
+            rule.to == vpc && rule.pool.iter().any(|range| range.contains(address))
+        };
+        self.static_in.contains_key(&(vpc, address))
+            || self.masquerades().any(pooled)
+            || self
+                .port_forwards
+                .keys()
+                .any(|(to, outside, _)| (*to, *outside) == (vpc, address))
+    }
+
     /// All masquerades, for a pool's use.
     pub fn masquerades(&self) -> impl Iterator<Item = &Masquerade> {
         self.masquerades.values().flatten()

@@ -1,6 +1,5 @@
 //! The way out: route, limits, rewrite, neighbour, header for the switch.
 
-use shunt_p4::MacAddr;
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 
 use super::{Core, DST_MAC, Ingress, Rewrite, Stop, Verdict};
@@ -111,7 +110,7 @@ impl Core {
         rewrite::decrement_ttl(data, packet).ok_or(DropReason::Malformed)?;
         let interface = hop.interface;
         let mac = fib.neighbor(interface.id, hop.address);
-        rewrite::set_macs(data, mac.unwrap_or(MacAddr::default()), interface.mac)
+        rewrite::set_macs(data, mac.unwrap_or_default(), interface.mac)
             .ok_or(DropReason::Truncated)?;
         // Padding of a short frame is the ingress link's, not the packet's.
         frame.truncate(packet.end);

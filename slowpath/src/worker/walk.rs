@@ -50,7 +50,7 @@ impl Core {
             Err(stop) => stop,
         };
         match stop {
-            Stop::Kernel(reason) => self.to_kernel(&ingress, frame, reason),
+            Stop::Kernel(reason) => self.hand_to_kernel(&ingress, frame, reason),
             Stop::Drop(reason) => {
                 self.stats.drop(reason, Some(ingress.vpc));
                 Verdict::Drop(reason)
@@ -125,17 +125,24 @@ impl Core {
         if ingress.stateless {
             return self.route_only(fib, now_ns, ingress, frame, packet);
         }
+        let fragment = packet.fragment != Fragment::No;
+        // The kernel would answer a fragment of a translated connection with a reset.
+        if fragment && fib.rules().is_outside(ingress.vpc, packet.dst) {
+            return Err(DropReason::Fragment.into());
+        }
         if fib.resolve(ingress.vpc, packet.dst, ingress.hash) == Resolution::Local {
             return Err(Stop::Kernel(ExceptionReason::Local));
         }
-        Err(match packet.fragment {
-            Fragment::No => DropReason::OtherL4.into(),
-            _ => DropReason::Fragment.into(),
-        })
+        Err(if fragment {
+            DropReason::Fragment
+        } else {
+            DropReason::OtherL4
+        }
+        .into())
     }
 
     /// To the kernel, from the Ethernet header on.
-    fn to_kernel<B: PacketBuf>(
+    fn hand_to_kernel<B: PacketBuf>(
         &mut self,
         ingress: &Ingress<'_>,
         frame: &mut B,
