@@ -78,7 +78,7 @@ async fn both_sides_prove_who_they_are() {
         ("another name", Some(wrong_domain)),
     ];
     for (case, tls) in refused {
-        let error = connect(&switch, tls).await.err().expect(case);
+        let error = connect(&switch, tls).await.expect_err(case);
         assert!(
             matches!(error, ClientError::Unreachable { .. }),
             "{case}: {error:?}"

@@ -43,9 +43,9 @@ pub const IDLE_TIMEOUT_QUEUE: usize = 4096;
 /// Stream errors that nobody has taken yet, by default.
 pub const STREAM_ERROR_QUEUE: usize = 64;
 
-/// The first delay of a default [`Backoff`].
+/// The first delay of a default [`Backoff`](super::Backoff).
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
-/// The longest delay of a default [`Backoff`].
+/// The longest delay of a default [`Backoff`](super::Backoff).
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 
 /// Rounds in a row in which every update left comes back `ABORTED`, before it
