@@ -98,6 +98,10 @@ fn unicast(entry: &Entry, context: Context<'_>) -> Desired {
     if weights.is_empty() {
         return Desired::Unreachable(why);
     }
+    if let [(_, alone)] = weights.as_mut_slice() {
+        // What is left of a multipath route keeps its weight or not, as the kernel likes.
+        *alone = 1;
+    }
     weights.sort_unstable_by_key(|&(nexthop, _)| nexthop);
     let clamp = |weight: u32| u16::try_from(weight.max(1)).unwrap_or(u16::MAX);
     Desired::Paths(

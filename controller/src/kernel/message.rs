@@ -1,5 +1,6 @@
 //! What the kernel says, as plain values: links, addresses, neighbours, next-hop objects, routes.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -135,6 +136,9 @@ pub(crate) struct RouteInfo {
     pub(crate) kind: RouteType,
     pub(crate) protocol: u8,
     pub(crate) nexthop: Option<u32>,
+    /// What else makes it another route than one that leads the same way: scope, preferred
+    /// source, metrics, realm; hashed.
+    pub(crate) extras: u64,
     pub(crate) paths: Vec<Path>,
 }
 
@@ -292,7 +296,10 @@ const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RTA_PRIORITY: u16 = 6;
+const RTA_PREFSRC: u16 = 7;
+const RTA_METRICS: u16 = 8;
 const RTA_MULTIPATH: u16 = 9;
+const RTA_FLOW: u16 = 11;
 const RTA_TABLE: u16 = 15;
 const RTA_VIA: u16 = 18;
 const RTA_ENCAP_TYPE: u16 = 21;
@@ -320,8 +327,11 @@ fn route(frame: &Frame<'_>) -> Option<Message> {
         kind: RouteType::from_u8(u8_at(payload, 7)?),
         protocol: u8_at(payload, 5)?,
         nexthop: None,
+        extras: 0,
         paths: Vec::new(),
     };
+    let mut extras = DefaultHasher::new();
+    extras.write_u8(u8_at(payload, 6)?);
     let mut single = Path {
         index: 0,
         gateway: None,
@@ -336,6 +346,7 @@ fn route(frame: &Frame<'_>) -> Option<Message> {
             RTA_MULTIPATH => info.paths = multipath(value)?,
             RTA_TABLE => info.table = u32_at(value, 0)?,
             RTA_NH_ID => info.nexthop = Some(u32_at(value, 0)?),
+            RTA_PREFSRC | RTA_METRICS | RTA_FLOW => (kind, value).hash(&mut extras),
             _ => path_attribute(&mut single, kind, value)?,
         }
     }
@@ -346,6 +357,7 @@ fn route(frame: &Frame<'_>) -> Option<Message> {
     if info.paths.is_empty() && single.index != 0 {
         info.paths.push(single);
     }
+    info.extras = extras.finish();
     if frame.kind == wire::RTM_DELROUTE {
         return Some(Message::DelRoute(info));
     }

@@ -55,10 +55,9 @@ impl Output {
     /// Notes what a prefix is to be; `None`: nothing.
     pub(crate) fn set_route(&mut self, key: (VpcId, IpNet), desired: Option<Desired>) {
         let before = self.routes.remove(&key);
-        if let Some(why) = before.as_ref().and_then(|before| before.why) {
-            if let Some(count) = self.gauge(why) {
-                *count = count.saturating_sub(1);
-            }
+        let why = before.as_ref().and_then(|before| before.why);
+        if let Some(count) = why.and_then(|why| self.gauge(why)) {
+            *count = count.saturating_sub(1);
         }
         let Some(desired) = desired else {
             if let Some(before) = before {

@@ -24,6 +24,7 @@ pub(crate) struct Entry {
     pub(crate) kind: RouteType,
     pub(crate) protocol: u8,
     pub(crate) nexthop: Option<u32>,
+    extras: u64,
     pub(crate) paths: Box<[Path]>,
 }
 
@@ -35,6 +36,7 @@ impl Entry {
             kind: info.kind,
             protocol: info.protocol,
             nexthop: info.nexthop,
+            extras: info.extras,
             paths: info.paths.into(),
         }
     }
@@ -46,18 +48,20 @@ impl Entry {
             && self.paths.iter().all(|path| path.gateway.is_some())
     }
 
-    /// The same way, whatever the state of its devices. With a next-hop object the object says
-    /// where it leads, and the paths are only its expansion at the time.
-    fn same_way(&self, other: &Self) -> bool {
+    /// The same route, whatever the state of its devices (`fib_find_info`). With a next-hop
+    /// object the object says where it leads, and the paths are its expansion at the time.
+    fn same_route(&self, other: &Self) -> bool {
         self.kind == other.kind
             && self.nexthop == other.nexthop
+            && self.protocol == other.protocol
+            && self.extras == other.extras
             && (self.nexthop.is_some()
                 || self.paths.len() == other.paths.len()
                     && self
                         .paths
                         .iter()
                         .zip(&other.paths)
-                        .all(|(a, b)| same_hop(a, b)))
+                        .all(|(a, b)| same_hop(a, b) && a.weight == b.weight))
     }
 }
 
@@ -123,7 +127,7 @@ impl Rib {
         let candidates = list.get(range.clone()).unwrap_or(&[]);
         let outcome = if candidates.is_empty() {
             Outcome::Unchanged
-        } else if let Some(at) = candidates.iter().position(|have| have.same_way(&entry)) {
+        } else if let Some(at) = candidates.iter().position(|have| have.same_route(&entry)) {
             list.remove(range.start + at);
             Outcome::Changed
         } else if matches!(key.1, IpNet::V6(_)) && entry.joins() {
@@ -174,7 +178,7 @@ fn insert_v4(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outco
     // the kernel tells as if each route were (`fib_info_notify_update`).
     let known = list
         .get_mut(range.clone())
-        .and_then(|equal| equal.iter_mut().find(|have| have.same_way(&entry)));
+        .and_then(|equal| equal.iter_mut().find(|have| have.same_route(&entry)));
     if known.is_some() {
         return put(known, entry);
     }
@@ -193,7 +197,7 @@ fn insert_v6(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outco
     let range = equals(list, &entry);
     let equal = list.get(range.clone()).unwrap_or(&[]);
     let joins = entry.joins();
-    let known = equal.iter().position(|have| have.same_way(&entry));
+    let known = equal.iter().position(|have| have.same_route(&entry));
     let at = if placement == Placement::Replace {
         // The first that is joined as this one is, else the first.
         let alike = equal.iter().position(|have| have.joins() == joins);
@@ -239,6 +243,10 @@ fn remove_hops(list: &mut Vec<Entry>, range: Range<usize>, gone: &Entry) -> Outc
         list.remove(range.start + at);
     } else {
         have.paths = left.into();
+        if range.len() > 1 {
+            // The paths need not lie side by side: what is left may stand behind another route.
+            return Outcome::Unclear;
+        }
     }
     Outcome::Changed
 }
@@ -256,6 +264,7 @@ mod tests {
             kind: RouteType::Unicast,
             protocol: 3,
             nexthop: None,
+            extras: 0,
             paths: hops
                 .iter()
                 .map(|&(index, gateway)| Path {

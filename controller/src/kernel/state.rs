@@ -305,10 +305,8 @@ impl State {
                     dump.neighbors.insert(key, info);
                 }
             }
-            Message::NewRoute(info, _) => {
-                if self.wanted(&info) {
-                    dump.rib.insert(info, Placement::Last);
-                }
+            Message::NewRoute(info, _) if self.wanted(&info) => {
+                dump.rib.insert(info, Placement::Last);
             }
             _ => {}
         }

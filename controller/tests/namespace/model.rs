@@ -218,6 +218,9 @@ fn way(route: &Value, taps: &[TapConfig], up: &dyn Fn(&str) -> bool) -> Option<(
     if paths.is_empty() {
         return Some((Way::Unreachable, alive));
     }
+    if paths.len() == 1 {
+        paths.values_mut().for_each(|weight| *weight = 1);
+    }
     Some((Way::Paths(paths), true))
 }
 
@@ -235,11 +238,10 @@ pub fn kernel_macs(taps: &[TapConfig]) -> Macs {
         let address: IpAddr = neighbor["dst"].as_str().unwrap().parse().unwrap();
         let mac = neighbor["lladdr"]
             .as_str()
-            .map(|text| text.parse::<MacAddr>().unwrap());
+            .map(|text| text.parse::<MacAddr>().unwrap())
+            .filter(|mac| *mac != MacAddr::default() && !mac.is_multicast());
         if let (Some(tap), Some(mac), true) = (tap, mac, usable && !address.is_multicast()) {
-            if mac != MacAddr::default() && !mac.is_multicast() {
-                macs.insert((tap.interface.id, address), mac);
-            }
+            macs.insert((tap.interface.id, address), mac);
         }
     }
     macs
