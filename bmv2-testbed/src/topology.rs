@@ -98,6 +98,9 @@ impl Topology {
         for device in ["p1", "p2", "p3", "p4", "p10", "sp0"] {
             self.gw
                 .sysctl(&format!("net.ipv6.conf.{device}.disable_ipv6"), "1")?;
+            // The taps' addresses are not to be answered for here: the port is a wire.
+            self.gw
+                .sysctl(&format!("net.ipv4.conf.{device}.arp_ignore"), "8")?;
             self.gw.offloads_off(device)?;
             self.gw.run(&format!("ip link set {device} mtu 1600 up"))?;
         }
