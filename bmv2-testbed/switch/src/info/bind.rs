@@ -161,7 +161,8 @@ impl Info {
                 .or_else(|| compiled.key.get(i))
                 .ok_or_else(|| missing("match field", &field.name))?;
             let kind = match_kind(field, &place)?;
-            if kind != key.kind && !(kind == Match::Ternary && key.kind == Match::Optional) {
+            // The JSON may have an optional field as a ternary one.
+            if kind != key.kind && (kind, key.kind) != (Match::Optional, Match::Ternary) {
                 return Err(malformed(
                     &place,
                     format!("field {} does not match as in the JSON", field.name),

@@ -1,5 +1,13 @@
 //! What the switch's tests share.
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic
+)]
+
+pub mod client;
 
 use p4runtime::p4::config::v1::P4Info;
 use shunt_switch::{ChannelPort, ManualClock, Options, Switch};
