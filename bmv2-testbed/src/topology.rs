@@ -222,6 +222,10 @@ impl Topology {
             self.gw.run(&format!(
                 "ip route replace {SERVER_NETWORK} via 203.0.113.2 dev sh-wan onlink table {table}"
             ))?;
+            // Clients of a port forward on the wan's own link are answered from here.
+            self.gw.run(&format!(
+                "ip route replace 203.0.113.0/24 dev sh-wan table {table}"
+            ))?;
         }
         self.gw.run(&format!(
             "ip route replace {SERVER_NETWORK} via 203.0.113.2 dev sh-wan onlink table 104"
