@@ -86,7 +86,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     steps::wait_converged(&topology)?;
 
     let mut report = Report::default();
-    steps::all(&topology, options, &mut report)?;
+    if let Err(error) = steps::all(&topology, options, &mut report) {
+        report.check("every step could be taken", false, &error.to_string());
+    }
 
     for (name, service) in [("switch", &mut switch), ("shuntd", &mut daemon)] {
         if let Some(status) = service.ended() {

@@ -216,20 +216,19 @@ impl Topology {
         Ok(daemon)
     }
 
-    /// The gateway's routes: each VPC's default route by way of the wan, and the server's network.
+    /// The gateway's routes: in each VPC, the wan's own network and the server's behind it.
     pub fn add_routes(&self) -> Result<()> {
         for table in [101, 102, 103] {
             self.gw.run(&format!(
-                "ip route replace {SERVER_NETWORK} via 203.0.113.2 dev sh-wan onlink table {table}"
-            ))?;
-            // Clients of a port forward on the wan's own link are answered from here.
-            self.gw.run(&format!(
-                "ip route replace 203.0.113.0/24 dev sh-wan table {table}"
+                "ip route add 203.0.113.0/24 dev sh-wan table {table}"
             ))?;
         }
-        self.gw.run(&format!(
-            "ip route replace {SERVER_NETWORK} via 203.0.113.2 dev sh-wan onlink table 104"
-        ))
+        for table in [101, 102, 103, 104] {
+            self.gw.run(&format!(
+                "ip route add {SERVER_NETWORK} via 203.0.113.2 dev sh-wan onlink table {table}"
+            ))?;
+        }
+        Ok(())
     }
 
     /// Takes the server's network out of red's table.

@@ -11,7 +11,7 @@ use crate::netns::Netns;
 use crate::traffic::content_byte;
 
 /// Seconds after which curl gives up on one download.
-const SECONDS_MAX: &str = "120";
+const SECONDS_MAX: &str = "60";
 
 /// A download that runs on a thread of its own.
 #[derive(Debug)]
