@@ -41,7 +41,7 @@ fn frames_for_other_stations() {
         other.ether_type = 0x0806;
         dut.expect_drop(Drop::NotForUs, 1, &other.bytes());
         // Inside a tunnel too: this is addressed to red's MAC.
-        dut.expect_drop(Drop::NotForUs, 3, &GREEN.from_host(&frame()));
+        dut.expect_drop(Drop::NotForUs, 3, &GREEN.wire_in(&frame()));
     });
 }
 
@@ -51,7 +51,7 @@ fn wrong_checksums() {
         dut.expect_drop(Drop::Checksum, 1, &changed(&frame(), 24, &[0x12, 0x34]));
         let mut inner = GREEN.inbound(&udp((CLIENT, 1), (SERVER, 2)));
         inner.body[10] ^= 0x40;
-        dut.expect_drop(Drop::Checksum, 3, &GREEN.from_host(&inner));
+        dut.expect_drop(Drop::Checksum, 3, &GREEN.wire_in(&inner));
         // The checksum of UDP is the hosts' own matter.
         let bytes = changed(&frame(), 40, &[0x12, 0x34]);
         dut.send_bytes(1, &bytes);

@@ -248,7 +248,7 @@ impl Dut {
 
     /// The link's host sends, encapsulated as the link wants it.
     pub fn send(&mut self, from: &Link, carried: impl Into<Carried>) {
-        let bytes = from.from_host(&from.inbound(carried));
+        let bytes = from.wire_in(&from.inbound(carried));
         self.ports.send(from.port, &bytes);
     }
 
@@ -270,7 +270,7 @@ impl Dut {
         let got = self.next(to.port);
         let at = to.entropy_at().and_then(|at| got.get(at..at + 2));
         let entropy = at.map_or(0, |at| u16::from_be_bytes([at[0], at[1]]));
-        let want = to.to_host(&to.outbound(carried), entropy);
+        let want = to.wire_out(&to.outbound(carried), entropy);
         assert_eq!(hex(&got), hex(&want), "to link {}", to.id);
         assert!(entropy == 0 || entropy >= 0xc000, "source port {entropy}");
         self.expect_nothing();
@@ -295,7 +295,7 @@ impl Dut {
             }
             std::thread::sleep(Duration::from_millis(1));
         };
-        let want = link.to_host(&link.outbound(carried), 0);
+        let want = link.wire_out(&link.outbound(carried), 0);
         assert_eq!(hex(&got), hex(&want), "to link {}", link.id);
         self.expect_nothing();
         link
@@ -340,9 +340,8 @@ impl Dut {
         (header, got[ENCAP_LEN..].to_vec())
     }
 
-    /// Frames to the slow path that are there now.
-    pub fn punts_waiting(&mut self) -> usize {
-        self.mark();
+    /// Takes what has come to the slow path, and says how many frames.
+    pub fn take_punts(&mut self) -> usize {
         let waiting = || self.ports.receive(SLOW_PATH, Duration::ZERO);
         std::iter::from_fn(waiting).count()
     }
@@ -359,6 +358,7 @@ impl Dut {
             None => want.push((reason as i64, 1)),
         }
         want.sort_unstable();
+        wait_until(|| self.drops() == want);
         assert_eq!(self.drops(), want, "drops of {}", hex(bytes));
     }
 
@@ -397,6 +397,14 @@ impl Dut {
             "nothing came to port {port}; dropped {:?}; elsewhere:{others}",
             self.drops()
         );
+    }
+}
+
+/// Waits for a state at most until the deadline; whether it came is for the caller to assert.
+pub fn wait_until(mut state: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !state() && start.elapsed() < DEADLINE {
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

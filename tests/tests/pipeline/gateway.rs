@@ -165,11 +165,11 @@ impl Link {
     }
 
     /// The frame as it is on the switch's port, from the host.
-    pub fn from_host(&self, frame: &Frame) -> Vec<u8> {
+    pub fn wire_in(&self, frame: &Frame) -> Vec<u8> {
         match self.shape {
             Shape::Vxlan(vni, underlay, local, remote) => {
                 let outer = vxlan(frame, vni, 5555, remote, local);
-                underlay.from_host(&underlay.inbound(&Frame::new(
+                underlay.wire_in(&underlay.inbound(&Frame::new(
                     underlay.mac(),
                     underlay.host(),
                     0x0800,
@@ -181,7 +181,7 @@ impl Link {
     }
 
     /// To the host. `src_port` is a tunnel's UDP source port.
-    pub fn to_host(&self, frame: &Frame, src_port: u16) -> Vec<u8> {
+    pub fn wire_out(&self, frame: &Frame, src_port: u16) -> Vec<u8> {
         match self.shape {
             Shape::Vxlan(vni, underlay, local, remote) => {
                 let mut outer = vxlan(frame, vni, src_port, local, remote);

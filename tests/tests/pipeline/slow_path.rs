@@ -61,7 +61,7 @@ fn frames_are_not_judged_again() {
 fn a_tunnel_packet_is_a_packet() {
     run("slow_path::a_tunnel_packet_is_a_packet", |dut| {
         let inner = GREEN.outbound(&udp((SERVER, 80), (CLIENT, 1234)));
-        let outer = GREEN.to_host(&inner, 50000);
+        let outer = GREEN.wire_out(&inner, 50000);
         let outer = Frame::new(FABRIC.host(), FABRIC.mac(), 0x0800, &outer[14..]);
         dut.send_from_slow_path(out(&FABRIC), &outer);
         dut.expect(&FABRIC, &outer);
