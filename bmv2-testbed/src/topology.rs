@@ -212,7 +212,11 @@ impl Topology {
             .command(&binaries::find("shuntd")?.to_string_lossy());
         command.arg("--config").arg(configuration);
         let mut daemon = Service::start("shuntd", &self.directory, command)?;
-        daemon.wait_for_output("ready", START_MAX)?;
+        // It answers when it is ready.
+        wait_for("the daemon to answer", START_MAX, || {
+            daemon.ended().is_some() || self.shunt(&["version"]).is_ok()
+        })?;
+        daemon.check_running()?;
         Ok(daemon)
     }
 
