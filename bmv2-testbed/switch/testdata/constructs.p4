@@ -43,6 +43,7 @@ parser P(packet_in p, out headers_t hdr, inout meta_t meta, inout standard_metad
         transition select(hdr.op.op) {
             90: skip;
             91: wide;
+            92: wide;
             default: accept;
         }
     }

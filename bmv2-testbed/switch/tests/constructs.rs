@@ -283,6 +283,17 @@ fn fields_wider_than_128_bits_are_copied_and_sliced() {
 }
 
 #[test]
+fn fields_wider_than_128_bits_are_compared() {
+    let bench = Bench::new();
+    let mut wide = vec![7; 64];
+    let out = bench.send(&frame(92, &[], &VALUES, &wide)).unwrap();
+    assert_eq!(Values::parse(&out[2..]).a, 1);
+    wide[63] = 8;
+    let out = bench.send(&frame(92, &[], &VALUES, &wide)).unwrap();
+    assert_eq!(Values::parse(&out[2..]).a, 0);
+}
+
+#[test]
 fn resubmit_keeps_what_the_list_names() {
     let bench = Bench::new();
     let out = bench.run(20, &VALUES);

@@ -494,7 +494,7 @@ async fn profiles_members_groups_and_one_shot() {
         .read(Entity::ActionProfileGroup(wanted))
         .await
         .unwrap();
-    assert_eq!(found, [both.clone()]);
+    assert_eq!(found, std::slice::from_ref(&both));
 
     let action = |port: u8, weight| pb::ActionProfileAction {
         action: Some(served.call("send", &[&[port], &[1]])),
