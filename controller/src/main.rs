@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use nix::sys::signal::{SigSet, Signal};
 use shunt_controller::config;
 use shunt_controller::daemon::{self, StartError};
 use tokio::signal::unix::{SignalKind, signal};
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     start_log(&args);
+    unblock_signals();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -112,6 +114,17 @@ enum Failure {
 fn fail(status: u8, error: &dyn std::error::Error) -> ExitCode {
     eprintln!("shuntd: {error}");
     ExitCode::from(status)
+}
+
+/// Whoever started us may have blocked them, and a mask is inherited: a daemon that cannot be
+/// stopped is worse than one that stops too early.
+fn unblock_signals() {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    if let Err(error) = set.thread_unblock() {
+        tracing::warn!(%error, "signals cannot be unblocked");
+    }
 }
 
 /// Cancelled by the first SIGINT or SIGTERM.
