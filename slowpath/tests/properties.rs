@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, RefuseReason};
 use shunt_p4::frame::ENCAP_LEN;
 use shunt_p4::{FlowKey, PuntReason, ShuntHeader, Tuple};
+use shunt_slowpath::FlowFilter;
 use shunt_slowpath::packet::{Packet, VecBuf, rewrite};
 use shunt_slowpath::policy::{PortRange, Timeouts};
 use shunt_slowpath::worker::Verdict;
@@ -22,6 +23,8 @@ enum Step {
     /// The n-th live connection gets a packet from the other side.
     Reply(prop::sample::Index, usize),
     Pass(u64),
+    /// The operator deletes the connections of a port.
+    Delete(u8),
     /// The engine does something about its n-th connection.
     Engine(prop::sample::Index, u8),
 }
@@ -33,6 +36,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (prop_oneof![Just(RED), Just(BLUE)], 0u8..6, 0u8..3, 0u8..3, 0..FLAGS.len())
             .prop_map(|(v, c, s, p, f)| Step::Send(v, c, s, p, f)),
         6 => (any::<prop::sample::Index>(), 0..FLAGS.len()).prop_map(|(n, f)| Step::Reply(n, f)),
+        1 => (0u8..6).prop_map(Step::Delete),
         2 => (0u64..200).prop_map(|s| Step::Pass(s * SECOND)),
         6 => (any::<prop::sample::Index>(), 0u8..8).prop_map(|(n, what)| Step::Engine(n, what)),
     ]
@@ -197,6 +201,12 @@ proptest! {
                     }
                 }
                 Step::Pass(ns) => drop(world.pass(ns)),
+                Step::Delete(client) => {
+                    let port = Some(1000 + u16::from(client));
+                    let filter = FlowFilter { port, ..FlowFilter::default() };
+                    let (_, rest) = world.worker.delete_flows(world.now, &filter, 0, u32::MAX);
+                    prop_assert_eq!(rest, None);
+                }
                 Step::Engine(n, what) => {
                     if !engine.units.is_empty() {
                         engine.act(&mut world, n.index(engine.units.len()), what);
