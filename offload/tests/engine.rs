@@ -1,0 +1,297 @@
+//! The engine's rules one by one, against a switch that answers when told to.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use p4runtime::p4::v1::{TableEntry, Update};
+use shunt_offload::{
+    Clock, ConnectionId, Engine, EngineConfig, EngineHandle, FlowSink, LinkState, OffloadCommand,
+    OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError, WorkerPort, channel,
+};
+use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
+use tokio::sync::Semaphore;
+
+/// A switch that accepts everything, one permit a write.
+#[derive(Clone)]
+struct Gate(Arc<Inner>);
+
+struct Inner {
+    permits: Semaphore,
+    started: Mutex<Vec<usize>>,
+    finished: Mutex<usize>,
+    down: Mutex<bool>,
+}
+
+impl Gate {
+    fn new(permits: usize) -> Self {
+        Self(Arc::new(Inner {
+            permits: Semaphore::new(permits),
+            started: Mutex::default(),
+            finished: Mutex::default(),
+            down: Mutex::default(),
+        }))
+    }
+
+    /// Updates of each write so far.
+    fn started(&self) -> Vec<usize> {
+        self.0.started.lock().unwrap().clone()
+    }
+
+    fn finished(&self) -> usize {
+        *self.0.finished.lock().unwrap()
+    }
+
+    fn set_down(&self, down: bool) {
+        *self.0.down.lock().unwrap() = down;
+    }
+
+    fn answer(&self) -> Result<(), SinkError> {
+        match *self.0.down.lock().unwrap() {
+            true => Err(SinkError::Unavailable("down".to_owned())),
+            false => Ok(()),
+        }
+    }
+}
+
+impl FlowSink for Gate {
+    async fn write(&self, updates: Vec<Update>) -> Result<Vec<Outcome>, SinkError> {
+        self.0.started.lock().unwrap().push(updates.len());
+        self.0.permits.acquire().await.unwrap().forget();
+        *self.0.finished.lock().unwrap() += 1;
+        self.answer()?;
+        Ok(vec![Outcome::Done; updates.len()])
+    }
+
+    async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {
+        self.answer()?;
+        Ok(Vec::new())
+    }
+}
+
+fn unit(n: u16) -> OffloadUnit {
+    let vpc = VpcId::MIN;
+    let tuple = Tuple {
+        src: "10.0.0.2".parse().unwrap(),
+        dst: "192.0.2.80".parse().unwrap(),
+        proto: 17,
+        src_port: n,
+        dst_port: 53,
+    };
+    let entry = |tuple| FlowEntry {
+        key: FlowKey { vpc, tuple },
+        action: FlowAction {
+            vpc,
+            src: None,
+            dst: None,
+        },
+        idle_timeout: Duration::from_secs(30),
+    };
+    OffloadUnit {
+        id: ConnectionId::new(u32::from(n), 0),
+        entries: [entry(tuple), entry(tuple.reversed())],
+        first_packet_ns: 0,
+        decided_ns: 0,
+    }
+}
+
+fn install(worker: &mut WorkerPort, n: u16) {
+    worker.submit(OffloadCommand::Install(unit(n))).unwrap();
+}
+
+fn start(gate: &Gate, capacity: usize, in_flight_max: usize) -> (WorkerPort, EngineHandle) {
+    let (worker, port) = channel(capacity);
+    let config = EngineConfig {
+        in_flight_max,
+        clock: Clock::tokio(),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::start(config, vec![port], gate.clone());
+    (worker, engine)
+}
+
+/// Lets the engine do all that it can do now; time stands still but for this.
+async fn breathe() {
+    tokio::time::sleep(Duration::from_millis(3)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn idle_writes_at_once_and_busy_fills_batches() {
+    let gate = Gate::new(0);
+    let (mut worker, engine) = start(&gate, 1024, 1);
+    breathe().await;
+    install(&mut worker, 0);
+    breathe().await;
+    assert_eq!(gate.started(), [2], "a single unit waits for company");
+    for n in 1..=600 {
+        install(&mut worker, n);
+    }
+    breathe().await;
+    assert_eq!(gate.started(), [2], "more in flight than allowed");
+    gate.0.permits.add_permits(10);
+    engine.settled().await.unwrap();
+    assert_eq!(gate.started(), [2, 1_000, 200]);
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_is_being_removed_is_waited_for() {
+    let gate = Gate::new(1);
+    let (mut worker, engine) = start(&gate, 16, 4);
+    install(&mut worker, 1);
+    engine.settled().await.unwrap();
+    worker.submit(OffloadCommand::Remove(unit(1).id)).unwrap();
+    let heir = OffloadUnit {
+        id: ConnectionId::new(9, 9),
+        ..unit(1)
+    };
+    worker.submit(OffloadCommand::Install(heir)).unwrap();
+    breathe().await;
+    assert_eq!(
+        gate.started(),
+        [2, 2],
+        "the key is written while it is removed"
+    );
+    gate.0.permits.add_permits(2);
+    engine.settled().await.unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| worker.poll()).collect();
+    assert_eq!(
+        told,
+        [
+            OffloadEvent::Installed(unit(1).id),
+            OffloadEvent::Removed(unit(1).id),
+            OffloadEvent::Installed(heir.id),
+        ]
+    );
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_in_use_is_refused() {
+    let gate = Gate::new(100);
+    let (mut worker, engine) = start(&gate, 16, 4);
+    install(&mut worker, 1);
+    let thief = OffloadUnit {
+        id: ConnectionId::new(9, 9),
+        ..unit(1)
+    };
+    worker.submit(OffloadCommand::Install(thief)).unwrap();
+    let same_twice = OffloadUnit {
+        entries: [unit(2).entries[0]; 2],
+        ..unit(2)
+    };
+    worker.submit(OffloadCommand::Install(same_twice)).unwrap();
+    engine.settled().await.unwrap();
+    let told: Vec<_> = std::iter::from_fn(|| worker.poll()).collect();
+    assert_eq!(
+        told,
+        [
+            OffloadEvent::Refused(thief.id, RefuseReason::KeyInUse),
+            OffloadEvent::Refused(same_twice.id, RefuseReason::Rejected),
+            OffloadEvent::Installed(unit(1).id),
+        ]
+    );
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_wait_for_room() {
+    let gate = Gate::new(100);
+    let (mut worker, engine) = start(&gate, 2, 4);
+    for n in 0..20 {
+        while worker.submit(OffloadCommand::Install(unit(n))).is_err() {
+            breathe().await;
+        }
+    }
+    engine.settled().await.unwrap();
+    assert!(engine.stats().await.unwrap().events_pending >= 18);
+    let mut told = Vec::new();
+    while told.len() < 20 {
+        match worker.poll() {
+            Some(event) => told.push(event),
+            None => breathe().await,
+        }
+    }
+    let wanted: Vec<_> = (0..20)
+        .map(|n| OffloadEvent::Installed(unit(n).id))
+        .collect();
+    assert_eq!(told, wanted);
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_session_is_not_written_to() {
+    let gate = Gate::new(100);
+    let (mut worker, engine) = start(&gate, 16, 4);
+    engine.settled().await.unwrap();
+    engine.lost();
+    breathe().await;
+    install(&mut worker, 1);
+    breathe().await;
+    assert_eq!(gate.started(), [0; 0]);
+    assert_eq!(engine.stats().await.unwrap().link, LinkState::Held);
+    engine.resync();
+    engine.settled().await.unwrap();
+    assert_eq!(worker.poll(), Some(OffloadEvent::Installed(unit(1).id)));
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_switch_degrades_to_software_and_recovers_by_itself() {
+    let gate = Gate::new(100);
+    gate.set_down(true);
+    let (mut worker, engine) = start(&gate, 16, 4);
+    install(&mut worker, 1);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(worker.poll(), None, "given up too early");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    install(&mut worker, 2);
+    breathe().await;
+    for n in [1, 2] {
+        let refused = OffloadEvent::Refused(unit(n).id, RefuseReason::Unavailable);
+        assert_eq!(worker.poll(), Some(refused));
+    }
+    let stats = engine.stats().await.unwrap();
+    assert!(stats.last_error.is_some_and(|words| words.contains("down")));
+    gate.set_down(false);
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    install(&mut worker, 3);
+    engine.settled().await.unwrap();
+    assert_eq!(worker.poll(), Some(OffloadEvent::Installed(unit(3).id)));
+    engine.shutdown().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn shutdown_waits_for_what_is_in_flight() {
+    let gate = Gate::new(0);
+    let (mut worker, engine) = start(&gate, 16, 4);
+    install(&mut worker, 1);
+    breathe().await;
+    assert_eq!((gate.started().len(), gate.finished()), (1, 0));
+    let opener = gate.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        opener.0.permits.add_permits(1);
+    });
+    engine.shutdown().await;
+    assert_eq!(gate.finished(), 1, "cut off in the middle of a write");
+    assert!(worker.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_leaves_does_not_stop_the_others() {
+    let gate = Gate::new(100);
+    let (first, first_port) = channel(4);
+    let (mut second, second_port) = channel(4);
+    let config = EngineConfig {
+        clock: Clock::tokio(),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::start(config, vec![first_port, second_port], gate.clone());
+    drop(first);
+    breathe().await;
+    install(&mut second, 1);
+    engine.settled().await.unwrap();
+    assert_eq!(second.poll(), Some(OffloadEvent::Installed(unit(1).id)));
+    engine.shutdown().await;
+}
