@@ -365,10 +365,10 @@ fn flows_end(topology: &Topology, report: &mut Report) -> Result<()> {
 fn offload(topology: &Topology, options: &Options, report: &mut Report) -> Result<()> {
     let stats = topology.shunt(&["offload"])?;
     let figures = flows::offload_figures(&stats)?;
-    // Each TCP connection is one; pings and UDP add a few.
+    // A short connection may end before its entries are acknowledged; then it is none of these.
     report.check(
-        "connections offloaded",
-        figures.installed > options.small as u64,
+        "connections offloaded, most of them and none refused",
+        figures.installed > options.small as u64 / 2 && figures.refused == 0,
         &format!(
             "{} installed, {} refused",
             figures.installed, figures.refused

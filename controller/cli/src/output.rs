@@ -86,7 +86,7 @@ impl Output {
         let mut table = Table::new();
         table
             .load_style(NOTHING)
-            .set_header(header.iter().map(|name| name.to_uppercase()));
+            .set_header(header.iter().map(|name| name.to_ascii_uppercase()));
         // Wrapped to the terminal's width; a pipe gets every row on one line.
         table.set_content_arrangement(if self.terminal {
             ContentArrangement::Dynamic
