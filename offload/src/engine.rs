@@ -30,6 +30,9 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// repeats them.
 pub const CONTROL_QUEUE: usize = 256;
 
+/// How long [`EngineHandle::shutdown`] waits for batches in flight.
+pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The engine's limits, and its clock.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -114,11 +117,12 @@ impl EngineHandle {
         self.engine.clone()
     }
 
-    /// Ends the engine: takes no more commands, waits for what is in flight. Entries stay in
-    /// hardware. Workers' ports are closed then.
+    /// Ends the engine: takes no more commands, waits for what is in flight, for at most
+    /// [`SHUTDOWN_PATIENCE`]. Entries stay in hardware. Workers' ports are closed then.
     pub async fn shutdown(mut self) {
         if self.engine.control.send(Control::Shutdown).await.is_ok() {
-            let _ = (&mut self.task).await;
+            // A switch that is gone answers nothing; dropping the handle ends the task.
+            let _ = tokio::time::timeout(SHUTDOWN_PATIENCE, &mut self.task).await;
         }
     }
 }

@@ -5,21 +5,25 @@
 //! gone, so two writes of one key are never in flight together. A new unit whose key belongs
 //! to one that is leaving waits for it.
 
+mod entries;
+mod idleness;
 mod resync;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
-use p4runtime::p4::v1::{Entity, TableEntry, Update, entity, update};
-use shunt_p4::tables::{flow_key_entry, flow_to_entry};
-use shunt_p4::{FlowEntry, FlowKey};
+use p4runtime::p4::v1::Update;
+use shunt_p4::FlowKey;
 
 use crate::clock::as_ns;
-use crate::idle::{IdlePair, Verdict};
+use crate::idle::IdlePair;
 use crate::queue::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
 use crate::stats::{OffloadStats, Recorders};
-use crate::unit::{Life, Op, Outcome, Step, Unit};
+use crate::unit::{Life, Outcome, Step, Unit};
+
+pub(crate) use entries::to_update;
+use entries::{Entries, is_writable};
 
 /// Delay before a write is tried again; doubles with each attempt.
 pub(crate) const RETRY_DELAY_MIN: Duration = Duration::from_millis(1);
@@ -47,50 +51,6 @@ struct Held {
     decided_ns: u64,
     batched_ns: u64,
     remove_ns: u64,
-}
-
-#[derive(Debug)]
-enum Entries {
-    Pair(Box<[FlowEntry; 2]>),
-    Orphan(FlowKey),
-}
-
-impl Entries {
-    fn keys(&self) -> [Option<FlowKey>; 2] {
-        match self {
-            Self::Pair(entries) => entries.each_ref().map(|entry| Some(entry.key)),
-            Self::Orphan(key) => [Some(*key), None],
-        }
-    }
-
-    /// The table entry for a write; `None` cannot be: addresses were checked at the start.
-    fn update(&self, index: usize, op: Op) -> Option<Update> {
-        let (entry, kind) = match (self, op) {
-            (Self::Pair(pair), Op::Insert) => (pair.get(index).and_then(flow_to_entry), op),
-            (Self::Pair(pair), Op::Modify) => (pair.get(index).and_then(flow_to_entry), op),
-            (Self::Pair(pair), Op::Delete) => (
-                pair.get(index).and_then(|entry| flow_key_entry(&entry.key)),
-                op,
-            ),
-            (Self::Orphan(key), _) => (flow_key_entry(key), Op::Delete),
-        };
-        let kind = match kind {
-            Op::Insert => update::Type::Insert,
-            Op::Modify => update::Type::Modify,
-            Op::Delete => update::Type::Delete,
-        };
-        entry.map(|entry| to_update(kind, entry))
-    }
-}
-
-/// An update of a table entry.
-pub(crate) fn to_update(kind: update::Type, entry: TableEntry) -> Update {
-    Update {
-        r#type: kind as i32,
-        entity: Some(Entity {
-            entity: Some(entity::Entity::TableEntry(entry)),
-        }),
-    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -325,19 +285,7 @@ impl Ledger {
             self.delayed.pop();
             self.enqueue(at);
         }
-        while let Some(&Reverse((due_ns, at))) = self.idle_watch.peek() {
-            if due_ns > now_ns {
-                break;
-            }
-            self.idle_watch.pop();
-            if self
-                .idle
-                .get_mut(&at)
-                .is_some_and(|pair| pair.expire(now_ns))
-            {
-                self.tell_owner(at, OffloadEvent::Active);
-            }
-        }
+        self.expire_watches(now_ns);
     }
 
     /// When [`Ledger::advance`] has something to do.
@@ -345,35 +293,6 @@ impl Ledger {
         let delayed = self.delayed.peek().map(|Reverse((due_ns, _))| *due_ns);
         let watched = self.idle_watch.peek().map(|Reverse((due_ns, _))| *due_ns);
         [delayed, watched].into_iter().flatten().min()
-    }
-
-    /// The switch reports that no packet hit these entries for their idle timeout.
-    pub(crate) fn idle(&mut self, keys: &[FlowKey], now_ns: u64) {
-        for key in keys {
-            self.stats.idle_reports += 1;
-            let Some(&at) = self.by_key.get(key) else {
-                continue;
-            };
-            let Some(held) = self.held(at) else { continue };
-            let Entries::Pair(pair) = &held.entries else {
-                continue;
-            };
-            if held.unit.life() != Life::Installed {
-                continue;
-            }
-            let direction = usize::from(pair[1].key == *key);
-            let timeouts = pair.each_ref().map(|entry| entry.idle_timeout);
-            let idle = self.idle.entry(at).or_default();
-            match idle.report(direction, now_ns, timeouts) {
-                Verdict::Idle => {
-                    self.idle.remove(&at);
-                    self.stats.idle_connections += 1;
-                    self.tell_owner(at, OffloadEvent::Idle);
-                }
-                Verdict::AskAt(due_ns) => self.idle_watch.push(Reverse((due_ns, at))),
-                Verdict::Nothing => {}
-            }
-        }
     }
 
     /// The switch has not answered for long: refuses what was never sent, and all that comes
@@ -574,16 +493,6 @@ impl Ledger {
             Life::Removing => &mut self.stats.removing,
         }
     }
-}
-
-/// Two different keys, addresses of one family each.
-fn is_writable(unit: &OffloadUnit) -> bool {
-    let [forward, reply] = &unit.entries;
-    forward.key != reply.key
-        && unit
-            .entries
-            .iter()
-            .all(|entry| flow_to_entry(entry).is_some())
 }
 
 fn retry_delay(attempts: u8) -> Duration {

@@ -1,4 +1,15 @@
 //! From a worker's decision to an acknowledged hardware entry and back.
+//!
+//! ```text
+//!   worker thread        [queue]          engine's task                        switch
+//!   WorkerPort ──Install, Remove──▶ [installer] ─▶ [ledger] ──batches──▶ [sink] ──▶ P4Runtime
+//!              ◀──Installed, …────               ◀──outcomes, read-back────
+//! ```
+//!
+//! `queue` is what a worker sees; `unit` the life of one connection's two entries, a pure state
+//! machine; `ledger` all units and who owns which key; `installer` the task that moves batches;
+//! `sink` the switch behind it, `p4rt` the real one; `idle` turns reports of idle entries into
+//! verdicts about connections. One engine a switch: a slow one holds back no other.
 
 pub mod clock;
 pub mod engine;

@@ -279,6 +279,19 @@ async fn shutdown_waits_for_what_is_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn shutdown_does_not_wait_for_a_dead_switch() {
+    let gate = Gate::new(0);
+    let (mut worker, engine) = start(&gate, 16, 4);
+    install(&mut worker, 1);
+    breathe().await;
+    tokio::time::timeout(Duration::from_secs(10), engine.shutdown())
+        .await
+        .expect("waits for ever");
+    breathe().await;
+    assert!(worker.is_closed());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_worker_that_leaves_does_not_stop_the_others() {
     let gate = Gate::new(100);
     let (first, first_port) = channel(4);

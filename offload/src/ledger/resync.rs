@@ -4,7 +4,8 @@ use p4runtime::p4::v1::TableEntry;
 use shunt_p4::tables::{flow_from_entry, flow_key_from_entry};
 use shunt_p4::{FlowEntry, FlowKey};
 
-use super::{Entries, Held, Ledger, Map, UnitRef};
+use super::entries::Entries;
+use super::{Held, Ledger, Map, UnitRef};
 use crate::unit::{Presence, Unit};
 
 impl Ledger {
