@@ -444,3 +444,19 @@ fn flows_are_listed_filtered_and_deleted() {
     world.event(OffloadEvent::Removed(unit.id));
     assert_eq!((world.worker.connections(), world.leased()), (0, 0));
 }
+
+#[test]
+fn lost_before_its_removal_fitted_into_the_queue_needs_none() {
+    let mut world = World::with(policy(), 64, 1);
+    let a = world.open_tcp("10.0.0.2:1", SERVER).to_string();
+    let unit = world.install();
+    world.event(OffloadEvent::Installed(unit.id));
+    world.open_tcp("10.0.0.2:2", SERVER);
+    // The ring has the second's installation.
+    world.forwarded(WAN, &tcp(SERVER, &a, "R"));
+    world.event(OffloadEvent::Lost(unit.id));
+    assert_ne!(world.install().id, unit.id);
+    world.pass(20 * SECOND);
+    assert_eq!(world.installer.take(), None);
+    assert_eq!((world.worker.connections(), world.leased()), (1, 1));
+}

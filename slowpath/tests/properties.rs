@@ -69,10 +69,14 @@ impl Engine {
                     self.units.push((unit.id, Hardware::Asked));
                 }
                 OffloadCommand::Remove(id) => {
-                    let unit = self.units.iter_mut().find(|(unit, _)| *unit == id);
-                    let (_, state) = unit.expect("only what was installed is removed");
-                    assert_ne!(*state, Hardware::ToBeRemoved, "removed twice");
-                    *state = Hardware::ToBeRemoved;
+                    match self.units.iter_mut().find(|(unit, _)| *unit == id) {
+                        Some((_, state)) => {
+                            assert_ne!(*state, Hardware::ToBeRemoved, "removed twice");
+                            *state = Hardware::ToBeRemoved;
+                        }
+                        // It was lost or refused in the meantime: answered all the same.
+                        None => self.units.push((id, Hardware::ToBeRemoved)),
+                    }
                 }
             }
         }

@@ -147,25 +147,9 @@ impl Core {
         }
     }
 
-    /// Removals that did not fit before, then the engine's events.
+    /// The engine's events, then removals that did not fit before (an event may have made one
+    /// needless).
     pub(super) fn poll_offload(&mut self, fib: &Fib, now_ns: u64) -> usize {
-        while let Some(&slot) = self.removals.front() {
-            let id = self.id(slot);
-            let queued = self
-                .table
-                .get(slot)
-                .is_some_and(|c| c.offload == Offload::RemoveQueued);
-            if queued {
-                if self.offload.submit(OffloadCommand::Remove(id)).is_err() {
-                    break;
-                }
-                self.stats.offload_removals += 1;
-                if let Some(connection) = self.table.get_mut(slot) {
-                    connection.offload = Offload::Removing;
-                }
-            }
-            self.removals.pop_front();
-        }
         let mut events = 0;
         while events < POLL_BUDGET {
             let Some(event) = self.offload.poll() else {
@@ -174,7 +158,24 @@ impl Core {
             events += 1;
             self.offload_event(fib, now_ns, event);
         }
+        self.submit_removals();
         events
+    }
+
+    fn submit_removals(&mut self) {
+        while let Some(&slot) = self.removals.front() {
+            let id = self.id(slot);
+            if let Some(connection) = self.table.get_mut(slot)
+                && connection.offload == Offload::RemoveQueued
+            {
+                if self.offload.submit(OffloadCommand::Remove(id)).is_err() {
+                    return;
+                }
+                self.stats.offload_removals += 1;
+                connection.offload = Offload::Removing;
+            }
+            self.removals.pop_front();
+        }
     }
 
     fn offload_event(&mut self, fib: &Fib, now_ns: u64, event: OffloadEvent) {
@@ -224,7 +225,7 @@ impl Core {
                 self.remove_entries(slot);
             }
             OffloadEvent::Active(_) if in_hardware => connection.last_seen_ns = now_ns,
-            OffloadEvent::Lost(_) if in_hardware => {
+            OffloadEvent::Lost(_) if in_hardware || connection.offload == Offload::RemoveQueued => {
                 self.stats.offload_lost += 1;
                 // Its last packet in hardware is not known: it gets a whole timeout.
                 connection.last_seen_ns = now_ns;
