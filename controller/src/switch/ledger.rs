@@ -354,3 +354,6 @@ const fn verb(kind: update::Type) -> &'static str {
         update::Type::Unspecified => "unspecified",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -515,3 +515,6 @@ fn neighbor_entry(interface: InterfaceId, address: IpAddr, mac: MacAddr) -> AnyE
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,330 @@
+//! Ops in, changes out.
+
+use std::net::Ipv4Addr;
+
+use shunt_p4::{PuntReason, Vni};
+
+use super::super::describe;
+use super::*;
+
+fn vpc_id(n: u16) -> VpcId {
+    VpcId::new(n).unwrap()
+}
+
+fn interface_id(n: u16) -> InterfaceId {
+    InterfaceId::new(n).unwrap()
+}
+
+fn nexthop_id(n: u32) -> NexthopId {
+    NexthopId::new(n).unwrap()
+}
+
+fn mac(n: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, n])
+}
+
+fn net(text: &str) -> IpNet {
+    text.parse().unwrap()
+}
+
+fn vpc(n: u16, stateless: bool) -> NetworkOp {
+    NetworkOp::SetVpc(Vpc {
+        id: vpc_id(n),
+        name: format!("vpc{n}"),
+        stateless,
+    })
+}
+
+fn interface(n: u16, vpc: u16, encap: Encap) -> Interface {
+    Interface {
+        id: interface_id(n),
+        name: format!("if{n}"),
+        vpc: vpc_id(vpc),
+        port: SwitchPort::new(n).unwrap(),
+        encap,
+        mac: mac(n as u8),
+        mtu: 1500,
+        addresses: Vec::new(),
+    }
+}
+
+fn lowering() -> Lowering {
+    let meter = |reason, per_interface| PuntMeter {
+        reason,
+        rate_pps: 1000,
+        burst: 100,
+        per_interface,
+    };
+    Lowering::new(
+        SwitchPort::new(10).unwrap(),
+        vec![meter(PuntReason::Arp, true), meter(PuntReason::Ttl, false)],
+    )
+}
+
+/// `+ route4 (…)` and `- route4 (…)`, sorted.
+fn texts(changes: &[Change]) -> Vec<String> {
+    let mut texts: Vec<String> = changes
+        .iter()
+        .map(|change| match change {
+            Change::Set(entry) => format!("+ {}", describe::entry(entry)),
+            Change::Remove(entry) => format!("- {}", describe::entry(entry)),
+        })
+        .collect();
+    texts.sort();
+    texts
+}
+
+#[test]
+fn the_slow_path_port_and_a_meter_for_every_reason_are_always_there() {
+    assert_eq!(
+        texts(&lowering().fixed()),
+        [
+            "+ classify_port (port 10, tags - -)",
+            "+ punt (reason arp, interface any)",
+            "+ punt (reason ttl, interface any)",
+        ]
+    );
+}
+
+#[test]
+fn an_interface_waits_for_its_vpc_and_takes_its_mode() {
+    let mut lowering = lowering();
+    let vlan = Encap::Vlan(VlanId::new(20).unwrap());
+    let set = NetworkOp::SetInterface(interface(1, 7, vlan));
+    assert_eq!(texts(&lowering.apply(vec![set])), [""; 0]);
+    let changes = lowering.apply(vec![vpc(7, true)]);
+    assert_eq!(
+        texts(&changes),
+        [
+            "+ classify_port (port 1, tags 20 -)",
+            "+ egress_interface (interface 1)",
+            "+ punt (reason arp, interface 1)",
+        ]
+    );
+    let stateless = changes.iter().any(|change| {
+        matches!(
+            change,
+            Change::Set(AnyEntry::ClassifyPort(ClassifyPort {
+                action: ClassifyPortAction::SetInterface {
+                    stateless: true,
+                    ..
+                },
+                ..
+            }))
+        )
+    });
+    assert!(stateless);
+    // Only what the mode changes.
+    assert_eq!(
+        texts(&lowering.apply(vec![vpc(7, false)])),
+        ["+ classify_port (port 1, tags 20 -)"]
+    );
+}
+
+#[test]
+fn an_interface_that_moves_leaves_nothing_behind() {
+    let mut lowering = lowering();
+    let qinq = Encap::Qinq {
+        outer: VlanId::new(5).unwrap(),
+        inner: VlanId::new(6).unwrap(),
+    };
+    lowering.apply(vec![
+        vpc(1, false),
+        NetworkOp::SetInterface(interface(1, 1, Encap::Untagged)),
+    ]);
+    assert_eq!(
+        texts(&lowering.apply(vec![NetworkOp::SetInterface(interface(1, 1, qinq))])),
+        [
+            "+ classify_port (port 1, tags 5 6)",
+            "+ egress_interface (interface 1)",
+            "- classify_port (port 1, tags - -)",
+        ]
+    );
+    assert_eq!(
+        texts(&lowering.apply(vec![NetworkOp::RemoveInterface(interface_id(1))])),
+        [
+            "- classify_port (port 1, tags 5 6)",
+            "- egress_interface (interface 1)",
+            "- punt (reason arp, interface 1)",
+        ]
+    );
+}
+
+#[test]
+fn one_path_is_a_next_hop_and_several_are_a_shared_group() {
+    let mut lowering = lowering();
+    let to = |paths: &[u32]| Route::Nexthops(paths.iter().map(|n| (nexthop_id(*n), 1)).collect());
+    let route = |prefix, route| NetworkOp::SetRoute(vpc_id(1), net(prefix), route);
+    let changes = lowering.apply(vec![
+        route("10.0.0.0/8", to(&[1])),
+        route("10.1.0.0/16", to(&[1, 2])),
+        route("2001:db8::/32", to(&[2, 1])),
+        route("10.9.0.0/16", Route::Blackhole),
+    ]);
+    assert_eq!(
+        texts(&changes),
+        [
+            "+ ecmp (group 1, 2 paths)",
+            "+ route4 (vpc 1, 10.0.0.0/8)",
+            "+ route4 (vpc 1, 10.1.0.0/16)",
+            "+ route4 (vpc 1, 10.9.0.0/16)",
+            "+ route6 (vpc 1, 2001:db8::/32)",
+        ]
+    );
+    // One of the two moves away: the group stays. The last one: it goes.
+    assert_eq!(
+        texts(&lowering.apply(vec![route("10.1.0.0/16", to(&[2]))])),
+        ["+ route4 (vpc 1, 10.1.0.0/16)"]
+    );
+    let gone = NetworkOp::RemoveRoute(vpc_id(1), net("2001:db8::/32"));
+    assert_eq!(
+        texts(&lowering.apply(vec![gone])),
+        [
+            "- ecmp (group 1, 2 paths)",
+            "- route6 (vpc 1, 2001:db8::/32)"
+        ]
+    );
+    // Rewritten with the same paths: the group is kept.
+    lowering.apply(vec![route("10.2.0.0/16", to(&[1, 2]))]);
+    assert_eq!(
+        texts(&lowering.apply(vec![route("10.2.0.0/16", to(&[1, 2]))])),
+        ["+ route4 (vpc 1, 10.2.0.0/16)"]
+    );
+}
+
+#[test]
+fn next_hops_have_their_gateways_family() {
+    let mut lowering = lowering();
+    let hop = |n, gateway: Option<&str>| {
+        let nexthop = Nexthop {
+            interface: interface_id(1),
+            gateway: gateway.map(|text| text.parse().unwrap()),
+        };
+        NetworkOp::SetNexthop(nexthop_id(n), nexthop)
+    };
+    let changes = lowering.apply(vec![
+        hop(1, None),
+        hop(2, Some("10.0.0.2")),
+        hop(3, Some("fe80::2")),
+    ]);
+    let actions: Vec<_> = changes
+        .iter()
+        .map(|change| match change {
+            Change::Set(AnyEntry::NexthopEntry(entry)) => entry.action,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let interface = interface_id(1);
+    assert_eq!(
+        actions,
+        [
+            NexthopAction::Attached { interface },
+            NexthopAction::Via4 {
+                interface,
+                gateway: Ipv4Addr::new(10, 0, 0, 2)
+            },
+            NexthopAction::Via6 {
+                interface,
+                gateway: "fe80::2".parse().unwrap()
+            },
+        ]
+    );
+}
+
+#[test]
+fn a_tunnel_sends_once_its_underlays_next_hop_is_known() {
+    let mut lowering = lowering();
+    let remote = Ipv4Addr::new(172, 16, 9, 2);
+    let tunnel = Encap::Vxlan {
+        vni: Vni::new(5001).unwrap(),
+        underlay: interface_id(3),
+        local: Ipv4Addr::new(172, 16, 0, 1),
+        remote,
+    };
+    let underlay = Encap::Vlan(VlanId::new(7).unwrap());
+    let changes = lowering.apply(vec![
+        vpc(1, false),
+        vpc(2, false),
+        NetworkOp::SetInterface(interface(3, 2, underlay)),
+        NetworkOp::SetInterface(interface(5, 1, tunnel)),
+    ]);
+    let texts_of_five = |changes: &[Change]| -> Vec<String> {
+        let mut texts = texts(changes);
+        texts.retain(|text| text.contains("interface 5") || text.contains("VNI"));
+        texts
+    };
+    assert_eq!(
+        texts_of_five(&changes),
+        [
+            "+ classify_vxlan (vpc 2, end point 172.16.0.1, VNI 5001)",
+            "+ punt (reason arp, interface 5)",
+        ]
+    );
+    assert_eq!(lowering.unresolved()[&interface_id(5)], None, "no way yet");
+
+    let gateway: IpAddr = "172.16.0.254".parse().unwrap();
+    lowering.apply(vec![
+        NetworkOp::SetNexthop(
+            nexthop_id(1),
+            Nexthop {
+                interface: interface_id(3),
+                gateway: Some(gateway),
+            },
+        ),
+        NetworkOp::SetRoute(
+            vpc_id(2),
+            net("172.16.9.0/24"),
+            Route::Nexthops(vec![(nexthop_id(1), 1)]),
+        ),
+    ]);
+    assert_eq!(
+        lowering.unresolved()[&interface_id(5)],
+        Some((interface_id(3), gateway)),
+        "the gateway is to be resolved"
+    );
+
+    let changes = lowering.apply(vec![NetworkOp::SetNeighbor(
+        interface_id(3),
+        gateway,
+        mac(99),
+    )]);
+    assert!(lowering.unresolved().is_empty());
+    let egress = changes.iter().find_map(|change| match change {
+        Change::Set(AnyEntry::EgressInterface(entry)) => Some(entry.action),
+        _ => None,
+    });
+    assert_eq!(
+        egress,
+        Some(EgressInterfaceAction::Vxlan {
+            port: SwitchPort::new(3).unwrap(),
+            mac: mac(5),
+            mtu: 1500,
+            vid: VlanId::new(7),
+            id: Vni::new(5001).unwrap(),
+            src: Ipv4Addr::new(172, 16, 0, 1),
+            dst: remote,
+            src_mac: mac(3),
+            dst_mac: mac(99),
+        })
+    );
+
+    // A more specific blackhole: no way any more, and nothing is sent to the old one.
+    let hole = NetworkOp::SetRoute(vpc_id(2), net("172.16.9.2/32"), Route::Blackhole);
+    let changes = lowering.apply(vec![hole]);
+    assert_eq!(
+        texts_of_five(&changes),
+        ["- egress_interface (interface 5)"]
+    );
+    // And back.
+    let gone = NetworkOp::RemoveRoute(vpc_id(2), net("172.16.9.2/32"));
+    assert_eq!(
+        texts_of_five(&lowering.apply(vec![gone])),
+        ["+ egress_interface (interface 5)"]
+    );
+    // The neighbour fails.
+    let failed = NetworkOp::RemoveNeighbor(interface_id(3), gateway);
+    assert_eq!(
+        texts_of_five(&lowering.apply(vec![failed])),
+        ["- egress_interface (interface 5)"]
+    );
+}
