@@ -230,6 +230,14 @@ fn change(random: &mut StdRng, kinds: std::ops::Range<u32>) -> String {
                 ),
                 _ => ("", hop(random)),
             };
+            let (metric, to) = match (v6, metric) {
+                (false, _) => (metric, to),
+                // Where routes lie between the paths of a joined IPv6 route, the kernel's own
+                // dump leaves them out, and there is nothing to compare with.
+                (true, _) if to.contains("via") => (metric, to.replace("nexthop dev", "dev")),
+                (true, "metric 10") => ("metric 5", to),
+                (true, _) => ("metric 2000", to),
+            };
             format!("route {verb} {kind} {net} table {table} {metric} {to}")
         }
         62..76 => match random.random_range(0..6) {

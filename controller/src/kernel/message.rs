@@ -147,7 +147,7 @@ pub(crate) struct RouteInfo {
 pub(crate) enum Placement {
     /// Before the others of its metric (`ip route add`, `prepend`).
     First,
-    /// Behind them (`append`; in a dump: the order of the dump).
+    /// Behind them (`append`).
     Last,
     /// In the place of the first of them (`replace`).
     Replace,

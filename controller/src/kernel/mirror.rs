@@ -339,7 +339,10 @@ impl Mirror {
                     for frame in frames {
                         stats.events += 1;
                         match frame.ok().and_then(|frame| parse(&frame)) {
-                            Some(message) => state.apply(message),
+                            Some(message) => {
+                                tracing::trace!(?message, "from the kernel");
+                                state.apply(message);
+                            }
                             None => {
                                 stats.malformed += 1;
                                 state.request_dump(DumpKind::ALL);
@@ -413,6 +416,7 @@ impl Mirror {
                 .dump(request(kind), |frame| {
                     let message = parse(frame).ok_or(SocketError::Malformed)?;
                     if message != Message::Ignored {
+                        tracing::trace!(?message, "in a dump");
                         state.add_to_dump(&mut dump, message);
                     }
                     Ok(())

@@ -116,6 +116,15 @@ impl Rib {
         }
     }
 
+    /// Adds the next route of a dump, behind those of its rank: a dump is in order, and what is
+    /// in it twice is there twice.
+    pub(crate) fn append(&mut self, info: RouteInfo) {
+        let key = (info.table, info.prefix);
+        let entry = Entry::new(info);
+        let list = self.routes.entry(key).or_default();
+        list.insert(equals(list, &entry).end, entry);
+    }
+
     /// Removes. A route that is not there is none: an older message after a dump.
     pub(crate) fn remove(&mut self, info: RouteInfo) -> Outcome {
         let key = (info.table, info.prefix);
@@ -202,8 +211,8 @@ fn insert_v6(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outco
         // The first that is joined as this one is, else the first.
         let alike = equal.iter().position(|have| have.joins() == joins);
         let at = alike.or((!equal.is_empty()).then_some(0));
-        if entry.nexthop.is_some() && known.is_some() && known != at {
-            // Replaced itself, or did its object change?
+        if known.is_some() && known != at {
+            // The next-hop object of the known one changed, or there are now two of it.
             return Outcome::Unclear;
         }
         at

@@ -19,8 +19,7 @@ use shunt_p4::{InterfaceId, MacAddr, NetworkOp, VpcId};
 use super::choice::{Context, Desired, Taps, choose};
 use super::message::{
     IFF_LOWER_UP, IFF_UP, LinkInfo, Message, NUD_DELAY, NUD_NOARP, NUD_PERMANENT, NUD_PROBE,
-    NUD_REACHABLE, NUD_STALE, NeighborInfo, NexthopInfo, NexthopKind, Placement, RouteInfo,
-    RouteType,
+    NUD_REACHABLE, NUD_STALE, NeighborInfo, NexthopInfo, NexthopKind, RouteInfo, RouteType,
 };
 use super::output::{Gauges, Output};
 use super::rib::{Outcome, Rib};
@@ -221,18 +220,17 @@ impl State {
         let key = (info.table, info.prefix);
         let vpcs = self.vpcs_of(&info);
         let v4 = matches!(info.prefix, IpNet::V4(_));
-        match change(&mut self.rib, info) {
-            Outcome::Unchanged => {}
-            Outcome::Changed => self
-                .dirty_routes
-                .extend(vpcs.into_iter().map(|vpc| (vpc, key.1))),
-            Outcome::Unclear => {
-                self.redump.insert(if v4 {
-                    DumpKind::RoutesV4
-                } else {
-                    DumpKind::RoutesV6
-                });
-            }
+        let outcome = change(&mut self.rib, info);
+        if outcome != Outcome::Unchanged {
+            let dirty = vpcs.into_iter().map(|vpc| (vpc, key.1));
+            self.dirty_routes.extend(dirty);
+        }
+        if outcome == Outcome::Unclear {
+            self.redump.insert(if v4 {
+                DumpKind::RoutesV4
+            } else {
+                DumpKind::RoutesV6
+            });
         }
     }
 
@@ -306,7 +304,7 @@ impl State {
                 }
             }
             Message::NewRoute(info, _) if self.wanted(&info) => {
-                dump.rib.insert(info, Placement::Last);
+                dump.rib.append(info);
             }
             _ => {}
         }
