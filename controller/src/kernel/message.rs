@@ -403,3 +403,55 @@ fn multipath(mut bytes: &[u8]) -> Option<Vec<Path>> {
     }
     Some(paths)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Whatever comes, it is read or refused.
+        #[test]
+        fn any_bytes_are_read_or_refused(
+            kind in 16u16..110,
+            flags: u16,
+            payload in proptest::collection::vec(any::<u8>(), 0..200),
+        ) {
+            let frame = Frame { kind, flags, sequence: 0, payload: &payload };
+            let _ = parse(&frame);
+        }
+    }
+
+    #[test]
+    fn a_multipath_route_through_an_ipv6_gateway() {
+        // ip route add 198.51.100.0/24 table 300 metric 7 \
+        //   nexthop via 10.0.0.2 dev if4 weight 3 nexthop via inet6 fe80::2 dev if5
+        let mut hops = Vec::new();
+        hops.extend([16, 0, 0, 2, 4, 0, 0, 0]);
+        hops.extend([8, 0, 5, 0, 10, 0, 0, 2]);
+        hops.extend([32, 0, 0, 0, 5, 0, 0, 0]);
+        hops.extend([22, 0, 18, 0, 10, 0]);
+        hops.extend(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2).octets());
+        hops.extend([0, 0]);
+        let fixed = [2, 24, 0, 0, 0, 4, 0, 1, 0, 0, 0, 0];
+        let bytes = wire::Request::new(wire::RTM_NEWROUTE, wire::NLM_F_REPLACE, &fixed)
+            .attribute(RTA_DST, &[198, 51, 100, 0])
+            .u32(RTA_TABLE, 300)
+            .u32(RTA_PRIORITY, 7)
+            .attribute(RTA_MULTIPATH, &hops)
+            .finish(1);
+        let frame = wire::frames(&bytes).next().unwrap().unwrap();
+        let Some(Message::NewRoute(info, placement)) = parse(&frame) else {
+            panic!("not a route");
+        };
+        assert_eq!(placement, Placement::Replace);
+        assert_eq!((info.table, info.metric, info.protocol), (300, 7, 4));
+        assert_eq!(info.prefix.to_string(), "198.51.100.0/24");
+        let paths: Vec<_> = info
+            .paths
+            .iter()
+            .map(|path| (path.index, path.gateway.unwrap().to_string(), path.weight))
+            .collect();
+        assert_eq!(paths, [(4, "10.0.0.2".into(), 3), (5, "fe80::2".into(), 1)]);
+    }
+}

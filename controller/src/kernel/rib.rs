@@ -41,6 +41,22 @@ impl Entry {
         }
     }
 
+    /// With its key again.
+    #[cfg(test)]
+    pub(crate) fn info(&self, key: RouteKey) -> RouteInfo {
+        RouteInfo {
+            table: key.0,
+            prefix: key.1,
+            tos: self.tos,
+            metric: self.metric,
+            kind: self.kind,
+            protocol: self.protocol,
+            nexthop: self.nexthop,
+            extras: self.extras,
+            paths: self.paths.to_vec(),
+        }
+    }
+
     /// Whether IPv6 joins it with others of its metric (`rt6_qualify_for_ecmp`).
     fn joins(&self) -> bool {
         self.nexthop.is_none()

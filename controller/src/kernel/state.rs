@@ -486,3 +486,7 @@ fn usable_mac(info: &NeighborInfo) -> Option<MacAddr> {
     info.mac
         .filter(|mac| usable && !mac.is_multicast() && *mac != MacAddr::default())
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;
