@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::error::{LoadError, malformed, unsupported};
-use super::expr::{Expressions, pair_of, str_of};
+use super::expr::Expressions;
 use super::layout::Layout;
+use super::reference::{pair_of, str_of};
 use crate::bits::{Field, MAX_VALUE_BITS};
 use crate::exec::expr::{Element, Expr, HeaderRef};
 use crate::json;

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::error::{LoadError, at, malformed, unsupported};
-use super::expr::{Expressions, str_of};
+use super::expr::Expressions;
 use super::layout::{HeaderIndex, Layout};
+use super::reference::str_of;
 use crate::bits::{Field, MAX_VALUE_BITS};
 use crate::exec::expr::Expr;
 use crate::hash::Algorithm;
@@ -47,7 +48,7 @@ pub(crate) struct Checksum {
 fn field_input(layout: &Layout, value: &Value, place: &str) -> Result<Input, LoadError> {
     let inner = value.get("value").unwrap_or(&Value::Null);
     let (header, field) =
-        super::expr::pair_of(inner).ok_or_else(|| malformed(place, "a field has no name"))?;
+        super::reference::pair_of(inner).ok_or_else(|| malformed(place, "a field has no name"))?;
     let index = layout.header(header, place)?;
     if layout.is_varbit(index, field) {
         return Ok(Input::Varbit(index));

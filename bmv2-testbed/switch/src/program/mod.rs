@@ -10,6 +10,7 @@ pub(crate) mod error;
 pub(crate) mod expr;
 pub(crate) mod layout;
 pub(crate) mod parser;
+pub(crate) mod reference;
 pub(crate) mod table;
 
 use std::collections::HashMap;
@@ -302,9 +303,10 @@ fn deparser(
         let call = primitive
             .get("parameters")
             .and_then(|p| p.get(0))
-            .filter(|_| expr::str_of(primitive, "op") == Some("primitive"))
+            .filter(|_| reference::str_of(primitive, "op") == Some("primitive"))
             .unwrap_or(primitive);
-        let op = expr::str_of(call, "op").ok_or_else(|| malformed(&place, "a call has no name"))?;
+        let op =
+            reference::str_of(call, "op").ok_or_else(|| malformed(&place, "a call has no name"))?;
         let params = call.get("parameters").and_then(serde_json::Value::as_array);
         code.push(compiler.compile(op, params.unwrap_or(&Vec::new()))?);
     }

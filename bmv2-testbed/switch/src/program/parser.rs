@@ -6,8 +6,9 @@ use serde_json::Value;
 
 use super::action::{Instruction, Names, Primitives};
 use super::error::{LoadError, at, malformed, unsupported};
-use super::expr::{Expressions, pair_of, str_of};
+use super::expr::Expressions;
 use super::layout::{HeaderIndex, Layout};
+use super::reference::{pair_of, str_of};
 use crate::bits::{Field, MAX_VALUE_BITS};
 use crate::exec::expr::{Element, Expr};
 use crate::json::{self, bytes_of};

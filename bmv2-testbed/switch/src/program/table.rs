@@ -6,8 +6,8 @@ use serde_json::Value;
 
 use super::action::Action;
 use super::error::{LoadError, at, malformed, unsupported};
-use super::expr::pair_of;
 use super::layout::Layout;
+use super::reference::pair_of;
 use crate::bits::Field;
 use crate::json::{self, bytes_of};
 
