@@ -1,5 +1,4 @@
-//! A slow path on a Linux interface, in a user and network namespace of its own: the test runs
-//! itself again inside, and the namespace ends with that process.
+//! A slow path on a Linux interface, in a sandbox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::UdpSocket;
@@ -8,47 +7,19 @@ use std::time::{Duration, Instant};
 
 use shunt_p4::InterfaceId;
 use shunt_slowpath::{DropReason, FibWriter, Manager, PortDevice, SlowPathConfig, exception};
+use shunt_testbed::sandbox;
 
-const INSIDE: &str = "SHUNT_SLOWPATH_TEST_INSIDE";
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[test]
 fn a_slow_path_runs_on_a_veth_in_an_unprivileged_namespace() {
-    if std::env::var_os(INSIDE).is_some() {
-        tokio::runtime::Runtime::new().unwrap().block_on(inside());
-        return;
-    }
-    let ways: [&[&str]; 2] = [&["-Urn"], &["-n"]];
-    let allowed = |way: &&&[&str]| {
-        let ran = Command::new("unshare").args(**way).arg("true").output();
-        ran.is_ok_and(|out| out.status.success())
-    };
-    let Some(way) = ways.iter().find(allowed) else {
-        eprintln!("SKIPPED: this machine allows no network namespace (unshare -Urn, unshare -n)");
-        return;
-    };
-    let out = Command::new("unshare")
-        .args(*way)
-        .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "a_slow_path_runs_on_a_veth_in_an_unprivileged_namespace",
-            "--nocapture",
-        ])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
+    sandbox::test(
+        "a_slow_path_runs_on_a_veth_in_an_unprivileged_namespace",
+        || {
+            tokio::runtime::Runtime::new().unwrap().block_on(inside());
+            Ok(())
+        },
     );
-    assert!(
-        out.status.success(),
-        "inside `unshare {}`:\n{text}",
-        way.join(" ")
-    );
-    assert!(text.contains("1 passed"), "{text}");
 }
 
 fn ip(arguments: &str) {
@@ -144,9 +115,6 @@ async fn inside() {
 
 #[test]
 fn an_interface_that_does_not_exist_is_named() {
-    if std::env::var_os(INSIDE).is_some() {
-        return;
-    }
     let (_fib, factory) = FibWriter::new();
     let (offload, _installer) = shunt_offload::channel(16);
     let (exception, _receiver, _sender) = exception::channel();

@@ -1,5 +1,4 @@
-//! net_af_packet on veth pairs, in a user and network namespace of its own: the
-//! test runs itself again inside, and the namespace ends with that process.
+//! net_af_packet on veth pairs, in a sandbox.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::process::Command;
@@ -8,52 +7,16 @@ use std::time::{Duration, Instant};
 use shunt_dpdk::{
     Burst, DEFAULT_DATA_ROOM, Eal, EalConfig, Pool, Port, PortConfig, RxQueue, TxQueue,
 };
+use shunt_testbed::sandbox;
 
-const INSIDE: &str = "SHUNT_DPDK_TEST_INSIDE";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 #[test]
 fn frames_cross_veth_in_an_unprivileged_namespace() {
-    if std::env::var_os(INSIDE).is_some() {
+    sandbox::test("frames_cross_veth_in_an_unprivileged_namespace", || {
         inside();
-        return;
-    }
-    // A user namespace first, so that root takes the unprivileged way too.
-    let ways: [&[&str]; 2] = [&["-Urn"], &["-n"]];
-    let allowed = |way: &&&[&str]| {
-        Command::new("unshare")
-            .args(**way)
-            .arg("true")
-            .output()
-            .is_ok_and(|out| out.status.success())
-    };
-    let Some(way) = ways.iter().find(allowed) else {
-        eprintln!("SKIPPED: this machine allows no network namespace (unshare -Urn, unshare -n)");
-        return;
-    };
-    let out = Command::new("unshare")
-        .args(*way)
-        .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "frames_cross_veth_in_an_unprivileged_namespace",
-            "--nocapture",
-        ])
-        .env(INSIDE, "1")
-        .output()
-        .unwrap();
-    let text = format!(
-        "{}{}",
-        String::from_utf8_lossy(&out.stdout),
-        String::from_utf8_lossy(&out.stderr)
-    );
-    assert!(
-        out.status.success(),
-        "inside `unshare {}`:\n{text}",
-        way.join(" ")
-    );
-    assert!(text.contains("1 passed"), "{text}");
-    println!("{text}");
+        Ok(())
+    });
 }
 
 fn ip(arguments: &str) -> String {
