@@ -19,12 +19,43 @@ use tokio_util::sync::CancellationToken;
 /// Nothing here takes as long on any machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn switch(addr: &str) -> Handle {
-    let config = shunt_switch::Config {
-        grpc_addr: addr.to_owned(),
-        ..Default::default()
-    };
-    shunt_switch::run(config).await.unwrap()
+/// A switch on a runtime of its own: when that is shut down, everything of it is gone at once,
+/// as when its process is killed.
+struct Switch {
+    runtime: tokio::runtime::Runtime,
+    handle: Handle,
+}
+
+impl Switch {
+    fn addr(&self) -> String {
+        self.handle.addr().to_string()
+    }
+
+    async fn kill(self) {
+        self.runtime.shutdown_background();
+        drop(self.handle);
+    }
+}
+
+async fn switch(addr: &str) -> Switch {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
+    let begun = Instant::now();
+    loop {
+        let config = shunt_switch::Config {
+            grpc_addr: addr.to_owned(),
+            ..Default::default()
+        };
+        match runtime.spawn(shunt_switch::run(config)).await.unwrap() {
+            Ok(handle) => return Switch { runtime, handle },
+            // Its predecessor may not have let go of the port yet.
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 fn configuration(address: &str) -> Config {
@@ -157,7 +188,7 @@ async fn read(address: &str, table_id: u32) -> Vec<AnyEntry> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_is_filled_and_filled_again_when_it_restarts_empty() {
     let switch_handle = switch("127.0.0.1:0").await;
-    let address = switch_handle.addr().to_string();
+    let address = switch_handle.addr();
     let config = configuration(&address);
     let session = Session::start(&config).await;
     session.handle.apply(configured(&config)).await;
@@ -178,7 +209,7 @@ async fn a_switch_is_filled_and_filled_again_when_it_restarts_empty() {
     assert_eq!(count("egress_interface"), Some(5));
     assert_eq!(view.unresolved, [InterfaceId::new(5).unwrap()]);
 
-    switch_handle.stop().await;
+    switch_handle.kill().await;
     session
         .wait("lost", |handle| {
             handle.view().state == SwitchState::Connecting
@@ -193,13 +224,13 @@ async fn a_switch_is_filled_and_filled_again_when_it_restarts_empty() {
     assert_eq!(read(&address, Route4::ID).await.len(), 499);
     assert_eq!(session.handle.view().sessions, 2);
     session.stop().await;
-    switch_handle.stop().await;
+    switch_handle.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_nobody_wants_is_removed_and_what_is_right_stays() {
     let switch_handle = switch("127.0.0.1:0").await;
-    let address = switch_handle.addr().to_string();
+    let address = switch_handle.addr();
     // A predecessor with our pipeline, and an entry that nobody wants any more.
     let client = Client::connect(ClientConfig::new(&address, 1, 1))
         .await
@@ -236,13 +267,13 @@ async fn what_nobody_wants_is_removed_and_what_is_right_stays() {
     let hops = read(&address, NexthopEntry::ID).await;
     assert_eq!(hops.len(), 2, "{hops:?}");
     session.stop().await;
-    switch_handle.stop().await;
+    switch_handle.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_controller_that_takes_over_is_not_fought() {
     let switch_handle = switch("127.0.0.1:0").await;
-    let address = switch_handle.addr().to_string();
+    let address = switch_handle.addr();
     let config = configuration(&address);
     let session = Session::start(&config).await;
     session.handle.apply(routes(2)).await;
@@ -262,13 +293,13 @@ async fn another_controller_that_takes_over_is_not_fought() {
     assert!(error.contains("another controller"), "{error}");
     assert_eq!(read(&address, Route4::ID).await.len(), 2);
     session.stop().await;
-    switch_handle.stop().await;
+    switch_handle.kill().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_tunnels_way_is_asked_for_and_then_used() {
     let switch_handle = switch("127.0.0.1:0").await;
-    let address = switch_handle.addr().to_string();
+    let address = switch_handle.addr();
     let config = configuration(&address);
     let session = Session::start(&config).await;
     session.handle.apply(configured(&config)).await;
@@ -299,7 +330,7 @@ async fn a_tunnels_way_is_asked_for_and_then_used() {
     session.converged().await;
     assert_eq!(session.handle.view().unresolved, []);
     session.stop().await;
-    switch_handle.stop().await;
+    switch_handle.kill().await;
 }
 
 #[tokio::test]

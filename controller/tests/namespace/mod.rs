@@ -45,7 +45,13 @@ pub fn inside(test: &str, body: impl AsyncFnOnce()) {
     }
     let status = unshare()
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .args([
+            "--exact",
+            test,
+            "--nocapture",
+            "--test-threads=1",
+            "--include-ignored",
+        ])
         .env(MARK, "1")
         .status()
         .unwrap();
