@@ -75,11 +75,8 @@ const fn outcome(code: Code) -> Outcome {
         Code::ResourceExhausted => Outcome::TableFull,
         Code::Aborted | Code::Unavailable | Code::FailedPrecondition => Outcome::Retry,
         // PI answers UNKNOWN to whatever its target refuses.
-        Code::Unknown
-        | Code::Internal
-        | Code::DeadlineExceeded
-        | Code::Cancelled
-        | Code::DataLoss => Outcome::Unknown,
+        Code::Unknown | Code::Internal | Code::DataLoss => Outcome::Failed,
+        Code::DeadlineExceeded | Code::Cancelled => Outcome::Unknown,
         Code::InvalidArgument
         | Code::OutOfRange
         | Code::Unimplemented
@@ -130,7 +127,7 @@ mod tests {
     #[test]
     fn only_what_is_sure_not_to_be_done_is_said_not_to_be_done() {
         assert_eq!(outcome(Code::ResourceExhausted), Outcome::TableFull);
-        assert_eq!(outcome(Code::Unknown), Outcome::Unknown);
+        assert_eq!(outcome(Code::Unknown), Outcome::Failed);
         assert_eq!(
             request_failed(&refused(Code::InvalidArgument)),
             Ok(Outcome::Rejected)

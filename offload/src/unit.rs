@@ -21,6 +21,8 @@ use crate::queue::RefuseReason;
 
 /// Writes that may fail for an install before it is given up; removals never are.
 pub(crate) const INSTALL_ATTEMPTS_MAX: u8 = 8;
+/// As [`INSTALL_ATTEMPTS_MAX`], when the switch answers that it failed.
+pub(crate) const FAILED_ATTEMPTS_MAX: u8 = 2;
 
 /// What is known about an entry in hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -69,6 +71,9 @@ pub enum Outcome {
     Rejected,
     /// Nothing was changed; the same write may succeed later.
     Retry,
+    /// The switch says that it failed, and neither why nor whether anything was done. PI (bmv2)
+    /// says so of all that its target refuses, a full table among it.
+    Failed,
     /// No answer: done or not.
     Unknown,
 }
@@ -212,6 +217,7 @@ impl Unit {
         };
         let mut refused = None;
         let mut again = false;
+        let mut failed = false;
         for ((presence, op), outcome) in self.hardware.iter_mut().zip(ops).zip(outcomes) {
             let Some(op) = op else { continue };
             match (op, outcome) {
@@ -231,9 +237,10 @@ impl Unit {
                 (Op::Insert | Op::Modify, Outcome::Rejected) => {
                     refused = Some(RefuseReason::Rejected);
                 }
-                (_, Outcome::Unknown) => {
+                (_, Outcome::Unknown | Outcome::Failed) => {
                     *presence = Presence::Unknown;
                     again = true;
+                    failed |= outcome == Outcome::Failed;
                 }
                 // Retry, and answers that make no sense for the write.
                 _ => again = true,
@@ -245,6 +252,9 @@ impl Unit {
         if self.goal == Goal::In {
             if let Some(reason) = refused {
                 self.goal = Goal::Undo(reason);
+                self.attempts = 0;
+            } else if failed && self.attempts > FAILED_ATTEMPTS_MAX {
+                self.goal = Goal::Undo(RefuseReason::Rejected);
                 self.attempts = 0;
             } else if self.attempts > INSTALL_ATTEMPTS_MAX {
                 self.goal = Goal::Undo(RefuseReason::Unavailable);

@@ -30,12 +30,14 @@ fn answers(op: Option<Op>, truth: Truth) -> Vec<(Outcome, Truth)> {
         (Outcome::Retry, truth),
         (Outcome::Rejected, truth),
         (Outcome::Unknown, truth),
+        (Outcome::Failed, truth),
     ];
     match (op, truth) {
         (Op::Insert, Truth::Empty) => answers.extend([
             (Outcome::Done, Truth::Right),
             (Outcome::TableFull, truth),
             (Outcome::Unknown, Truth::Right),
+            (Outcome::Failed, Truth::Right),
         ]),
         // Servers differ in what they look at first.
         (Op::Insert, _) => {
@@ -317,6 +319,30 @@ fn an_install_is_not_tried_for_ever() {
     assert_eq!(
         unit.acknowledge([Outcome::Retry; 2]),
         Step::Refused(RefuseReason::Unavailable)
+    );
+}
+
+#[test]
+fn a_switch_that_fails_without_a_reason_is_believed_soon() {
+    let mut unit = Unit::new();
+    for _ in 0..FAILED_ATTEMPTS_MAX {
+        unit.send();
+        assert_eq!(
+            unit.acknowledge([Outcome::Done, Outcome::Failed]),
+            Step::WriteLater
+        );
+    }
+    unit.send();
+    // What it did is not known: both are deleted.
+    assert_eq!(
+        unit.acknowledge([Outcome::Done, Outcome::Failed]),
+        Step::WriteLater
+    );
+    assert_eq!(unit.send(), Some([Some(Op::Delete); 2]));
+    let refused = Step::Refused(RefuseReason::Rejected);
+    assert_eq!(
+        unit.acknowledge([Outcome::Done, Outcome::NotFound]),
+        refused
     );
 }
 

@@ -171,7 +171,7 @@ impl State {
 
     fn apply(&mut self, kind: update::Type, entry: &TableEntry) -> Outcome {
         if self.random.random_ratio(self.faults.update_permille, 1_000) {
-            return match self.random.random_range(0..6) {
+            return match self.random.random_range(0..8) {
                 0 => Outcome::Rejected,
                 1 => Outcome::TableFull,
                 // Done, but the answer says nothing.
@@ -180,6 +180,11 @@ impl State {
                     Outcome::Unknown
                 }
                 3 => Outcome::Unknown,
+                4 => {
+                    self.really_apply(kind, entry);
+                    Outcome::Failed
+                }
+                5 => Outcome::Failed,
                 _ => Outcome::Retry,
             };
         }

@@ -1,7 +1,9 @@
-//! The engine with the real sink, over gRPC, against the embedded switch.
+//! The engine with the real sink, over gRPC, against the embedded switch and, where it is on
+//! PATH, against bmv2.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::net::{IpAddr, SocketAddr};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +22,108 @@ use shunt_switch::{Handle, ManualClock, Options};
 /// Nothing here takes as long on any machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-async fn switch(addr: &str, options: Options) -> Handle {
-    let config = shunt_switch::Config {
-        grpc_addr: addr.to_owned(),
-        options,
-        ..Default::default()
-    };
-    shunt_switch::run(config).await.unwrap()
+/// A running switch without a pipeline.
+enum Switch {
+    Embedded(Handle),
+    Bmv2(Bmv2),
+}
+
+/// `simple_switch_grpc`; killed when dropped.
+struct Bmv2 {
+    process: Child,
+    addr: SocketAddr,
+    _files: tempfile::TempDir,
+}
+
+impl Drop for Bmv2 {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn free_address() -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap()
+}
+
+impl Bmv2 {
+    const PROGRAM: &str = "simple_switch_grpc";
+
+    fn is_there() -> bool {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let there = std::env::split_paths(&path).any(|folder| folder.join(Self::PROGRAM).exists());
+        if !there {
+            eprintln!("skipped: {} is not on PATH", Self::PROGRAM);
+        }
+        there
+    }
+
+    async fn start(addr: SocketAddr) -> Self {
+        let files = tempfile::tempdir().unwrap();
+        let notifications = format!("ipc://{}/notifications", files.path().display());
+        let mut process = Command::new(Self::PROGRAM)
+            .args(["--no-p4", "--device-id", "1", "--log-level", "off"])
+            .args(["--thrift-port", &free_address().port().to_string()])
+            .args(["--notifications-addr", &notifications])
+            .args(["--", "--grpc-server-addr", &addr.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        while tokio::net::TcpStream::connect(addr).await.is_err() {
+            assert_eq!(process.try_wait().unwrap(), None, "it has ended");
+            assert!(tokio::time::Instant::now() < patience, "it does not listen");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self {
+            process,
+            addr,
+            _files: files,
+        }
+    }
+}
+
+impl Switch {
+    async fn embedded(options: Options) -> Self {
+        Self::embedded_at("", options).await
+    }
+
+    async fn embedded_at(addr: &str, options: Options) -> Self {
+        let config = shunt_switch::Config {
+            grpc_addr: addr.to_owned(),
+            options,
+            ..Default::default()
+        };
+        Self::Embedded(shunt_switch::run(config).await.unwrap())
+    }
+
+    async fn bmv2() -> Self {
+        Self::Bmv2(Bmv2::start(free_address()).await)
+    }
+
+    fn addr(&self) -> SocketAddr {
+        match self {
+            Self::Embedded(handle) => handle.addr(),
+            Self::Bmv2(bmv2) => bmv2.addr,
+        }
+    }
+
+    async fn stop(self) {
+        if let Self::Embedded(handle) = self {
+            handle.stop().await;
+        }
+    }
+
+    /// An empty one at the same address.
+    async fn start_another_at(embedded: bool, addr: SocketAddr) -> Self {
+        if embedded {
+            Self::embedded_at(&addr.to_string(), Options::default()).await
+        } else {
+            Self::Bmv2(Bmv2::start(addr).await)
+        }
+    }
 }
 
 async fn push_pipeline(client: &Client, json: Vec<u8>) {
@@ -139,8 +236,18 @@ fn start(client: &Client, port: InstallerPort) -> EngineHandle {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_come_and_go() {
-    const CONNECTIONS: u32 = 3_000;
-    let switch = switch("", Options::default()).await;
+    come_and_go(Switch::embedded(Options::default()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_come_and_go_of_bmv2() {
+    if Bmv2::is_there() {
+        come_and_go(Switch::bmv2().await).await;
+    }
+}
+
+async fn come_and_go(switch: Switch) {
+    const CONNECTIONS: u32 = 1_000;
     let client = primary(switch.addr()).await;
     push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
     // Two entries of an earlier life: one under a key that will be used.
@@ -200,8 +307,19 @@ async fn connections_come_and_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_table_refuses_and_keeps_no_half() {
+    fill(Switch::embedded(Options::default()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_table_refuses_and_keeps_no_half_of_bmv2() {
+    if Bmv2::is_there() {
+        fill(Switch::bmv2().await).await;
+    }
+}
+
+async fn fill(switch: Switch) {
     const ROOM: u32 = 33;
-    let switch = switch("", Options::default()).await;
+    let embedded = matches!(switch, Switch::Embedded(_));
     let client = primary(switch.addr()).await;
     let json = String::from_utf8(shunt_p4::PIPELINE_JSON.to_vec()).unwrap();
     let small = json.replace("1048576", &ROOM.to_string());
@@ -218,7 +336,9 @@ async fn a_full_table_refuses_and_keeps_no_half() {
     for event in events(&mut worker, 100).await {
         match event {
             OffloadEvent::Installed(id) => installed.push(unit(id.slot, timeout)),
-            OffloadEvent::Refused(_, RefuseReason::TableFull) => {}
+            OffloadEvent::Refused(_, RefuseReason::TableFull) if embedded => {}
+            // PI keeps its target's reasons to itself.
+            OffloadEvent::Refused(_, RefuseReason::Rejected) if !embedded => {}
             other => panic!("{other:?}"),
         }
     }
@@ -231,8 +351,19 @@ async fn a_full_table_refuses_and_keeps_no_half() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_that_restarts_empty_gets_everything_back() {
-    let first = switch("", Options::default()).await;
-    let addr = first.addr();
+    restart(Switch::embedded(Options::default()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_that_restarts_empty_gets_everything_back_of_bmv2() {
+    if Bmv2::is_there() {
+        restart(Switch::bmv2().await).await;
+    }
+}
+
+async fn restart(switch: Switch) {
+    let addr = switch.addr();
+    let embedded = matches!(switch, Switch::Embedded(_));
     let client = primary(addr).await;
     push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
     let (mut worker, port) = channel(1024);
@@ -243,13 +374,13 @@ async fn a_switch_that_restarts_empty_gets_everything_back() {
     }
     events(&mut worker, 50).await;
 
-    first.stop().await;
+    switch.stop().await;
     // The engine learns it the hard way: its own writes fail.
     for n in 50..60 {
         submit(&mut worker, OffloadCommand::Install(unit(n, timeout))).await;
     }
     submit(&mut worker, OffloadCommand::Remove(unit(0, timeout).id)).await;
-    let second = switch(&addr.to_string(), Options::default()).await;
+    let second = Switch::start_another_at(embedded, addr).await;
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100), 1);
     client.reconnect_with(&mut backoff).await.unwrap();
     push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
@@ -275,13 +406,10 @@ async fn a_switch_that_restarts_empty_gets_everything_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_idle_connection_is_reported() {
     let clock = Arc::new(ManualClock::default());
-    let switch = switch(
-        "",
-        Options {
-            clock: clock.clone(),
-            ..Options::default()
-        },
-    )
+    let switch = Switch::embedded(Options {
+        clock: clock.clone(),
+        ..Options::default()
+    })
     .await;
     let client = primary(switch.addr()).await;
     push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
