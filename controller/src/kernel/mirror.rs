@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use nix::errno::Errno;
 use shunt_p4::{Interface, InterfaceId, NetworkOp, VpcId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
@@ -411,17 +412,25 @@ impl Mirror {
             let mut dump = self.state.begin_dump(kind);
             self.stats.dumps += 1;
             let state = &self.state;
+            let mut malformed = 0;
             let end = self
                 .requests
-                .dump(request(kind), |frame| {
-                    let message = parse(frame).ok_or(SocketError::Malformed)?;
-                    if message != Message::Ignored {
+                .dump(request(kind), |frame| match parse(frame) {
+                    Some(Message::Ignored) => {}
+                    Some(message) => {
                         tracing::trace!(?message, "in a dump");
                         state.add_to_dump(&mut dump, message);
                     }
-                    Ok(())
+                    // It would be no better the next time.
+                    None => malformed += 1,
                 })
-                .await?;
+                .await;
+            self.stats.malformed += malformed;
+            let end = match end {
+                // A kernel without IPv6, or older than next-hop objects.
+                Err(error) if is_absent(kind, error.errno()) => DumpEnd::Complete,
+                other => other?,
+            };
             if end == DumpEnd::Interrupted && attempt < DUMP_ATTEMPTS {
                 continue;
             }
@@ -456,6 +465,12 @@ async fn sleep_until(at: Option<Instant>) {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
+}
+
+/// Whether the kernel does not know that kind at all.
+fn is_absent(kind: DumpKind, errno: Option<Errno>) -> bool {
+    matches!(kind, DumpKind::Nexthops | DumpKind::RoutesV6)
+        && matches!(errno, Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT))
 }
 
 /// The request that dumps one kind.

@@ -96,6 +96,7 @@ impl Rule {
         let flags = wire::NLM_F_ACK | wire::NLM_F_CREATE | wire::NLM_F_EXCL;
         match socket.request(self.request(wire::RTM_NEWRULE, flags)).await {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
+            Err(error) if self.family == wire::AF_INET6 && is_absent(error.errno()) => Ok(()),
             other => other,
         }
     }
@@ -161,6 +162,11 @@ impl Rule {
     }
 }
 
+/// How a kernel without IPv6 answers.
+fn is_absent(errno: Option<Errno>) -> bool {
+    matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP))
+}
+
 /// Removes our rules of these devices and of devices that are gone. A rule by source has no
 /// device: it goes when its table serves a device of ours, or none at all any more.
 pub(crate) async fn remove_leftovers(
@@ -174,11 +180,9 @@ pub(crate) async fn remove_leftovers(
         let request = Request::new(wire::RTM_GETRULE, wire::NLM_F_DUMP, &fixed);
         let collect = |frame: &wire::Frame<'_>| {
             rules.extend(Rule::parse(frame.payload));
-            Ok(())
         };
         match socket.dump(request, collect).await {
-            // A kernel without IPv6.
-            Err(error) if error.errno() == Some(Errno::EAFNOSUPPORT) => {}
+            Err(error) if is_absent(error.errno()) => {}
             other => {
                 other?;
             }

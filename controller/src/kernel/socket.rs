@@ -165,7 +165,7 @@ impl NetlinkSocket {
     pub(crate) async fn dump(
         &mut self,
         request: Request,
-        mut each: impl FnMut(&Frame<'_>) -> Result<(), SocketError>,
+        mut each: impl FnMut(&Frame<'_>),
     ) -> Result<DumpEnd, SocketError> {
         let sequence = self.send(request)?;
         let mut end = DumpEnd::Complete;
@@ -188,7 +188,7 @@ impl NetlinkSocket {
                     }
                     wire::NLMSG_ERROR => return acknowledgement(&frame).map(|()| end),
                     wire::NLMSG_OVERRUN => return Err(SocketError::Overrun),
-                    _ => each(&frame)?,
+                    _ => each(&frame),
                 }
             }
             // A long dump leaves room for others on this thread.
