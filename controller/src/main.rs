@@ -1,5 +1,6 @@
 //! `shuntd`: the daemon of a shunt gateway.
 
+use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -128,7 +129,7 @@ fn unblock_signals() {
 }
 
 /// Cancelled by the first SIGINT or SIGTERM.
-fn stop_on_signals() -> Result<CancellationToken, Failure> {
+fn stop_on_signals() -> std::io::Result<CancellationToken> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = CancellationToken::new();
@@ -147,6 +148,7 @@ fn start_log(args: &Args) {
     let filter = EnvFilter::new(&args.log_level);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     match args.log_format {
         LogFormat::Text => log.init(),
