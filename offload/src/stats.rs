@@ -53,7 +53,7 @@ pub enum LinkState {
     Up,
     /// The switch does not answer, or refuses to be written; trying again.
     Down,
-    /// Told to wait for [`crate::EngineHandle::resync`].
+    /// Told to wait for [`crate::EngineRef::resync`].
     Held,
 }
 
