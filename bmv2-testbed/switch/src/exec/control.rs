@@ -9,6 +9,8 @@ use crate::state::{lock, read};
 
 /// A flow that visits more nodes than this loops; p4c writes none.
 const MAX_NODES: usize = 100_000;
+/// Keys up to this length get a small buffer, which is quicker to clear.
+const SHORT_KEY_BYTES: usize = 64;
 
 impl Context<'_> {
     /// Runs a pipeline from its first node.
@@ -47,10 +49,41 @@ impl Context<'_> {
 
     /// Looks the packet up, runs the action and says where to go.
     fn table(&mut self, index: usize, table: &Table, packet: &mut Packet) -> Option<usize> {
-        let mut key = [0_u8; MAX_KEY_BYTES];
-        let key = key.get_mut(..table.key_bytes)?;
+        // The compiler makes a table of every bare statement: no key, one constant action.
+        if table.key.is_empty()
+            && table.const_default
+            && let Some(default) = &table.default
+        {
+            self.load_args(&default.args, packet);
+            return self.finish(table, &[], (false, Some(default.slot)), packet);
+        }
+        if table.key_bytes <= SHORT_KEY_BYTES {
+            self.look_up(index, table, &mut [0; SHORT_KEY_BYTES], packet)
+        } else {
+            self.look_up(index, table, &mut [0; MAX_KEY_BYTES], packet)
+        }
+    }
+
+    fn look_up(
+        &mut self,
+        index: usize,
+        table: &Table,
+        space: &mut [u8],
+        packet: &mut Packet,
+    ) -> Option<usize> {
+        let key = space.get_mut(..table.key_bytes)?;
         build_key(table, packet, key);
-        let (hit, slot) = self.find(index, table, key, packet);
+        let found = self.find(index, table, key, packet);
+        self.finish(table, key, found, packet)
+    }
+
+    fn finish(
+        &mut self,
+        table: &Table,
+        key: &[u8],
+        (hit, slot): (bool, Option<u16>),
+        packet: &mut Packet,
+    ) -> Option<usize> {
         if let Some(slot) = slot {
             let action = table.actions.get(usize::from(slot)).copied();
             if self.trace.is_some() {

@@ -9,7 +9,12 @@ use hashbrown::HashTable;
 use super::Counter;
 use super::meter::Meter;
 use super::profile::{Call, OneShot};
-use crate::program::table::{Default as DefaultAction, Lookup, Match, Pattern, Table, prefix_mask};
+use crate::program::table::{
+    Default as DefaultAction, Lookup, MAX_KEY_BYTES, Match, Pattern, Table, prefix_mask,
+};
+
+/// Keys up to this length get a small buffer, which is quicker to clear.
+const SHORT_KEY_BYTES: usize = 64;
 
 /// What an entry does.
 #[derive(Debug)]
@@ -199,20 +204,32 @@ impl TableState {
                 index.find(hash, |e| *e.pattern.value == *key)
             }
             Store::Lpm { levels, .. } => {
-                let mut masked = [0_u8; crate::program::table::MAX_KEY_BYTES];
-                let masked = masked.get_mut(..key.len())?;
-                levels.iter().find_map(|level| {
-                    for ((out, byte), mask) in masked.iter_mut().zip(key).zip(&level.mask) {
-                        *out = byte & mask;
-                    }
-                    let hash = self.hasher.hash_one(&*masked);
-                    level.entries.find(hash, |e| *e.pattern.value == *masked)
-                })
+                if key.len() <= SHORT_KEY_BYTES {
+                    self.longest(levels, key, &mut [0; SHORT_KEY_BYTES])
+                } else {
+                    self.longest(levels, key, &mut [0; MAX_KEY_BYTES])
+                }
             }
             Store::Ternary { order, ranges, .. } => {
                 order.iter().find(|e| matches(&e.pattern, key, ranges))
             }
         }
+    }
+
+    fn longest<'l>(
+        &self,
+        levels: &'l [Level],
+        key: &[u8],
+        space: &mut [u8],
+    ) -> Option<&'l Arc<Entry>> {
+        let masked = space.get_mut(..key.len())?;
+        levels.iter().find_map(|level| {
+            for ((out, byte), mask) in masked.iter_mut().zip(key).zip(&level.mask) {
+                *out = byte & mask;
+            }
+            let hash = self.hasher.hash_one(&*masked);
+            level.entries.find(hash, |e| *e.pattern.value == *masked)
+        })
     }
 
     fn identity(&self, pattern: &Pattern) -> u64 {
