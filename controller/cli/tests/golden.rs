@@ -1,0 +1,348 @@
+//! Every command's output, from a daemon with stable answers, against files.
+//!
+//! `UPDATE_GOLDEN=1` writes the files anew; look at the difference before it is committed.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
+use shunt_api::v1::{self, Count, Flow, Neighbor, Route, Tuple};
+use tokio_stream::wrappers::UnixListenerStream;
+use tonic::{Request, Response, Status};
+
+struct Stable;
+
+type Listing<T> = tokio_stream::Iter<std::vec::IntoIter<Result<T, Status>>>;
+
+fn listing<T>(items: Vec<T>) -> Result<Response<Listing<T>>, Status> {
+    let items: Vec<_> = items.into_iter().map(Ok).collect();
+    Ok(Response::new(tokio_stream::iter(items)))
+}
+
+fn count(name: &str, value: u64) -> Count {
+    Count {
+        name: name.to_owned(),
+        value,
+    }
+}
+
+fn table(table: &str, entries: u64, size: u64) -> v1::TableOccupancy {
+    v1::TableOccupancy {
+        table: table.to_owned(),
+        entries,
+        size,
+    }
+}
+
+fn tuple(vpc: &str, source: (&str, u32), destination: (&str, u32)) -> Option<Tuple> {
+    Some(Tuple {
+        vpc: vpc.to_owned(),
+        protocol: "tcp".to_owned(),
+        source: source.0.to_owned(),
+        source_port: source.1,
+        destination: destination.0.to_owned(),
+        destination_port: destination.1,
+    })
+}
+
+fn flows() -> Vec<Flow> {
+    vec![
+        Flow {
+            vpc: "red".to_owned(),
+            to_vpc: "wan".to_owned(),
+            original: tuple("red", ("10.0.0.2", 40000), ("192.0.2.80", 80)),
+            reply: tuple("wan", ("192.0.2.80", 80), ("203.0.113.10", 5000)),
+            state: "tcp_established".to_owned(),
+            offload: "hardware".to_owned(),
+            age_ms: 190_000,
+            idle_ms: 800,
+            software: Some(v1::Traffic {
+                packets: 4,
+                bytes: 240,
+            }),
+        },
+        Flow {
+            vpc: "wan".to_owned(),
+            to_vpc: "blue".to_owned(),
+            original: tuple("wan", ("2001:db8::2", 40000), ("2001:db8:1::1", 443)),
+            reply: tuple("blue", ("2001:db8:1::1", 443), ("2001:db8::2", 40000)),
+            state: "tcp_syn_sent".to_owned(),
+            offload: "software".to_owned(),
+            age_ms: 100,
+            idle_ms: 100,
+            software: Some(v1::Traffic {
+                packets: 1,
+                bytes: 80,
+            }),
+        },
+    ]
+}
+
+#[tonic::async_trait]
+impl Shunt for Stable {
+    type ListRoutesStream = Listing<Route>;
+    type ListNeighborsStream = Listing<Neighbor>;
+    type ListFlowsStream = Listing<Flow>;
+
+    async fn get_status(
+        &self,
+        _: Request<v1::GetStatusRequest>,
+    ) -> Result<Response<v1::GetStatusResponse>, Status> {
+        Ok(Response::new(v1::GetStatusResponse {
+            version: "9.8.7".to_owned(),
+            uptime_seconds: 3_725,
+            converged: true,
+            problems: vec!["interface green cannot send".to_owned()],
+            switch: Some(v1::SwitchStatus {
+                name: "sw1".to_owned(),
+                address: "127.0.0.1:9559".to_owned(),
+                device_id: 1,
+                state: "ready".to_owned(),
+                role: "primary".to_owned(),
+                pipeline_cookie: "00000000000000ab".to_owned(),
+                pipeline_cookie_wanted: "00000000000000ab".to_owned(),
+                entries: 75,
+                pending: 0,
+                refused: 0,
+                sessions: 2,
+                last_error: String::new(),
+                tables: vec![table("route4", 23, 2_097_152), table("nexthop", 6, 65_536)],
+            }),
+            mirror: Some(v1::MirrorStatus {
+                synchronised: true,
+                routes: 28,
+                neighbors: 6,
+                nexthops: 6,
+                batches: 11,
+                overruns: 0,
+                resyncs: 3,
+            }),
+            slow_path: Some(v1::SlowPathStatus {
+                device: "sp0".to_owned(),
+                connections: 2,
+                connections_max: 65_536,
+                rx_packets: 33,
+                rx_bytes: 4_000,
+                tx_packets: 59,
+                tx_bytes: 70_000,
+                punts: vec![count("flow_miss", 18), count("arp", 0)],
+                drops: vec![count("unreachable", 3)],
+                states: vec![count("established", 1)],
+                nat_leases: 2,
+            }),
+            offload: Some(v1::OffloadSummary {
+                enabled: true,
+                installed: 1,
+                pending: 0,
+            }),
+        }))
+    }
+
+    async fn list_vpcs(
+        &self,
+        _: Request<v1::ListVpcsRequest>,
+    ) -> Result<Response<v1::ListVpcsResponse>, Status> {
+        Ok(Response::new(v1::ListVpcsResponse {
+            vpcs: vec![v1::Vpc {
+                name: "red".to_owned(),
+                id: 1,
+                table: 101,
+                stateless: false,
+                interfaces: vec!["red".to_owned(), "red2".to_owned()],
+                routes: 4,
+            }],
+        }))
+    }
+
+    async fn list_interfaces(
+        &self,
+        _: Request<v1::ListInterfacesRequest>,
+    ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
+        Ok(Response::new(v1::ListInterfacesResponse {
+            interfaces: vec![v1::Interface {
+                name: "blue".to_owned(),
+                id: 2,
+                vpc: "blue".to_owned(),
+                switch: "sw1".to_owned(),
+                port: 2,
+                encap: "vlan 20".to_owned(),
+                mac: "02:00:00:00:00:02".to_owned(),
+                mtu: 1500,
+                addresses: vec!["10.0.0.1/24".to_owned()],
+                tap: "sh-blue".to_owned(),
+                state: "up".to_owned(),
+            }],
+        }))
+    }
+
+    async fn list_routes(
+        &self,
+        request: Request<v1::ListRoutesRequest>,
+    ) -> Result<Response<Self::ListRoutesStream>, Status> {
+        if request.into_inner().vpc == "redd" {
+            return Err(Status::not_found(
+                "there is no VPC named \"redd\" (known: red)",
+            ));
+        }
+        let path = |gateway: &str, weight| v1::Path {
+            interface: "wan".to_owned(),
+            gateway: gateway.to_owned(),
+            weight,
+        };
+        listing(vec![Route {
+            vpc: "red".to_owned(),
+            prefix: "192.0.2.0/24".to_owned(),
+            kind: "unicast".to_owned(),
+            paths: vec![path("203.0.113.2", 1), path("203.0.113.3", 2)],
+            protocol: "bgp".to_owned(),
+            metric: 20,
+        }])
+    }
+
+    async fn list_neighbors(
+        &self,
+        _: Request<v1::ListNeighborsRequest>,
+    ) -> Result<Response<Self::ListNeighborsStream>, Status> {
+        listing(vec![Neighbor {
+            interface: "wan".to_owned(),
+            vpc: "wan".to_owned(),
+            address: "203.0.113.2".to_owned(),
+            mac: "02:00:00:00:00:99".to_owned(),
+            state: "reachable".to_owned(),
+        }])
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<Self::ListFlowsStream>, Status> {
+        let request = request.into_inner();
+        let mut flows = flows();
+        flows.retain(|flow| {
+            (request.vpc.is_empty() || flow.vpc == request.vpc)
+                && request
+                    .offloaded
+                    .is_none_or(|yes| (flow.offload == "hardware") == yes)
+                && (request.state.is_empty() || flow.state == request.state)
+        });
+        listing(flows)
+    }
+
+    async fn get_offload(
+        &self,
+        _: Request<v1::GetOffloadRequest>,
+    ) -> Result<Response<v1::GetOffloadResponse>, Status> {
+        let latency = |p50_us| {
+            Some(v1::Latency {
+                count: 204,
+                p50_us,
+                p90_us: p50_us * 2,
+                p99_us: p50_us * 5,
+                max_us: p50_us * 9,
+            })
+        };
+        Ok(Response::new(v1::GetOffloadResponse {
+            enabled: true,
+            connections_offloaded: 1,
+            connections_pending: 0,
+            connections_installed: 204,
+            connections_refused: 2,
+            connections_removed: 201,
+            connections_lost: 0,
+            refusals: vec![count("table_full", 2), count("rejected", 0)],
+            counts: vec![count("batches", 99), count("idle_reports", 12)],
+            latency: Some(v1::Latencies {
+                queued_to_batched: latency(187),
+                batched_to_acknowledged: latency(1_926),
+                first_packet_to_acknowledged: latency(10_814),
+            }),
+            tables: vec![table("flow4+flow6", 2, 2_097_152)],
+        }))
+    }
+}
+
+fn shunt(socket: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_shunt"))
+        .env_remove("SHUNT_SOCKET")
+        .arg("--socket")
+        .arg(socket)
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// Compares with the file of that name, or writes it.
+fn golden(name: &str, output: &Output, faults: &mut Vec<String>) {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    let said = format!(
+        "{}{}# exit {}\n",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+        output.status.code().unwrap()
+    )
+    .replace(env!("CARGO_PKG_VERSION"), "VERSION");
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::write(&path, said).unwrap();
+        return;
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    if said != expected {
+        faults.push(format!("{name}\n--- expected\n{expected}--- got\n{said}"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_command_prints_what_its_file_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("shuntd.sock");
+    let listener = tokio::net::UnixListener::bind(&socket).unwrap();
+    let server = tonic::transport::Server::builder()
+        .add_service(ShuntServer::new(Stable))
+        .serve_with_incoming(UnixListenerStream::new(listener));
+    let server = tokio::spawn(server);
+
+    let faults = tokio::task::spawn_blocking(move || {
+        let mut faults = Vec::new();
+        let nouns = [
+            "status",
+            "vpc",
+            "interfaces",
+            "routes",
+            "neighbors",
+            "flows",
+            "offload",
+            "version",
+        ];
+        for noun in nouns {
+            for format in ["table", "json", "jsonl"] {
+                let output = shunt(&socket, &[noun, "--output", format]);
+                golden(&format!("{noun}.{format}"), &output, &mut faults);
+                let text = String::from_utf8_lossy(&output.stdout);
+                match format {
+                    "json" => {
+                        serde_json::from_str::<serde_json::Value>(&text).unwrap();
+                    }
+                    "jsonl" => {
+                        for line in text.lines() {
+                            serde_json::from_str::<serde_json::Value>(line).unwrap();
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let filtered = shunt(&socket, &["flows", "--vpc", "red", "--offloaded", "true"]);
+        golden("flows-red-offloaded.table", &filtered, &mut faults);
+        let unknown = shunt(&socket, &["routes", "--vpc", "redd"]);
+        golden("routes-unknown.table", &unknown, &mut faults);
+        let help = shunt(&socket, &["--help"]);
+        golden("help.txt", &help, &mut faults);
+        faults
+    });
+    let faults = faults.await.unwrap();
+    server.abort();
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
