@@ -43,12 +43,21 @@ impl Info {
         info.bind_actions(&p4info, program)?;
         info.bind_profiles(&p4info, program)?;
         for table in &p4info.tables {
-            let bound = info.bind_table(table, program)?;
+            let Some(bound) = info.bind_table(table, program)? else {
+                // The compiler leaves tables out of the JSON that no packet can reach.
+                continue;
+            };
             info.table_ids.push(bound.id);
             info.table_by_index.insert(bound.index, bound.id);
             if info.tables.insert(bound.id, bound).is_some() {
                 return Err(malformed("P4Info", "two tables have one id"));
             }
+        }
+        if info.tables.is_empty()
+            && program.tables.iter().any(|t| !t.key.is_empty())
+            && let Some(table) = p4info.tables.first()
+        {
+            return Err(missing("table", &preamble(&table.preamble, "table")?.name));
         }
         info.bind_resources(&p4info, program)?;
         for header in &p4info.controller_packet_metadata {
@@ -137,18 +146,18 @@ impl Info {
         Ok(())
     }
 
-    fn bind_table(&self, table: &pb::Table, program: &Program) -> Result<TableInfo, LoadError> {
+    /// Binds a table; none if the JSON does not have it.
+    fn bind_table(
+        &self,
+        table: &pb::Table,
+        program: &Program,
+    ) -> Result<Option<TableInfo>, LoadError> {
         let head = preamble(&table.preamble, "table")?;
         let place = format!("P4Info table {}", head.name);
-        let index = program
-            .tables
-            .iter()
-            .position(|t| t.name == head.name)
-            .ok_or_else(|| missing("table", &head.name))?;
-        let compiled = program
-            .tables
-            .get(index)
-            .ok_or_else(|| missing("table", &head.name))?;
+        let mut tables = program.tables.iter().enumerate();
+        let Some((index, compiled)) = tables.find(|(_, t)| t.name == head.name) else {
+            return Ok(None);
+        };
         if compiled.key.len() != table.match_fields.len() {
             return Err(malformed(&place, "its key and the JSON's differ in length"));
         }
@@ -172,7 +181,12 @@ impl Info {
                 id: field.id,
                 name: field.name.clone(),
                 kind,
-                width: width_of(field.bitwidth, &format!("field {} of {place}", field.name))?,
+                // Enumerations and errors have no width in the P4Info.
+                width: if field.bitwidth == 0 && field.type_name.is_none() {
+                    key.field.width
+                } else {
+                    width_of(field.bitwidth, &format!("field {} of {place}", field.name))?
+                },
                 offset: key.offset,
                 bytes: key.bytes,
                 program_width: key.field.width,
@@ -204,7 +218,7 @@ impl Info {
             .iter()
             .any(|f| matches!(f.kind, Match::Ternary | Match::Range | Match::Optional));
         let notify = pb::table::IdleTimeoutBehavior::NotifyControl as i32;
-        Ok(TableInfo {
+        Ok(Some(TableInfo {
             id: head.id,
             name: head.name.clone(),
             index,
@@ -218,7 +232,7 @@ impl Info {
             has_counter: false,
             has_meter: false,
             idle_timeout: table.idle_timeout_behavior == notify,
-        })
+        }))
     }
 
     fn bind_resources(&mut self, p4info: &pb::P4Info, program: &Program) -> Result<(), LoadError> {

@@ -3,11 +3,12 @@
 //! libpcap puts VLAN tags back that the kernel took off, and hides our own frames
 //! (`Direction::In`). A thread a port receives and runs packets to completion.
 
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use pcap::{Active, Capture, Direction};
+use pcap::{Active, BreakLoop, Capture, Direction};
 
 use super::{MAX_FRAME_BYTES, Port, PortError};
 use crate::exec::Worker;
@@ -18,8 +19,6 @@ use crate::switch::Inner;
 const RING_BYTES: i32 = 8 << 20;
 /// Ring of the handle that only sends.
 const SEND_RING_BYTES: i32 = 64 << 10;
-/// How long a quiet port's thread sleeps before it looks whether it is to stop, in ms.
-const WAKE_MS: i32 = 100;
 
 /// Why an interface could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -61,11 +60,12 @@ impl Port for Sender {
 }
 
 /// A port's receiving thread; it ends when this is dropped.
-#[derive(Debug)]
 pub struct InterfacePort {
     port: u32,
     interface: String,
     stop: Arc<AtomicBool>,
+    /// Wakes the thread: on a quiet port it sleeps in the kernel without a time-out.
+    wake: BreakLoop,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -75,8 +75,13 @@ fn open(interface: &str, ring: i32) -> Result<Capture<Active>, pcap::Error> {
         .snaplen(MAX_FRAME_BYTES as i32)
         .immediate_mode(true)
         .buffer_size(ring)
-        .timeout(WAKE_MS)
         .open()
+}
+
+impl fmt::Debug for InterfacePort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InterfacePort({}@{})", self.port, self.interface)
+    }
 }
 
 impl InterfacePort {
@@ -105,6 +110,8 @@ impl InterfacePort {
         sender.filter("len > 65535", true).map_err(failed)?;
         inner.attach(port, Arc::new(Sender(Mutex::new(sender))));
         let stop = Arc::new(AtomicBool::new(false));
+        let mut receiver = receiver;
+        let wake = receiver.breakloop_handle();
         let thread = std::thread::Builder::new()
             .name(format!("port-{port}"))
             .spawn({
@@ -120,6 +127,7 @@ impl InterfacePort {
             port,
             interface: interface.to_owned(),
             stop,
+            wake,
             thread: Some(thread),
         })
     }
@@ -147,7 +155,8 @@ fn receive(inner: &Inner, port: u32, mut capture: Capture<Active>, stop: &Atomic
                     inner.process(&mut worker, port, packet.data);
                 }
             }
-            Err(pcap::Error::TimeoutExpired) => {}
+            // Woken, or nothing came after all.
+            Err(pcap::Error::TimeoutExpired | pcap::Error::NoMorePackets) => {}
             Err(error) => {
                 tracing::error!(port, %error, "the interface is gone; the port stops receiving");
                 return;
@@ -159,6 +168,7 @@ fn receive(inner: &Inner, port: u32, mut capture: Capture<Active>, stop: &Atomic
 impl Drop for InterfacePort {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
+        self.wake.breakloop();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
