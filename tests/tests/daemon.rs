@@ -199,3 +199,16 @@ fn a_killed_daemon_can_be_started_again() {
         Ok(())
     });
 }
+
+/// Regression: the ports' threads slept in libpcap and never heard of the stop.
+#[test]
+fn a_quiet_switch_stops_on_sigterm() {
+    sandbox::test("a_quiet_switch_stops_on_sigterm", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let switch = topology.start_switch(SwitchKind::Embedded)?;
+        let (status, _) = switch.stop(Duration::from_secs(2))?;
+        assert!(status.success(), "{status}");
+        Ok(())
+    });
+}
