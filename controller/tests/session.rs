@@ -292,6 +292,10 @@ async fn another_controller_that_takes_over_is_not_fought() {
     let error = session.handle.view().last_error.unwrap();
     assert!(error.contains("another controller"), "{error}");
     assert_eq!(read(&address, Route4::ID).await.len(), 2);
+    // It leaves: we are back, above its id, and nothing was forgotten.
+    drop(other);
+    session.converged().await;
+    assert_eq!(read(&address, Route4::ID).await.len(), 4);
     session.stop().await;
     switch_handle.kill().await;
 }

@@ -145,6 +145,7 @@ impl Connected {
             view,
             stop,
             applied: 0,
+            rival: 0,
         };
         tokio::spawn(session.run())
     }
@@ -181,6 +182,9 @@ struct Session {
     view: watch::Sender<SwitchView>,
     stop: CancellationToken,
     applied: u64,
+    /// The highest election id of another controller: the next bid has to be above it, also
+    /// when that one has gone (P4Runtime 5.3).
+    rival: u128,
 }
 
 impl Session {
@@ -226,7 +230,7 @@ impl Session {
                         if self.stand_by(primary).await.is_err() {
                             return;
                         }
-                        continue;
+                        reason = "the other controller has left".to_owned();
                     }
                     Ok(()) => break,
                 }
@@ -295,7 +299,7 @@ impl Session {
     /// A new stream, the primary role, the pipeline.
     async fn begin(&mut self) -> Result<(), End> {
         let client = self.client.clone();
-        let id = election_id(client.election_id());
+        let id = election_id(client.election_id().max(self.rival));
         client.close_stream("reconnecting");
         let primary = async { client.become_primary_as(id).await };
         match self.during(primary).await? {
@@ -421,15 +425,15 @@ impl Session {
 
     /// Another controller has taken over, and means it: wait until it leaves.
     async fn stand_by(&mut self, primary: Option<u128>) -> Result<(), End> {
-        let mut reason = match primary {
-            Some(id) => format!("another controller (election id {id}) has taken over"),
-            None => return Ok(()),
+        let Some(mut id) = primary else {
+            return Ok(());
         };
         loop {
+            self.rival = self.rival.max(id);
+            let reason = format!("another controller (election id {id}) has taken over");
             tracing::warn!(switch = self.switch.name, reason, "standing by");
             self.publish(SwitchState::Backup);
-            self.view
-                .send_modify(|view| view.last_error = Some(reason.clone()));
+            self.view.send_modify(|view| view.last_error = Some(reason));
             let mut arbitration = self.arbitration.clone();
             let changed = self.during(async move {
                 arbitration
@@ -439,9 +443,7 @@ impl Session {
             });
             match changed.await? {
                 Err(_) => return Err(End::Stopped),
-                Ok(Arbitration::Backup { primary: Some(id) }) => {
-                    reason = format!("another controller (election id {id}) has taken over");
-                }
+                Ok(Arbitration::Backup { primary: Some(now) }) => id = now,
                 Ok(_) => return Ok(()),
             }
             self.arbitration.mark_unchanged();
