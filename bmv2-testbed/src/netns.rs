@@ -75,7 +75,9 @@ impl Netns {
 
     /// Sets a kernel parameter in the host.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
-        self.run(&format!("sysctl -qw {key}={value}"))
+        let mut command = self.command("sysctl");
+        command.arg("-qw").arg(format!("{key}={value}"));
+        finish(&mut command, &format!("sysctl -qw {key}={value}")).map(drop)
     }
 
     /// Gives an interface unfinished-checksum-free packets: without this, packets of a local

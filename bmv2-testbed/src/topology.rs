@@ -110,6 +110,8 @@ impl Topology {
     fn address(&mut self) -> Result<()> {
         self.red.run("ip addr add 10.0.0.2/24 dev eth0")?;
         self.red.run("ip route add default via 10.0.0.1")?;
+        // A small receive buffer: what is on the way when the demo takes a route away is soon read.
+        self.red.sysctl("net.ipv4.tcp_rmem", "4096 131072 262144")?;
 
         self.tagged_device()?;
         self.blue.run("ip addr add 10.0.0.2/24 dev eth0.20")?;

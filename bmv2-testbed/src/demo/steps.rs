@@ -24,7 +24,11 @@ const SMALL: u64 = 20_000;
 const SMALL_AT_A_TIME: usize = 12;
 const UDP_COUNT: u32 = 50;
 const PING_COUNT: u32 = 10;
-/// How long the route is away.
+/// How long a transfer may go on from the receiver's buffer when nothing arrives any more.
+const STALL_MAX: Duration = Duration::from_secs(10);
+/// Without a byte for so long, it has stopped; curl's rate limit reads in bursts.
+const STALLED: Duration = Duration::from_millis(1200);
+/// How long the route is away after that.
 const WITHDRAWN: Duration = Duration::from_millis(1500);
 const TRANSFER_MAX: Duration = Duration::from_secs(120);
 /// Share of the large transfer's packets that the switch has to forward.
@@ -291,8 +295,14 @@ fn withdraw(topology: &Topology, large: &Transfer, length: u64) -> Result<Withdr
         large.received() > length / 3 || large.ended()
     })?;
     topology.withdraw_route()?;
-    // What is under way arrives; then nothing may.
-    std::thread::sleep(Duration::from_millis(500));
+    // What curl's socket holds is still read, at curl's rate; then nothing may come.
+    let (mut last, mut since) = (large.received(), Instant::now());
+    let stalled = wait_for("the transfer to stop", STALL_MAX, || {
+        if large.received() != last {
+            (last, since) = (large.received(), Instant::now());
+        }
+        since.elapsed() > STALLED
+    });
     let before = large.received();
     std::thread::sleep(WITHDRAWN);
     let during = large.received() - before;
@@ -307,7 +317,7 @@ fn withdraw(topology: &Topology, large: &Transfer, length: u64) -> Result<Withdr
         back.elapsed().as_millis()
     );
     Ok(Withdrawal {
-        stopped: during == 0,
+        stopped: stalled.is_ok() && during == 0,
         resumed: resumed.is_ok(),
         text,
     })
