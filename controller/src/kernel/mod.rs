@@ -9,6 +9,7 @@ mod message;
 mod mirror;
 mod nexthop_ids;
 mod output;
+mod requests;
 mod rib;
 mod rules;
 mod snapshot;

@@ -4,10 +4,14 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::RouteProtocol;
+use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use nix::errno::Errno;
+use rtnetlink::IpVersion;
 
-use super::socket::{NetlinkSocket, SocketError};
-use super::wire::{self, Request, address, attributes, family_of, u8_at, u32_at};
+use super::requests::{Requests, collect, done};
+use super::socket::SocketError;
 
 /// Who added a rule, as `ip rule` shows it (`RTPROT_*`; not taken by any known daemon).
 pub const RULE_PROTOCOL: u8 = 83;
@@ -16,19 +20,10 @@ const DEVICE_PRIORITY: u32 = 1000;
 /// Priority of the rules by source address.
 const SOURCE_PRIORITY: u32 = 1001;
 
-const FRA_SRC: u16 = 2;
-const FRA_IIFNAME: u16 = 3;
-const FRA_PRIORITY: u16 = 6;
-const FRA_TABLE: u16 = 15;
-const FRA_OIFNAME: u16 = 17;
-const FRA_PROTOCOL: u16 = 21;
-const FR_ACT_TO_TBL: u8 = 1;
-const FR_ACT_PROHIBIT: u8 = 8;
-
 /// A rule of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rule {
-    family: u8,
+    family: AddressFamily,
     input: Option<String>,
     output: Option<String>,
     source: Option<IpAddr>,
@@ -56,7 +51,7 @@ impl fmt::Display for Rule {
 }
 
 impl Rule {
-    fn new(family: u8, table: Option<u32>, priority: u32) -> Self {
+    fn new(family: AddressFamily, table: Option<u32>, priority: u32) -> Self {
         Self {
             family,
             input: None,
@@ -68,7 +63,7 @@ impl Rule {
     }
 
     /// What arrives on a device.
-    pub(crate) fn input(family: u8, device: String, table: u32) -> Self {
+    pub(crate) fn input(family: AddressFamily, device: String, table: u32) -> Self {
         Self {
             input: Some(device),
             ..Self::new(family, Some(table), DEVICE_PRIORITY)
@@ -76,7 +71,7 @@ impl Rule {
     }
 
     /// What is bound to a device.
-    pub(crate) fn output(family: u8, device: String, table: u32) -> Self {
+    pub(crate) fn output(family: AddressFamily, device: String, table: u32) -> Self {
         Self {
             output: Some(device),
             ..Self::new(family, Some(table), DEVICE_PRIORITY)
@@ -85,76 +80,72 @@ impl Rule {
 
     /// What comes from an address. Without a table it goes nowhere.
     pub(crate) fn source(source: IpAddr, table: Option<u32>) -> Self {
+        let family = match source {
+            IpAddr::V4(_) => AddressFamily::Inet,
+            IpAddr::V6(_) => AddressFamily::Inet6,
+        };
         Self {
             source: Some(source),
-            ..Self::new(family_of(source), table, SOURCE_PRIORITY)
+            ..Self::new(family, table, SOURCE_PRIORITY)
         }
     }
 
     /// Adds it; an identical one is as good.
-    pub(crate) async fn add(&self, socket: &mut NetlinkSocket) -> Result<(), SocketError> {
-        let flags = wire::NLM_F_ACK | wire::NLM_F_CREATE | wire::NLM_F_EXCL;
-        match socket.request(self.request(wire::RTM_NEWRULE, flags)).await {
+    pub(crate) async fn add(&self, requests: &Requests) -> Result<(), SocketError> {
+        let mut request = requests.handle().rule().add();
+        *request.message_mut() = self.message();
+        match done(request.execute()).await {
             Err(error) if error.errno() == Some(Errno::EEXIST) => Ok(()),
-            Err(error) if self.family == wire::AF_INET6 && is_absent(error.errno()) => Ok(()),
+            Err(error) if self.family == AddressFamily::Inet6 && is_absent(error.errno()) => Ok(()),
             other => other,
         }
     }
 
-    async fn remove(&self, socket: &mut NetlinkSocket) -> Result<(), SocketError> {
-        let request = self.request(wire::RTM_DELRULE, wire::NLM_F_ACK);
-        match socket.request(request).await {
+    async fn remove(&self, requests: &Requests) -> Result<(), SocketError> {
+        let request = requests.handle().rule().del(self.message());
+        match done(request.execute()).await {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),
             other => other,
         }
     }
 
-    fn request(&self, kind: u16, flags: u16) -> Request {
-        let mut fixed = [0; 12];
-        fixed[0] = self.family;
-        fixed[2] = match self.source {
-            Some(IpAddr::V4(_)) => 32,
-            Some(IpAddr::V6(_)) => 128,
-            None => 0,
+    /// The builder has no setter for the protocol, and deleting has no builder.
+    fn message(&self) -> RuleMessage {
+        let mut message = RuleMessage::default();
+        message.header.family = self.family;
+        message.header.action = match self.table {
+            Some(_) => RuleAction::ToTable,
+            None => RuleAction::Prohibit,
         };
-        fixed[7] = match self.table {
-            Some(_) => FR_ACT_TO_TBL,
-            None => FR_ACT_PROHIBIT,
-        };
-        let mut request = Request::new(kind, flags, &fixed)
-            .u32(FRA_TABLE, self.table.unwrap_or(0))
-            .u32(FRA_PRIORITY, self.priority)
-            .attribute(FRA_PROTOCOL, &[RULE_PROTOCOL]);
-        if let Some(device) = &self.input {
-            request = request.name(FRA_IIFNAME, device);
-        }
-        if let Some(device) = &self.output {
-            request = request.name(FRA_OIFNAME, device);
-        }
+        message.attributes = vec![
+            RuleAttribute::Table(self.table.unwrap_or(0)),
+            RuleAttribute::Priority(self.priority),
+            RuleAttribute::Protocol(RouteProtocol::from(RULE_PROTOCOL)),
+        ];
+        let attributes = &mut message.attributes;
+        attributes.extend(self.input.clone().map(RuleAttribute::Iifname));
+        attributes.extend(self.output.clone().map(RuleAttribute::Oifname));
         if let Some(source) = self.source {
-            request = request.ip(FRA_SRC, source);
+            message.header.src_len = if source.is_ipv4() { 32 } else { 128 };
+            attributes.push(RuleAttribute::Source(source));
         }
-        request
+        message
     }
 
     /// Reads one of ours; `None`: somebody else's.
-    fn parse(payload: &[u8]) -> Option<Self> {
-        let to_table = u8_at(payload, 7)? == FR_ACT_TO_TBL;
-        let table = to_table.then_some(u8_at(payload, 4)?.into());
-        let mut rule = Self::new(u8_at(payload, 0)?, table, 0);
+    fn parse(message: RuleMessage) -> Option<Self> {
+        let to_table = message.header.action == RuleAction::ToTable;
+        let table = to_table.then_some(message.header.table.into());
+        let mut rule = Self::new(message.header.family, table, 0);
         let mut ours = false;
-        let name = |value: &[u8]| {
-            let text = String::from_utf8_lossy(value);
-            Some(text.trim_end_matches('\0').to_owned())
-        };
-        for (kind, value) in attributes(payload.get(12..)?) {
-            match kind {
-                FRA_IIFNAME => rule.input = name(value),
-                FRA_OIFNAME => rule.output = name(value),
-                FRA_SRC => rule.source = address(value),
-                FRA_TABLE if to_table => rule.table = u32_at(value, 0),
-                FRA_PRIORITY => rule.priority = u32_at(value, 0)?,
-                FRA_PROTOCOL => ours = value.first() == Some(&RULE_PROTOCOL),
+        for attribute in message.attributes {
+            match attribute {
+                RuleAttribute::Iifname(name) => rule.input = Some(name),
+                RuleAttribute::Oifname(name) => rule.output = Some(name),
+                RuleAttribute::Source(source) => rule.source = Some(source),
+                RuleAttribute::Table(table) if to_table => rule.table = Some(table),
+                RuleAttribute::Priority(priority) => rule.priority = priority,
+                RuleAttribute::Protocol(protocol) => ours = u8::from(protocol) == RULE_PROTOCOL,
                 _ => {}
             }
         }
@@ -170,22 +161,14 @@ fn is_absent(errno: Option<Errno>) -> bool {
 /// Removes our rules of these devices and of devices that are gone. A rule by source has no
 /// device: it goes when its table serves a device of ours, or none at all any more.
 pub(crate) async fn remove_leftovers(
-    socket: &mut NetlinkSocket,
+    requests: &Requests,
     devices: &BTreeSet<&str>,
 ) -> Result<(), SocketError> {
     let mut rules = Vec::new();
-    for family in [wire::AF_INET, wire::AF_INET6] {
-        let mut fixed = [0; 12];
-        fixed[0] = family;
-        let request = Request::new(wire::RTM_GETRULE, wire::NLM_F_DUMP, &fixed);
-        let collect = |frame: &wire::Frame<'_>| {
-            rules.extend(Rule::parse(frame.payload));
-        };
-        match socket.dump(request, collect).await {
+    for version in [IpVersion::V4, IpVersion::V6] {
+        match collect(requests.handle().rule().get(version).execute()).await {
             Err(error) if is_absent(error.errno()) => {}
-            other => {
-                other?;
-            }
+            other => rules.extend(other?.into_iter().filter_map(Rule::parse)),
         }
     }
     let gone = |device: &String| {
@@ -201,7 +184,32 @@ pub(crate) async fn remove_leftovers(
     let unused = |rule: &&Rule| rule.table.is_none_or(|table| !kept.contains(&table));
     let by_source = by_source.iter().filter(unused);
     for rule in leftover.iter().chain(by_source) {
-        rule.remove(socket).await?;
+        rule.remove(requests).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_reads_back_and_a_foreign_one_is_left_alone() {
+        let shared: IpAddr = "2001:db8::1".parse().unwrap();
+        for rule in [
+            Rule::input(AddressFamily::Inet, "sh-red".into(), 101),
+            Rule::output(AddressFamily::Inet6, "sh-red".into(), 70_000),
+            Rule::source(shared, None),
+            Rule::source("10.0.0.1".parse().unwrap(), Some(101)),
+        ] {
+            assert_eq!(Rule::parse(rule.message()).as_ref(), Some(&rule));
+            let mut foreign = rule.message();
+            for attribute in &mut foreign.attributes {
+                if let RuleAttribute::Protocol(protocol) = attribute {
+                    *protocol = RouteProtocol::Static;
+                }
+            }
+            assert_eq!(Rule::parse(foreign), None);
+        }
+    }
 }

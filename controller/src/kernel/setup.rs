@@ -6,18 +6,23 @@
 //! to its own taps or to taps that are gone.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags};
+use netlink_packet_route::route::{RouteMessage, RouteProtocol, RouteScope};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
+use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use shunt_p4::{Interface, VpcId};
 use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 
 use super::mirror::TapInterface;
+use super::requests::{Requests, done};
 use super::rules::{self, Rule};
-use super::socket::{NetlinkSocket, SocketError};
-use super::wire::{self, Request, family_of};
+use super::socket::SocketError;
 
 /// The kernel's main table, whose rules are there already.
 pub const MAIN_TABLE: u32 = 254;
@@ -107,13 +112,13 @@ pub struct KernelSetup {
 impl KernelSetup {
     /// Creates and configures every tap. On an error nothing is left behind.
     pub async fn create(configs: &[TapConfig]) -> Result<Self, SetupError> {
-        let mut socket = NetlinkSocket::open()?;
+        let requests = Requests::open()?;
         let mut setup = Self {
             taps: Vec::with_capacity(configs.len()),
             warnings: Vec::new(),
         };
         let names: BTreeSet<&str> = configs.iter().map(|config| config.tap.as_str()).collect();
-        rules::remove_leftovers(&mut socket, &names).await?;
+        rules::remove_leftovers(&requests, &names).await?;
         for config in configs {
             // An address leaves no room for a second tap of its VPC: all devices first.
             let tap = create_tap(config)?;
@@ -126,7 +131,7 @@ impl KernelSetup {
         let shared = shared_addresses(configs);
         let mut result = Ok(());
         for (config, tap) in configs.iter().zip(&setup.taps) {
-            result = configure(&mut socket, config, tap.interface.ifindex, &shared).await;
+            result = configure(&requests, config, tap.interface.ifindex, &shared).await;
             if result.is_err() {
                 break;
             }
@@ -150,10 +155,10 @@ impl KernelSetup {
             .iter()
             .map(|tap| tap.interface.tap.as_str())
             .collect();
-        let Ok(mut socket) = NetlinkSocket::open() else {
+        let Ok(requests) = Requests::open() else {
             return;
         };
-        if let Err(error) = rules::remove_leftovers(&mut socket, &names).await {
+        if let Err(error) = rules::remove_leftovers(&requests, &names).await {
             tracing::warn!(%error, "rules of the taps are left behind");
         }
     }
@@ -256,7 +261,7 @@ fn strict_everywhere() -> Option<String> {
 }
 
 async fn configure(
-    socket: &mut NetlinkSocket,
+    requests: &Requests,
     config: &TapConfig,
     index: u32,
     shared: &BTreeSet<IpAddr>,
@@ -269,8 +274,7 @@ async fn configure(
         }
     };
     let interface = &config.interface;
-    socket
-        .request(link_up(index, interface))
+    set_link_up(requests, index, interface)
         .await
         .map_err(failed(format!(
             "setting MAC {} and MTU {}, and up",
@@ -279,8 +283,7 @@ async fn configure(
     let apart = config.table != MAIN_TABLE;
     let hosts = config.extra_addresses.iter().map(|&ip| IpNet::from(ip));
     for address in interface.addresses.iter().copied().chain(hosts) {
-        socket
-            .request(new_address(index, address, apart))
+        add_address(requests, index, address, apart)
             .await
             .map_err(failed(format!("adding address {address}")))?;
     }
@@ -289,8 +292,13 @@ async fn configure(
     }
     for &address in &interface.addresses {
         if address.prefix_len() < address.max_prefix_len() {
-            socket
-                .request(connected_route(index, address, config.table))
+            let route = connected_route(index, address, config.table);
+            // Behind one that another tap of the VPC has: `rtnetlink` only adds or replaces.
+            requests
+                .submit(
+                    RouteNetlinkMessage::NewRoute(route),
+                    NLM_F_CREATE | NLM_F_APPEND,
+                )
                 .await
                 .map_err(failed(format!(
                     "adding route {} to table {}",
@@ -300,7 +308,7 @@ async fn configure(
         }
     }
     for rule in rules_of(config, shared) {
-        rule.add(socket)
+        rule.add(requests)
             .await
             .map_err(failed(format!("adding rule \"{rule}\"")))?;
     }
@@ -328,7 +336,7 @@ fn shared_addresses(configs: &[TapConfig]) -> BTreeSet<IpAddr> {
 fn rules_of(config: &TapConfig, shared: &BTreeSet<IpAddr>) -> Vec<Rule> {
     let tap = || config.tap.clone();
     let mut rules = Vec::new();
-    for family in [wire::AF_INET, wire::AF_INET6] {
+    for family in [AddressFamily::Inet, AddressFamily::Inet6] {
         rules.push(Rule::input(family, tap(), config.table));
         rules.push(Rule::output(family, tap(), config.table));
     }
@@ -340,70 +348,53 @@ fn rules_of(config: &TapConfig, shared: &BTreeSet<IpAddr>) -> Vec<Rule> {
     rules
 }
 
-fn link_up(index: u32, interface: &Interface) -> Request {
-    const IFLA_ADDRESS: u16 = 1;
-    const IFLA_MTU: u16 = 4;
-    let mut fixed = [0; 16];
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    fixed[8..12].copy_from_slice(&super::message::IFF_UP.to_ne_bytes());
-    fixed[12..16].copy_from_slice(&super::message::IFF_UP.to_ne_bytes());
-    Request::new(wire::RTM_NEWLINK, wire::NLM_F_ACK, &fixed)
-        .attribute(IFLA_ADDRESS, &interface.mac.0)
-        .u32(IFLA_MTU, interface.mtu.into())
+async fn set_link_up(
+    requests: &Requests,
+    index: u32,
+    interface: &Interface,
+) -> Result<(), SocketError> {
+    let message = LinkUnspec::new_with_index(index)
+        .address(interface.mac.0.to_vec())
+        .mtu(interface.mtu.into())
+        .up()
+        .build();
+    done(requests.handle().link().set(message).execute()).await
 }
 
-fn new_address(index: u32, address: IpNet, no_route: bool) -> Request {
-    const IFA_ADDRESS: u16 = 1;
-    const IFA_LOCAL: u16 = 2;
-    const IFA_BROADCAST: u16 = 4;
-    const IFA_FLAGS: u16 = 8;
-    const IFA_F_NODAD: u32 = 0x02;
-    const IFA_F_NOPREFIXROUTE: u32 = 0x200;
-    let mut flags = IFA_F_NODAD;
+async fn add_address(
+    requests: &Requests,
+    index: u32,
+    address: IpNet,
+    no_route: bool,
+) -> Result<(), SocketError> {
+    let mut flags = AddressFlags::Nodad;
     if no_route {
-        flags |= IFA_F_NOPREFIXROUTE;
+        flags |= AddressFlags::Noprefixroute;
     }
-    let ip = address.addr();
-    let mut fixed = [0; 8];
-    fixed[0] = family_of(ip);
-    fixed[1] = address.prefix_len();
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    let message_flags = wire::NLM_F_ACK | wire::NLM_F_CREATE | wire::NLM_F_REPLACE;
-    let request = Request::new(wire::RTM_NEWADDR, message_flags, &fixed)
-        .ip(IFA_LOCAL, ip)
-        .ip(IFA_ADDRESS, ip)
-        .u32(IFA_FLAGS, flags);
-    match address {
-        IpNet::V4(net) if net.prefix_len() < 31 => {
-            request.ip(IFA_BROADCAST, net.broadcast().into())
-        }
-        _ => request,
-    }
+    let addresses = requests.handle().address();
+    let mut request = addresses.add(index, address.addr(), address.prefix_len());
+    // The builder has no setter for flags.
+    let attributes = &mut request.message_mut().attributes;
+    attributes.push(AddressAttribute::Flags(flags));
+    done(request.replace().execute()).await
 }
 
-fn connected_route(index: u32, address: IpNet, table: u32) -> Request {
-    const RTA_DST: u16 = 1;
-    const RTA_OIF: u16 = 4;
-    const RTA_PREFSRC: u16 = 7;
-    const RTA_TABLE: u16 = 15;
-    const RTPROT_KERNEL: u8 = 2;
-    const RT_SCOPE_LINK: u8 = 253;
-    const RTN_UNICAST: u8 = 1;
-    let ip = address.addr();
-    let mut fixed = [0; 12];
-    fixed[0] = family_of(ip);
-    fixed[1] = address.prefix_len();
-    fixed[5] = RTPROT_KERNEL;
-    fixed[6] = if ip.is_ipv4() { RT_SCOPE_LINK } else { 0 };
-    fixed[7] = RTN_UNICAST;
-    let flags = wire::NLM_F_ACK | wire::NLM_F_CREATE | wire::NLM_F_APPEND;
-    let request = Request::new(wire::RTM_NEWROUTE, flags, &fixed)
-        .ip(RTA_DST, address.trunc().addr())
-        .u32(RTA_OIF, index)
-        .u32(RTA_TABLE, table);
-    if ip.is_ipv4() {
-        request.ip(RTA_PREFSRC, ip)
-    } else {
-        request
+/// What the kernel adds by itself to its main table, here in the VPC's.
+fn connected_route(index: u32, address: IpNet, table: u32) -> RouteMessage {
+    match address {
+        IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .pref_source(net.addr())
+            .scope(RouteScope::Link)
+            .output_interface(index)
+            .table_id(table)
+            .protocol(RouteProtocol::Kernel)
+            .build(),
+        IpNet::V6(net) => RouteMessageBuilder::<Ipv6Addr>::new()
+            .destination_prefix(net.network(), net.prefix_len())
+            .output_interface(index)
+            .table_id(table)
+            .protocol(RouteProtocol::Kernel)
+            .build(),
     }
 }

@@ -14,7 +14,7 @@ use super::wire::{self, Frame, Request, attributes, frames, u32_at};
 /// The kernel's largest datagram to user space is 32 KiB.
 const BUFFER_BYTES: usize = 64 * 1024;
 /// The kernel answers requests while they are sent; this long means that it will not.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What went wrong with a socket or a request.
 #[derive(Debug, thiserror::Error)]
@@ -214,15 +214,19 @@ fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> Result<bool, SocketError> {
     }
 }
 
-/// Reads `struct nlmsgerr` and what follows it: number, echoed header, explanation.
+/// Reads `struct nlmsgerr`: the number, and what follows it.
 fn acknowledgement(frame: &Frame<'_>) -> Result<(), SocketError> {
-    const NLMSGERR_ATTR_MSG: u16 = 1;
     let code = u32_at(frame.payload, 0).ok_or(SocketError::Malformed)?;
-    let code = i32::from_ne_bytes(code.to_ne_bytes());
-    if code == 0 {
-        return Ok(());
+    match i32::from_ne_bytes(code.to_ne_bytes()) {
+        0 => Ok(()),
+        code => Err(refusal(code, frame.payload.get(4..).unwrap_or(&[]))),
     }
-    let behind = frame.payload.get(4 + wire::HEADER_LEN..).unwrap_or(&[]);
+}
+
+/// The error of a negative number, with the explanation behind the echoed header.
+pub(crate) fn refusal(code: i32, behind: &[u8]) -> SocketError {
+    const NLMSGERR_ATTR_MSG: u16 = 1;
+    let behind = behind.get(wire::HEADER_LEN..).unwrap_or(&[]);
     let text = attributes(behind)
         .find(|&(kind, _)| kind == NLMSGERR_ATTR_MSG)
         .map(|(_, value)| {
@@ -230,8 +234,8 @@ fn acknowledgement(frame: &Frame<'_>) -> Result<(), SocketError> {
                 .trim_end_matches('\0')
                 .to_owned()
         });
-    Err(SocketError::Refused {
+    SocketError::Refused {
         errno: Errno::from_raw(code.saturating_neg()),
         text,
-    })
+    }
 }

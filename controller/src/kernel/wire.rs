@@ -26,9 +26,6 @@ pub(crate) const RTM_GETROUTE: u16 = 26;
 pub(crate) const RTM_NEWNEIGH: u16 = 28;
 pub(crate) const RTM_DELNEIGH: u16 = 29;
 pub(crate) const RTM_GETNEIGH: u16 = 30;
-pub(crate) const RTM_NEWRULE: u16 = 32;
-pub(crate) const RTM_DELRULE: u16 = 33;
-pub(crate) const RTM_GETRULE: u16 = 34;
 pub(crate) const RTM_NEWNEXTHOP: u16 = 104;
 pub(crate) const RTM_DELNEXTHOP: u16 = 105;
 pub(crate) const RTM_GETNEXTHOP: u16 = 106;
@@ -40,7 +37,6 @@ pub(crate) const NLM_F_ACK: u16 = 0x4;
 pub(crate) const NLM_F_DUMP_INTR: u16 = 0x10;
 pub(crate) const NLM_F_DUMP: u16 = 0x300;
 pub(crate) const NLM_F_REPLACE: u16 = 0x100;
-pub(crate) const NLM_F_EXCL: u16 = 0x200;
 pub(crate) const NLM_F_CREATE: u16 = 0x400;
 pub(crate) const NLM_F_APPEND: u16 = 0x800;
 
@@ -186,13 +182,6 @@ impl Request {
         }
     }
 
-    /// Adds a name, ended by a zero byte.
-    pub(crate) fn name(self, kind: u16, value: &str) -> Self {
-        let mut bytes = value.as_bytes().to_vec();
-        bytes.push(0);
-        self.attribute(kind, &bytes)
-    }
-
     /// The bytes to send.
     pub(crate) fn finish(mut self, sequence: u32) -> Vec<u8> {
         let len = u32::try_from(self.bytes.len()).unwrap_or(u32::MAX);
@@ -215,7 +204,7 @@ mod tests {
     fn a_request_reads_back() {
         let bytes = Request::new(RTM_NEWROUTE, NLM_F_ACK, &[9; 12])
             .u32(15, 101)
-            .name(3, "t")
+            .attribute(3, b"t\0")
             .ip(1, "10.0.0.1".parse().unwrap())
             .finish(7);
         let read: Vec<_> = frames(&bytes).collect();
