@@ -12,6 +12,8 @@ use crate::v1::shunt_client::ShuntClient;
 
 /// The daemon answers at once or is stuck.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// To the answer's head; a long list may stream for longer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why there is no connection. Each message names the socket and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +60,7 @@ pub async fn connect(path: &Path) -> Result<ShuntClient<Channel>, ConnectError> 
     });
     let channel = Endpoint::from_static("http://shuntd.invalid")
         .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ANSWER_TIMEOUT)
         .connect_with_connector(connector)
         .await
         .map_err(|error| ConnectError::Other {

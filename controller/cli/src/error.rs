@@ -31,6 +31,11 @@ fn said(status: &Status) -> String {
             "the daemon does not know this command: it is of another version (`shunt version`)"
                 .into()
         }
+        Code::DeadlineExceeded | Code::Cancelled => {
+            "the daemon does not answer: it hangs, or the socket is another program's; \
+             look at its log"
+                .into()
+        }
         Code::Unavailable => format!("the daemon went away: {}", status.message()),
         _ => status.message().to_owned(),
     }
@@ -41,6 +46,11 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Connect(_) => 3,
+            Error::Daemon(status)
+                if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) =>
+            {
+                3
+            }
             _ => 1,
         }
     }

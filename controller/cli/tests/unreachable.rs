@@ -37,3 +37,16 @@ fn a_socket_without_a_listener_is_named_with_a_remedy() {
     assert_eq!(output.status.code(), Some(3), "{said}");
     assert!(said.contains("nobody listens"), "{said}");
 }
+
+/// Regression: it waited for ever.
+#[test]
+fn a_daemon_that_hangs_is_given_up() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("hung.sock");
+    // Accepted by the kernel, never read.
+    let _listener = UnixListener::bind(&socket).unwrap();
+    let output = shunt(&socket);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("does not answer"), "{said}");
+}
