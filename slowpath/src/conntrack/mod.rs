@@ -82,6 +82,8 @@ pub struct Connection {
     pub lease: Option<Lease>,
     /// Its first packet.
     pub created_ns: u64,
+    /// Its first packet since it is in software (again); none since.
+    pub software_since_ns: Option<u64>,
     /// Its last packet in software, or the last that hardware told of.
     pub last_seen_ns: u64,
     /// Not offered to hardware before.

@@ -98,6 +98,11 @@ impl State {
         u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Whether it is a state of TCP; the others are of UDP and echo.
+    pub const fn is_tcp(self) -> bool {
+        !matches!(self, State::New | State::Replied)
+    }
+
     /// Whether the connection opens, closes, or is open (and may be in hardware).
     pub const fn is_open(self) -> bool {
         matches!(self, State::Established | State::New | State::Replied)

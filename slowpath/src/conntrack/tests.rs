@@ -40,6 +40,7 @@ fn connection(n: u16) -> Connection {
         ending: false,
         lease: None,
         created_ns: 0,
+        software_since_ns: None,
         last_seen_ns: 0,
         offload_after_ns: 0,
         packets: [0; 2],

@@ -175,6 +175,7 @@ impl Plan<'_> {
             ending: false,
             lease: None,
             created_ns: now_ns,
+            software_since_ns: None,
             last_seen_ns: now_ns,
             offload_after_ns: 0,
             packets: [0; 2],

@@ -43,12 +43,14 @@ impl Core {
         if state == State::SynSent && before != State::SynSent {
             // The tuple was opened anew.
             connection.created_ns = now_ns;
+            connection.software_since_ns = None;
             connection.ending = false;
         }
         // A reset connection is not kept by what still arrives for it.
         if state != State::Closed || before != State::Closed {
             connection.last_seen_ns = now_ns;
         }
+        connection.software_since_ns.get_or_insert(now_ns);
         let deadline = deadline_ns(fib, connection);
         let offload = connection.offload;
         let wanted = offload == Offload::Software && wants_offload(fib, now_ns, connection);
@@ -88,7 +90,7 @@ impl Core {
         let unit = OffloadUnit {
             id,
             entries: [entry(Direction::Forward), entry(Direction::Reply)],
-            first_packet_ns: connection.created_ns,
+            first_packet_ns: connection.software_since_ns.unwrap_or(now_ns),
             decided_ns: now_ns,
         };
         match self.offload.submit(OffloadCommand::Install(unit)) {
@@ -241,6 +243,7 @@ impl Core {
             return;
         };
         connection.offload = Offload::Software;
+        connection.software_since_ns = None;
         if connection.ending {
             self.end(slot);
         } else {
