@@ -143,6 +143,18 @@ impl Api {
     }
 }
 
+/// INVALID_ARGUMENT, with the names there are, for a state that no connection can have.
+fn known_state(name: &str) -> Result<(), Status> {
+    let known = convert::state_names();
+    if name.is_empty() || known.iter().any(|state| state == name) {
+        return Ok(());
+    }
+    let known = known.join(", ");
+    Err(Status::invalid_argument(format!(
+        "no connection has the state {name:?} (there are: {known})"
+    )))
+}
+
 #[tonic::async_trait]
 impl Shunt for Api {
     type ListRoutesStream = Listing<v1::Route>;
@@ -241,6 +253,7 @@ impl Shunt for Api {
         request: Request<v1::ListFlowsRequest>,
     ) -> Result<Response<Self::ListFlowsStream>, Status> {
         let request = request.into_inner();
+        known_state(&request.state)?;
         let filter = FlowFilter {
             vpc: self.vpc_named(&request.vpc)?,
             offloaded: request.offloaded,

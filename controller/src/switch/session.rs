@@ -14,12 +14,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use p4runtime::client::{Arbitration, Backoff, Client, ClientConfig, ClientError, WriteError};
+use p4runtime::client::{
+    Arbitration, Backoff, Client, ClientConfig, ClientError, PipelineParts, WriteError,
+};
 use p4runtime::p4::v1::{Entity, IdleTimeoutNotification, TableEntry, entity};
 use shunt_offload::EngineRef;
 use shunt_p4::tables::{AnyEntry, Flow4, Flow6, P4Table, flow_key_from_entry};
 use shunt_p4::{FlowKey, InterfaceId, NetworkOp};
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::error::SwitchError;
@@ -31,6 +34,10 @@ use crate::config::{PuntMeter, Switch};
 
 /// Between two comparisons of everything with the switch.
 const RESYNC_INTERVAL: Duration = Duration::from_secs(300);
+/// Between two questions whether the switch still answers: a hung one keeps its connection.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
+/// Without an answer for so long, the session is lost.
+const HEARTBEAT_WITHIN: Duration = Duration::from_secs(10);
 /// Between two requests to resolve a tunnel's remote end point.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
 /// Refusals of one write that are logged; the others are counted.
@@ -336,6 +343,8 @@ impl Session {
         let mut resync = tokio::time::interval(RESYNC_INTERVAL);
         resync.reset();
         let mut resolve = tokio::time::interval(RESOLVE_INTERVAL);
+        let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.flush().await?;
             self.publish(SwitchState::Ready);
@@ -351,7 +360,23 @@ impl Session {
                 }
                 _ = resync.tick() => self.read_back().await?,
                 _ = resolve.tick() => self.resolve(),
+                _ = heartbeat.tick() => self.probe().await?,
                 () = until(retry) => {}
+            }
+        }
+    }
+
+    /// Asks for the pipeline's cookie, the cheapest question there is.
+    async fn probe(&mut self) -> Result<(), End> {
+        let client = self.client.clone();
+        let ask = async move { client.get_pipeline(PipelineParts::CookieOnly).await };
+        let answer = tokio::time::timeout(HEARTBEAT_WITHIN, ask);
+        match self.during(answer).await? {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(End::Lost(error.to_string())),
+            Err(_) => {
+                let seconds = HEARTBEAT_WITHIN.as_secs();
+                Err(End::Lost(format!("it has not answered for {seconds} s")))
             }
         }
     }
