@@ -308,3 +308,33 @@ fn a_start_after_a_kill_and_bad_starts() {
         assert!(try_ip("link show sh-red").is_err(), "half a setup is left");
     });
 }
+
+/// The kernel takes routes, and IPv6 addresses, away with a link that goes down.
+#[test]
+fn a_tap_down_and_up_has_its_addresses_and_routes_again() {
+    let name = "a_tap_down_and_up_has_its_addresses_and_routes_again";
+    inside(name, async || {
+        let setup = KernelSetup::create(&taps()).await.unwrap();
+        let shown = || {
+            let routes = ip("route show table 101") + &ip("-6 route show table 101");
+            let addresses = ip("-brief address show sh-red");
+            let own = addresses
+                .split_whitespace()
+                .filter(|word| !word.starts_with("fe80"));
+            (routes, own.map(str::to_owned).collect::<Vec<_>>())
+        };
+        let before = shown();
+        assert!(before.0.contains("10.0.0.0/24") && before.0.contains("fd00:a::/64"));
+        for _ in 0..3 {
+            ip("link set sh-red down");
+            assert!(!ip("route show table 101").contains("10.0.0.0/24"));
+            ip("link set sh-red up");
+            let again = || match shown() {
+                now if now == before => Ok(()),
+                now => Err(format!("{now:?} instead of {before:?}")),
+            };
+            eventually("the tap as before", again).await;
+        }
+        setup.remove().await;
+    });
+}

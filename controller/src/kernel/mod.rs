@@ -4,10 +4,12 @@
 pub mod setup;
 
 mod choice;
+mod decode;
 mod keeper;
 mod message;
 mod mirror;
 mod nexthop_ids;
+mod nexthop_message;
 mod output;
 mod requests;
 mod rib;
@@ -15,6 +17,7 @@ mod rules;
 mod snapshot;
 mod socket;
 mod state;
+mod upkeep;
 mod wire;
 
 pub use keeper::RESOLVE_INTERVAL;

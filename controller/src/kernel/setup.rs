@@ -23,6 +23,7 @@ use super::mirror::TapInterface;
 use super::requests::{Requests, done};
 use super::rules::{self, Rule};
 use super::socket::SocketError;
+use super::upkeep::{self, Upkeep};
 
 /// The kernel's main table, whose rules are there already.
 pub const MAIN_TABLE: u32 = 254;
@@ -105,6 +106,8 @@ fn hint(error: &SocketError) -> &'static str {
 #[derive(Debug)]
 pub struct KernelSetup {
     taps: Vec<Tap>,
+    /// Ends with the setup.
+    upkeep: Option<Upkeep>,
     /// Things that work, but perhaps not as wished.
     pub warnings: Vec<String>,
 }
@@ -115,6 +118,7 @@ impl KernelSetup {
         let requests = Requests::open()?;
         let mut setup = Self {
             taps: Vec::with_capacity(configs.len()),
+            upkeep: None,
             warnings: Vec::new(),
         };
         let names: BTreeSet<&str> = configs.iter().map(|config| config.tap.as_str()).collect();
@@ -136,9 +140,14 @@ impl KernelSetup {
                 break;
             }
         }
-        if let Err(error) = result {
-            setup.remove().await;
-            return Err(error);
+        let indices = setup.taps.iter().map(|tap| tap.interface.ifindex);
+        let taps: Vec<_> = indices.zip(configs.iter().cloned()).collect();
+        match result.and_then(|()| Ok(upkeep::start(requests, taps)?)) {
+            Ok(upkeep) => setup.upkeep = Some(upkeep),
+            Err(error) => {
+                setup.remove().await;
+                return Err(error);
+            }
         }
         Ok(setup)
     }
@@ -149,7 +158,8 @@ impl KernelSetup {
     }
 
     /// Removes the rules, and the taps as soon as nobody holds their devices.
-    pub async fn remove(self) {
+    pub async fn remove(mut self) {
+        self.upkeep = None;
         let names: BTreeSet<&str> = self
             .taps
             .iter()
@@ -212,7 +222,10 @@ fn remedy(error: &std::io::Error) -> &'static str {
         Some(Errno::EBUSY | Errno::EEXIST) => {
             "a device of that name is in use: stop the other shuntd, or name the tap differently"
         }
-        Some(Errno::ENAMETOOLONG | Errno::EINVAL) => {
+        Some(Errno::EINVAL) => {
+            "the name is taken by another kind of device, or is none: set \"tap\" of the interface"
+        }
+        Some(Errno::ENAMETOOLONG) => {
             "a device name has 1 to 15 bytes: set \"tap\" of the interface"
         }
         _ => "see the kernel's log",
@@ -280,37 +293,55 @@ async fn configure(
             "setting MAC {} and MTU {}, and up",
             interface.mac, interface.mtu
         )))?;
-    let apart = config.table != MAIN_TABLE;
-    let hosts = config.extra_addresses.iter().map(|&ip| IpNet::from(ip));
-    for address in interface.addresses.iter().copied().chain(hosts) {
-        add_address(requests, index, address, apart)
-            .await
-            .map_err(failed(format!("adding address {address}")))?;
-    }
-    if !apart {
+    add_addresses(requests, config, index).await?;
+    if config.table == MAIN_TABLE {
         return Ok(());
-    }
-    for &address in &interface.addresses {
-        if address.prefix_len() < address.max_prefix_len() {
-            let route = connected_route(index, address, config.table);
-            // Behind one that another tap of the VPC has: `rtnetlink` only adds or replaces.
-            requests
-                .submit(
-                    RouteNetlinkMessage::NewRoute(route),
-                    NLM_F_CREATE | NLM_F_APPEND,
-                )
-                .await
-                .map_err(failed(format!(
-                    "adding route {} to table {}",
-                    address.trunc(),
-                    config.table
-                )))?;
-        }
     }
     for rule in rules_of(config, shared) {
         rule.add(requests)
             .await
             .map_err(failed(format!("adding rule \"{rule}\"")))?;
+    }
+    Ok(())
+}
+
+/// Adds the addresses and their routes, those that are not there.
+pub(crate) async fn add_addresses(
+    requests: &Requests,
+    config: &TapConfig,
+    index: u32,
+) -> Result<(), SetupError> {
+    let failed = |what: String| {
+        move |source| SetupError::Configure {
+            tap: config.tap.clone(),
+            what,
+            source,
+        }
+    };
+    let apart = config.table != MAIN_TABLE;
+    let own = &config.interface.addresses;
+    let hosts = config.extra_addresses.iter().map(|&ip| IpNet::from(ip));
+    for address in own.iter().copied().chain(hosts) {
+        add_address(requests, index, address, apart)
+            .await
+            .map_err(failed(format!("adding address {address}")))?;
+    }
+    let is_net = |address: &&IpNet| address.prefix_len() < address.max_prefix_len();
+    for &address in own.iter().filter(is_net).filter(|_| apart) {
+        let route = connected_route(index, address, config.table);
+        // Behind one that another tap of the VPC has: `rtnetlink` only adds or replaces.
+        let added = requests.submit(
+            RouteNetlinkMessage::NewRoute(route),
+            NLM_F_CREATE | NLM_F_APPEND,
+        );
+        match added.await {
+            Err(error) if error.errno() == Some(Errno::EEXIST) => {}
+            added => added.map_err(failed(format!(
+                "adding route {} to table {}",
+                address.trunc(),
+                config.table
+            )))?,
+        }
     }
     Ok(())
 }
