@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use shunt_testbed::service::Service;
+use shunt_testbed::service::{Service, wait_for};
 use shunt_testbed::topology::{SwitchKind, Topology};
 use shunt_testbed::{Error, Result, binaries, sandbox};
 
@@ -209,6 +209,26 @@ fn a_quiet_switch_stops_on_sigterm() {
         let switch = topology.start_switch(SwitchKind::Embedded)?;
         let (status, _) = switch.stop(Duration::from_secs(2))?;
         assert!(status.success(), "{status}");
+        Ok(())
+    });
+}
+
+/// Regression: a hung switch keeps its TCP connection, and was taken for a healthy one.
+#[test]
+fn a_switch_that_hangs_is_noticed_and_taken_back() {
+    sandbox::test("a_switch_that_hangs_is_noticed_and_taken_back", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let switch = topology.start_switch(switch_kind())?;
+        let _daemon = topology.start_daemon()?;
+        let converged = || topology.shunt(&["status"]).is_ok();
+        wait_for("converged", Duration::from_secs(20), converged)?;
+        switch.signal(Signal::SIGSTOP)?;
+        wait_for("trouble to be seen", Duration::from_secs(30), || {
+            !converged()
+        })?;
+        switch.signal(Signal::SIGCONT)?;
+        wait_for("converged again", Duration::from_secs(30), converged)?;
         Ok(())
     });
 }
