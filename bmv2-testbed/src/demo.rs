@@ -86,7 +86,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     steps::wait_converged(&topology)?;
 
     let mut report = Report::default();
-    if let Err(error) = steps::all(&topology, options, &mut report) {
+    // They stay up with the rest: the hints that `keep` prints use them.
+    let servers = steps::Servers::start(&topology)?;
+    if let Err(error) = steps::all(&topology, &servers, options, &mut report) {
         report.check("every step could be taken", false, &error.to_string());
     }
 

@@ -65,20 +65,25 @@ pub fn reexec(
     started: impl FnOnce(u32),
 ) -> Result<ExitStatus> {
     available()?;
+    let mut child = this_program(arguments)?.spawn().map_err(unstarted)?;
+    started(child.id());
+    child.wait().map_err(unstarted)
+}
+
+/// This very program, to be run inside a sandbox.
+fn this_program(arguments: impl IntoIterator<Item = OsString>) -> Result<Command> {
     let program = std::env::current_exe().map_err(Error::file("/proc/self/exe"))?;
-    let failed = |source| Error::Start {
+    let mut command = unshare();
+    command.arg(program).args(arguments).env(MARK, "1");
+    Ok(command)
+}
+
+fn unstarted(source: std::io::Error) -> Error {
+    Error::Start {
         program: "unshare".into(),
         source,
         remedy: "install the package util-linux",
-    };
-    let mut child = unshare()
-        .arg(program)
-        .args(arguments)
-        .env(MARK, "1")
-        .spawn()
-        .map_err(failed)?;
-    started(child.id());
-    child.wait().map_err(failed)
+    }
 }
 
 /// To be called first inside: a private `/run` for `ip netns`, and loopback up.
@@ -108,9 +113,17 @@ pub fn test(name: &str, body: impl FnOnce() -> Result<()>) {
         return;
     }
     let arguments = ["--exact", name, "--nocapture", "--test-threads=1"];
-    match reexec(arguments.map(OsString::from), |_| {}) {
-        Ok(status) if status.success() => {}
-        Ok(status) => panic!("{name}: failed in its sandbox ({status})"),
+    // Its output is shown only with a failure: the counts in it are not of this run.
+    let output = this_program(arguments.map(OsString::from))
+        .and_then(|mut command| command.output().map_err(unstarted));
+    match output {
+        Ok(output) if output.status.success() => {}
+        Ok(output) => panic!(
+            "{name}: failed in its sandbox ({})\n{}{}",
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
         Err(error) => panic!("{name}: {error}"),
     }
 }

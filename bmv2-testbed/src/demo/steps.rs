@@ -49,8 +49,12 @@ pub(super) fn wait_converged(topology: &Topology) -> Result<()> {
 }
 
 /// Everything, in order.
-pub(super) fn all(topology: &Topology, options: &Options, report: &mut Report) -> Result<()> {
-    let servers = Servers::start(topology)?;
+pub(super) fn all(
+    topology: &Topology,
+    servers: &Servers,
+    options: &Options,
+    report: &mut Report,
+) -> Result<()> {
     ping(topology, report)?;
     go_on()?;
     http(topology, options, report)?;
@@ -65,14 +69,14 @@ pub(super) fn all(topology: &Topology, options: &Options, report: &mut Report) -
 }
 
 /// The servers behind the wan and in red.
-struct Servers {
+pub(super) struct Servers {
     http: Service,
     _udp: Service,
     _red: Service,
 }
 
 impl Servers {
-    fn start(topology: &Topology) -> Result<Self> {
+    pub(super) fn start(topology: &Topology) -> Result<Self> {
         let start = |host: &Netns, name: &str, task: &str, listen: String| {
             let mut command = host.command(&binaries::find("shunt-testbed")?.to_string_lossy());
             command.arg(task).arg(listen);
