@@ -15,7 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use crate::binaries;
 use crate::error::{Error, Result};
 use crate::service::wait_for;
-use crate::topology::{SwitchKind, Topology};
+use crate::topology::{SERVER, SwitchKind, Topology};
 use report::Report;
 
 /// How the demo runs.
@@ -128,8 +128,17 @@ fn keep(topology: &Topology, report: &Report) -> Result<()> {
         println!("  {shunt} --socket {} {noun}", socket.display());
     }
     println!("Inside a host (red, blue, green, wan, gw):");
+    // Without a user namespace of its own there is none to enter.
+    let user = if crate::sandbox::is_in_user_namespace() {
+        "--user --preserve-credentials "
+    } else {
+        ""
+    };
     println!(
-        "  nsenter --target {pid} --all -- nsenter --net=/run/netns/red curl -s http://192.0.2.80:8080/hello/20"
+        "  nsenter --target {pid} {user}--net --mount -- nsenter --net=/run/netns/red \
+         curl -sS -o /dev/null -w '%{{http_code}}, %{{size_download}} bytes\\n' \
+         http://{SERVER}:{}/hello/20000",
+        steps::HTTP_PORT
     );
     println!("Ctrl-C ends it and removes everything.");
     while !STOP.load(Ordering::Relaxed) {

@@ -19,6 +19,13 @@ pub fn is_inside() -> bool {
     std::env::var_os(MARK).is_some()
 }
 
+/// Whether this process's user ids are mapped one by one, as in a sandbox that was not made by
+/// root (`user_namespaces(7)`).
+pub fn is_in_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_whitespace().nth(2) == Some("1"))
+}
+
 fn unshare() -> Command {
     // setpriv: the sandbox dies with its parent even when that is killed.
     let mut command = Command::new("setpriv");

@@ -14,7 +14,7 @@ use crate::netns::Netns;
 use crate::service::{Service, wait_for};
 use crate::topology::{PUBLIC, SERVER, START_MAX, Topology};
 
-const HTTP_PORT: u16 = 8080;
+pub(super) const HTTP_PORT: u16 = 8080;
 const UDP_PORT: u16 = 7;
 const FORWARDED_PORT: u16 = 60080;
 /// Seconds that curl's rate limit makes the large download take, so that there is time to look.
