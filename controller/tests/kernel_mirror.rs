@@ -383,7 +383,8 @@ fn a_flap_costs_few_batches_and_a_slow_consumer_loses_nothing() {
         for _ in 0..5 {
             ip("link set sh-red down");
             ip("link set sh-red up");
-            ip("route add 10.0.0.0/24 dev sh-red table 101");
+            // Setup puts it back as well, but not before it has heard.
+            ip("route replace 10.0.0.0/24 dev sh-red table 101");
             ip_batch(&lines);
         }
         bench.agree("after flaps").await;

@@ -19,8 +19,10 @@ use shunt_p4::{Interface, InterfaceId, NetworkOp, VpcId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
+use super::decode::parse;
 use super::keeper::Keeper;
-use super::message::{Message, parse};
+use super::message::Message;
+use super::nexthop_message::RTM_GETNEXTHOP;
 use super::snapshot::Snapshot;
 use super::socket::{DumpEnd, NetlinkSocket, SocketError};
 use super::state::{DumpKind, State};
@@ -477,7 +479,7 @@ fn is_absent(kind: DumpKind, errno: Option<Errno>) -> bool {
 fn request(kind: DumpKind) -> Request {
     let (message, family, fixed) = match kind {
         DumpKind::Links => (wire::RTM_GETLINK, wire::AF_UNSPEC, 16),
-        DumpKind::Nexthops => (wire::RTM_GETNEXTHOP, wire::AF_UNSPEC, 8),
+        DumpKind::Nexthops => (RTM_GETNEXTHOP, wire::AF_UNSPEC, 8),
         DumpKind::Neighbors => (wire::RTM_GETNEIGH, wire::AF_UNSPEC, 12),
         DumpKind::RoutesV4 => (wire::RTM_GETROUTE, wire::AF_INET, 12),
         DumpKind::RoutesV6 => (wire::RTM_GETROUTE, wire::AF_INET6, 12),

@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use netlink_packet_route::AddressFamily;
 use shunt_p4::{InterfaceId, MacAddr, NetworkOp, VpcId};
 
 use super::choice::{Context, Desired, Taps, choose};
@@ -23,7 +24,6 @@ use super::message::{
 };
 use super::output::{Gauges, Output};
 use super::rib::{Outcome, Rib};
-use super::wire::AF_INET;
 
 /// The kernel's table of its own addresses (`RT_TABLE_LOCAL`).
 pub(crate) const LOCAL_TABLE: u32 = 255;
@@ -145,7 +145,7 @@ impl State {
             Message::Address { removed, family } => {
                 // With an address go the routes that prefer it as their source, silently.
                 if removed {
-                    self.redump.insert(if family == AF_INET {
+                    self.redump.insert(if family == AddressFamily::Inet {
                         DumpKind::RoutesV4
                     } else {
                         DumpKind::RoutesV6

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use tokio::task::AbortHandle;
 
-use super::message::{Message, parse};
+use super::decode::parse;
+use super::message::Message;
 use super::requests::Requests;
 use super::setup::{TapConfig, add_addresses};
 use super::socket::{NetlinkSocket, SocketError};
