@@ -279,7 +279,7 @@ fn multipath(hop: &RouteNextHop) -> Option<Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::wire::{self, Request};
+    use netlink_packet_core::{DefaultNla, Emitable as _};
     use proptest::prelude::*;
 
     proptest! {
@@ -295,6 +295,23 @@ mod tests {
         }
     }
 
+    /// A route's message with these attributes, as the kernel sends it.
+    fn read(attributes: &[(u16, &[u8])]) -> Option<Message> {
+        let mut payload = vec![2, 24, 0, 0, 0, 4, 0, 1, 0, 0, 0, 0];
+        for &(kind, value) in attributes {
+            let attribute = DefaultNla::new(kind, value.to_vec());
+            let at = payload.len();
+            payload.resize(at + attribute.buffer_len(), 0);
+            attribute.emit(&mut payload[at..]);
+        }
+        parse(&Frame {
+            kind: RTM_NEWROUTE,
+            flags: NLM_F_REPLACE,
+            sequence: 1,
+            payload: &payload,
+        })
+    }
+
     #[test]
     fn a_multipath_route_through_an_ipv6_gateway() {
         // ip route add 198.51.100.0/24 table 300 metric 7 \
@@ -306,15 +323,14 @@ mod tests {
         hops.extend([22, 0, 18, 0, 10, 0]);
         hops.extend(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2).octets());
         hops.extend([0, 0]);
-        let fixed = [2, 24, 0, 0, 0, 4, 0, 1, 0, 0, 0, 0];
-        let bytes = Request::new(RTM_NEWROUTE, NLM_F_REPLACE, &fixed)
-            .attribute(1, &[198, 51, 100, 0])
-            .u32(15, 300)
-            .u32(6, 7)
-            .attribute(9, &hops)
-            .finish(1);
-        let frame = wire::frames(&bytes).next().unwrap().unwrap();
-        let Some(Message::NewRoute(info, placement)) = parse(&frame) else {
+        let (table, metric) = (300u32.to_ne_bytes(), 7u32.to_ne_bytes());
+        let read = read(&[
+            (1, &[198, 51, 100, 0]),
+            (15, &table),
+            (6, &metric),
+            (9, &hops),
+        ]);
+        let Some(Message::NewRoute(info, placement)) = read else {
             panic!("not a route");
         };
         assert_eq!(placement, Placement::Replace);
@@ -326,5 +342,28 @@ mod tests {
             .map(|path| (path.index, path.gateway.unwrap().to_string(), path.weight))
             .collect();
         assert_eq!(paths, [(4, "10.0.0.2".into(), 3), (5, "fe80::2".into(), 1)]);
+    }
+
+    #[test]
+    fn what_is_needed_must_be_whole_and_the_rest_need_not_be() {
+        let (to, device): (&[u8], &[u8]) = (&[198, 51, 100, 0], &4u32.to_ne_bytes());
+        let Some(Message::NewRoute(whole, _)) = read(&[(1, to), (4, device)]) else {
+            panic!("not a route");
+        };
+        // RTA_UID and RTA_ENCAP are too short here; RTA_ENCAP_TYPE says seg6.
+        let odd = read(&[(1, to), (25, &[1]), (4, device), (22, &[1]), (21, &[5, 0])]);
+        let Some(Message::NewRoute(odd, _)) = odd else {
+            panic!("not a route");
+        };
+        assert!(odd.paths[0].encapsulated);
+        assert_eq!((odd.prefix, odd.extras), (whole.prefix, whole.extras));
+        for cut in [
+            (1, &to[..3]),
+            (4, &device[..2]),
+            (6, &[1][..]),
+            (9, &[1; 7]),
+        ] {
+            assert_eq!(read(&[cut]), None, "{cut:?}");
+        }
     }
 }

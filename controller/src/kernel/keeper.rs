@@ -5,6 +5,11 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
+use netlink_packet_route::neighbour::{
+    NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
+};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use shunt_p4::{InterfaceId, NetworkOp, NexthopId};
 use tokio::time::Instant;
@@ -12,8 +17,7 @@ use tokio::time::Instant;
 use super::message::{
     NTF_EXT_LEARNED, NUD_DELAY, NUD_NOARP, NUD_PERMANENT, NUD_PROBE, NUD_REACHABLE, NeighborInfo,
 };
-use super::socket::NetlinkSocket;
-use super::wire::{self, Request, family_of};
+use super::socket::{NetlinkSocket, SocketError};
 
 /// One address is asked for at most once in this time: the kernel repeats ARP once a second.
 pub const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -150,6 +154,12 @@ impl Keeper {
         }
     }
 
+    async fn ask(&mut self, index: u32, address: IpAddr, keep: bool) -> Result<(), SocketError> {
+        let message = RouteNetlinkMessage::NewNeighbour(message(index, address, keep));
+        let flags = NLM_F_CREATE | NLM_F_REPLACE;
+        self.socket.request(message, flags).await
+    }
+
     /// Sends what is due.
     pub(crate) async fn work(&mut self, neighbors: &Neighbors) {
         while let Some((index, address, wish)) = self.queue.pop_front() {
@@ -164,11 +174,11 @@ impl Keeper {
                 continue;
             }
             let keep = wish == Wish::Keep && self.managed;
-            let mut result = self.socket.request(request(index, address, keep)).await;
+            let mut result = self.ask(index, address, keep).await;
             if keep && matches!(&result, Err(error) if is_unknown(error.errno())) {
                 tracing::info!("the kernel does not keep neighbours by itself; asking by timer");
                 self.managed = false;
-                result = self.socket.request(request(index, address, false)).await;
+                result = self.ask(index, address, false).await;
             }
             match result {
                 Ok(()) => self.counts.sent += 1,
@@ -187,20 +197,20 @@ fn is_unknown(errno: Option<Errno>) -> bool {
 }
 
 /// `ip neigh … use`, or `managed`.
-fn request(index: u32, address: IpAddr, keep: bool) -> Request {
-    const NDA_DST: u16 = 1;
-    const NDA_FLAGS_EXT: u16 = 15;
-    const NTF_USE: u8 = 1;
-    const NTF_EXT_MANAGED: u32 = 1;
-    let mut fixed = [0; 12];
-    fixed[0] = family_of(address);
-    fixed[4..8].copy_from_slice(&index.to_ne_bytes());
-    fixed[10] = if keep { 0 } else { NTF_USE };
-    let flags = wire::NLM_F_ACK | wire::NLM_F_CREATE | wire::NLM_F_REPLACE;
-    let request = Request::new(wire::RTM_NEWNEIGH, flags, &fixed).ip(NDA_DST, address);
+fn message(index: u32, address: IpAddr, keep: bool) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = match address {
+        IpAddr::V4(_) => AddressFamily::Inet,
+        IpAddr::V6(_) => AddressFamily::Inet6,
+    };
+    message.header.ifindex = index;
+    let attributes = &mut message.attributes;
+    attributes.push(NeighbourAttribute::Destination(address.into()));
     if keep {
-        request.u32(NDA_FLAGS_EXT, NTF_EXT_MANAGED)
+        let flags = NeighbourExtFlags::Managed;
+        attributes.push(NeighbourAttribute::ExtFlags(flags));
     } else {
-        request
+        message.header.flags = NeighbourFlags::Use;
     }
+    message
 }

@@ -14,6 +14,10 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::neighbour::NeighbourMessage;
+use netlink_packet_route::route::RouteMessage;
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 use shunt_p4::{Interface, InterfaceId, NetworkOp, VpcId};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,11 +26,11 @@ use tokio::time::{Instant, MissedTickBehavior};
 use super::decode::parse;
 use super::keeper::Keeper;
 use super::message::Message;
-use super::nexthop_message::RTM_GETNEXTHOP;
+use super::nexthop_message::GetNexthops;
 use super::snapshot::Snapshot;
 use super::socket::{DumpEnd, NetlinkSocket, SocketError};
 use super::state::{DumpKind, State};
-use super::wire::{self, Request};
+use super::wire::Frame;
 
 /// Prefixes, and as many neighbours, in one batch.
 pub const BATCH_LIMIT: usize = 4096;
@@ -415,18 +419,19 @@ impl Mirror {
             self.stats.dumps += 1;
             let state = &self.state;
             let mut malformed = 0;
-            let end = self
-                .requests
-                .dump(request(kind), |frame| match parse(frame) {
-                    Some(Message::Ignored) => {}
-                    Some(message) => {
-                        tracing::trace!(?message, "in a dump");
-                        state.add_to_dump(&mut dump, message);
-                    }
-                    // It would be no better the next time.
-                    None => malformed += 1,
-                })
-                .await;
+            let each = |frame: &Frame<'_>| match parse(frame) {
+                Some(Message::Ignored) => {}
+                Some(message) => {
+                    tracing::trace!(?message, "in a dump");
+                    state.add_to_dump(&mut dump, message);
+                }
+                // It would be no better the next time.
+                None => malformed += 1,
+            };
+            let end = match question(kind) {
+                Some(question) => self.requests.dump(question, each).await,
+                None => self.requests.dump(GetNexthops, each).await,
+            };
             self.stats.malformed += malformed;
             let end = match end {
                 // A kernel without IPv6, or older than next-hop objects.
@@ -475,18 +480,21 @@ fn is_absent(kind: DumpKind, errno: Option<Errno>) -> bool {
         && matches!(errno, Some(Errno::EOPNOTSUPP | Errno::EAFNOSUPPORT))
 }
 
-/// The request that dumps one kind.
-fn request(kind: DumpKind) -> Request {
-    let (message, family, fixed) = match kind {
-        DumpKind::Links => (wire::RTM_GETLINK, wire::AF_UNSPEC, 16),
-        DumpKind::Nexthops => (RTM_GETNEXTHOP, wire::AF_UNSPEC, 8),
-        DumpKind::Neighbors => (wire::RTM_GETNEIGH, wire::AF_UNSPEC, 12),
-        DumpKind::RoutesV4 => (wire::RTM_GETROUTE, wire::AF_INET, 12),
-        DumpKind::RoutesV6 => (wire::RTM_GETROUTE, wire::AF_INET6, 12),
+/// What asks for one kind, but for next-hop objects.
+fn question(kind: DumpKind) -> Option<RouteNetlinkMessage> {
+    let routes = |family| {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        RouteNetlinkMessage::GetRoute(message)
     };
-    let mut header = vec![0; fixed];
-    if let Some(first) = header.first_mut() {
-        *first = family;
+    match kind {
+        DumpKind::Links => Some(RouteNetlinkMessage::GetLink(LinkMessage::default())),
+        DumpKind::Nexthops => None,
+        DumpKind::Neighbors => {
+            let message = NeighbourMessage::default();
+            Some(RouteNetlinkMessage::GetNeighbour(message))
+        }
+        DumpKind::RoutesV4 => Some(routes(AddressFamily::Inet)),
+        DumpKind::RoutesV6 => Some(routes(AddressFamily::Inet6)),
     }
-    Request::new(message, wire::NLM_F_DUMP, &header)
 }

@@ -5,13 +5,18 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netlink_packet_core::NetlinkSerializable;
+
 use super::message::{Message, NexthopInfo, NexthopKind, Path};
 use super::wire::{Frame, attributes, u8_at, u16_at, u32_at};
 
 /// Message kinds.
 pub(crate) const RTM_NEWNEXTHOP: u16 = 104;
 pub(crate) const RTM_DELNEXTHOP: u16 = 105;
-pub(crate) const RTM_GETNEXTHOP: u16 = 106;
+const RTM_GETNEXTHOP: u16 = 106;
+
+/// Bytes of `struct nhmsg`.
+const HEADER_LEN: usize = 8;
 
 /// Attributes.
 const NHA_ID: u16 = 1;
@@ -21,6 +26,25 @@ const NHA_OIF: u16 = 5;
 const NHA_GATEWAY: u16 = 6;
 const NHA_ENCAP_TYPE: u16 = 7;
 const NHA_FDB: u16 = 11;
+
+/// Asks for all of them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GetNexthops;
+
+impl NetlinkSerializable for GetNexthops {
+    fn message_type(&self) -> u16 {
+        RTM_GETNEXTHOP
+    }
+
+    fn buffer_len(&self) -> usize {
+        HEADER_LEN
+    }
+
+    /// Every family: all zero.
+    fn serialize(&self, buffer: &mut [u8]) {
+        buffer.fill(0);
+    }
+}
 
 /// Reads one; `None` when it is cut short or contradicts itself.
 pub(crate) fn parse(frame: &Frame<'_>) -> Option<Message> {
@@ -35,7 +59,7 @@ pub(crate) fn parse(frame: &Frame<'_>) -> Option<Message> {
         flags: u32_at(payload, 4)?,
         encapsulated: false,
     };
-    for (kind, value) in attributes(payload.get(8..)?) {
+    for (kind, value) in attributes(payload.get(HEADER_LEN..)?) {
         match kind {
             NHA_ID => id = u32_at(value, 0),
             NHA_GROUP => {
@@ -78,23 +102,37 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernel::wire::{self, Request};
+    use netlink_packet_core::{DefaultNla, Emitable as _};
 
-    fn read(kind: u16, request: impl FnOnce(Request) -> Request) -> Option<Message> {
-        let bytes = request(Request::new(kind, 0, &[2, 0, 4, 0, 0, 0, 0, 0])).finish(1);
-        let frame = wire::frames(&bytes).next().unwrap().unwrap();
-        parse(&frame)
+    fn read(kind: u16, attributes: &[(u16, &[u8])]) -> Option<Message> {
+        let mut payload = vec![2, 0, 4, 0, 0, 0, 0, 0];
+        for &(kind, value) in attributes {
+            let attribute = DefaultNla::new(kind, value.to_vec());
+            let at = payload.len();
+            payload.resize(at + attribute.buffer_len(), 0);
+            attribute.emit(&mut payload[at..]);
+        }
+        parse(&Frame {
+            kind,
+            flags: 0,
+            sequence: 1,
+            payload: &payload,
+        })
     }
 
     #[test]
     fn paths_groups_and_what_ends_them() {
+        let id = |id: u32| id.to_ne_bytes();
         // ip nexthop add id 7 via 10.0.0.2 dev if4
-        let path = read(RTM_NEWNEXTHOP, |request| {
-            request
-                .u32(NHA_ID, 7)
-                .u32(NHA_OIF, 4)
-                .attribute(NHA_GATEWAY, &[10, 0, 0, 2])
-        });
+        let (object, device) = (id(7), id(4));
+        let path = read(
+            RTM_NEWNEXTHOP,
+            &[
+                (NHA_ID, &object),
+                (NHA_OIF, &device),
+                (NHA_GATEWAY, &[10, 0, 0, 2]),
+            ],
+        );
         let Some(Message::NewNexthop(info)) = path else {
             panic!("not an object");
         };
@@ -110,21 +148,18 @@ mod tests {
             members.extend(id.to_ne_bytes());
             members.extend([weight, 0, 0, 0]);
         }
-        let group = read(RTM_NEWNEXTHOP, |request| {
-            request.u32(NHA_ID, 9).attribute(NHA_GROUP, &members)
-        });
+        let object = id(9);
+        let group = read(RTM_NEWNEXTHOP, &[(NHA_ID, &object), (NHA_GROUP, &members)]);
         let Some(Message::NewNexthop(info)) = group else {
             panic!("not an object");
         };
         assert_eq!(info.kind, NexthopKind::Group(vec![(7, 3), (8, 1)]));
 
-        let gone = read(RTM_DELNEXTHOP, |request| request.u32(NHA_ID, 9));
+        let gone = read(RTM_DELNEXTHOP, &[(NHA_ID, &object)]);
         assert_eq!(gone, Some(Message::DelNexthop(9)));
         // Without an id, and with half an address, it cannot be read.
-        assert_eq!(read(RTM_DELNEXTHOP, |request| request), None);
-        let half = read(RTM_NEWNEXTHOP, |request| {
-            request.u32(NHA_ID, 9).attribute(NHA_GATEWAY, &[10, 0])
-        });
-        assert_eq!(half, None);
+        assert_eq!(read(RTM_DELNEXTHOP, &[]), None);
+        let half: [(u16, &[u8]); 2] = [(NHA_ID, &object), (NHA_GATEWAY, &[10, 0])];
+        assert_eq!(read(RTM_NEWNEXTHOP, &half), None);
     }
 }

@@ -3,13 +3,13 @@
 use std::future::Future;
 
 use futures::{Stream, StreamExt as _};
-use netlink_packet_core::{ErrorMessage, NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::AsyncSocket as _;
 use rtnetlink::Handle;
 use tokio::time::timeout;
 
-use super::socket::{ANSWER_TIMEOUT, SocketError, refusal};
+use super::socket::{ANSWER_TIMEOUT, SocketError, refused};
 
 /// A connection to the kernel. Its task ends when the last clone is dropped.
 #[derive(Clone, Debug)]
@@ -85,8 +85,4 @@ fn translate(error: rtnetlink::Error) -> SocketError {
         }
         other => SocketError::Io(std::io::Error::other(other)),
     }
-}
-
-fn refused(error: &ErrorMessage) -> SocketError {
-    refusal(error.raw_code(), &error.header)
 }

@@ -3,13 +3,17 @@
 use std::io;
 use std::time::Duration;
 
+use netlink_packet_core::{
+    DoneBuffer, DoneMessage, ErrorBuffer, ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR,
+    NLMSG_DONE, NLMSG_ERROR, NLMSG_OVERRUN, NetlinkSerializable, Parseable as _,
+};
 use netlink_sys::Socket;
 use netlink_sys::protocols::NETLINK_ROUTE;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use tokio::io::unix::AsyncFd;
 
-use super::wire::{self, Frame, Request, attributes, frames, u32_at};
+use super::wire::{self, Frame, attributes, frames};
 
 /// The kernel's largest datagram to user space is 32 KiB.
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -140,34 +144,38 @@ impl NetlinkSocket {
         self.held.take().unwrap_or(Ok(()))
     }
 
-    fn send(&mut self, request: Request) -> Result<u32, SocketError> {
+    fn send(&mut self, message: impl NetlinkSerializable, flags: u16) -> Result<u32, SocketError> {
         self.sequence = self.sequence.wrapping_add(1).max(1);
-        let bytes = request.finish(self.sequence);
+        let bytes = wire::request(message, flags, self.sequence);
         self.socket.get_ref().send(&bytes, 0)?;
         Ok(self.sequence)
     }
 
-    /// Sends a request that has `NLM_F_ACK` and waits for the acknowledgement.
-    pub(crate) async fn request(&mut self, request: Request) -> Result<(), SocketError> {
-        let sequence = self.send(request)?;
+    /// Sends a request with these flags (`NLM_F_*`) and waits for the acknowledgement.
+    pub(crate) async fn request(
+        &mut self,
+        message: impl NetlinkSerializable,
+        flags: u16,
+    ) -> Result<(), SocketError> {
+        let sequence = self.send(message, flags | NLM_F_ACK)?;
         loop {
             self.datagram().await?;
             for frame in frames(&self.buffer) {
                 let frame = frame.map_err(|()| SocketError::Malformed)?;
-                if frame.sequence == sequence && frame.kind == wire::NLMSG_ERROR {
+                if frame.sequence == sequence && frame.kind == NLMSG_ERROR {
                     return acknowledgement(&frame);
                 }
             }
         }
     }
 
-    /// Sends a dump request and hands each message of the answer on.
+    /// Asks for a dump and hands each message of the answer on.
     pub(crate) async fn dump(
         &mut self,
-        request: Request,
+        message: impl NetlinkSerializable,
         mut each: impl FnMut(&Frame<'_>),
     ) -> Result<DumpEnd, SocketError> {
-        let sequence = self.send(request)?;
+        let sequence = self.send(message, NLM_F_DUMP)?;
         let mut end = DumpEnd::Complete;
         loop {
             self.datagram().await?;
@@ -176,18 +184,13 @@ impl NetlinkSocket {
                 if frame.sequence != sequence {
                     continue;
                 }
-                if frame.flags & wire::NLM_F_DUMP_INTR != 0 {
+                if frame.flags & NLM_F_DUMP_INTR != 0 {
                     end = DumpEnd::Interrupted;
                 }
                 match frame.kind {
-                    wire::NLMSG_DONE => {
-                        return match u32_at(frame.payload, 0) {
-                            Some(0) | None => Ok(end),
-                            Some(_) => acknowledgement(&frame).map(|()| end),
-                        };
-                    }
-                    wire::NLMSG_ERROR => return acknowledgement(&frame).map(|()| end),
-                    wire::NLMSG_OVERRUN => return Err(SocketError::Overrun),
+                    NLMSG_DONE => return done(&frame).map(|()| end),
+                    NLMSG_ERROR => return acknowledgement(&frame).map(|()| end),
+                    NLMSG_OVERRUN => return Err(SocketError::Overrun),
                     _ => each(&frame),
                 }
             }
@@ -214,20 +217,42 @@ fn receive(socket: &Socket, buffer: &mut Vec<u8>) -> Result<bool, SocketError> {
     }
 }
 
-/// Reads `struct nlmsgerr`: the number, and what follows it.
-fn acknowledgement(frame: &Frame<'_>) -> Result<(), SocketError> {
-    let code = u32_at(frame.payload, 0).ok_or(SocketError::Malformed)?;
-    match i32::from_ne_bytes(code.to_ne_bytes()) {
+/// Reads the number that ends a dump.
+fn done(frame: &Frame<'_>) -> Result<(), SocketError> {
+    if frame.payload.is_empty() {
+        return Ok(());
+    }
+    let done = DoneBuffer::new_checked(&frame.payload)
+        .and_then(|buffer| DoneMessage::parse(&buffer))
+        .map_err(|_| SocketError::Malformed)?;
+    match done.code {
         0 => Ok(()),
-        code => Err(refusal(code, frame.payload.get(4..).unwrap_or(&[]))),
+        code => Err(refusal(code, &done.extended_ack)),
     }
 }
 
-/// The error of a negative number, with the explanation behind the echoed header.
-pub(crate) fn refusal(code: i32, behind: &[u8]) -> SocketError {
+/// Reads an acknowledgement, or the error in its place.
+fn acknowledgement(frame: &Frame<'_>) -> Result<(), SocketError> {
+    let error = ErrorBuffer::new_checked(&frame.payload)
+        .and_then(|buffer| ErrorMessage::parse(&buffer))
+        .map_err(|_| SocketError::Malformed)?;
+    match error.code {
+        None => Ok(()),
+        Some(_) => Err(refused(&error)),
+    }
+}
+
+/// The error of an answer.
+pub(crate) fn refused(error: &ErrorMessage) -> SocketError {
+    // The request's header comes back, then attributes.
+    let behind = error.header.get(wire::HEADER_LEN..).unwrap_or(&[]);
+    refusal(error.raw_code(), behind)
+}
+
+/// The error of a negative number, with the kernel's explanation among the attributes.
+fn refusal(code: i32, extended: &[u8]) -> SocketError {
     const NLMSGERR_ATTR_MSG: u16 = 1;
-    let behind = behind.get(wire::HEADER_LEN..).unwrap_or(&[]);
-    let text = attributes(behind)
+    let text = attributes(extended)
         .find(|&(kind, _)| kind == NLMSGERR_ATTR_MSG)
         .map(|(_, value)| {
             String::from_utf8_lossy(value)
