@@ -279,7 +279,7 @@ fn multipath(hop: &RouteNextHop) -> Option<Path> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netlink_packet_core::{DefaultNla, Emitable as _};
+    use netlink_packet_core::{DefaultNla, Emitable as _, NLA_F_NESTED};
     use proptest::prelude::*;
 
     proptest! {
@@ -291,6 +291,36 @@ mod tests {
             payload in proptest::collection::vec(any::<u8>(), 0..200),
         ) {
             let frame = Frame { kind, flags, sequence: 0, payload: &payload };
+            let _ = parse(&frame);
+        }
+
+        /// Nor does any attribute of the right outer shape, however deep its reader looks.
+        #[test]
+        fn any_attributes_are_read_or_refused(
+            kind in prop::sample::select(vec![
+                RTM_NEWLINK, RTM_NEWADDR, RTM_NEWROUTE, RTM_NEWNEIGH, RTM_NEWNEXTHOP,
+            ]),
+            family in prop::sample::select(vec![0u8, 2, 7, 10]),
+            header in prop::collection::vec(any::<u8>(), 7..=15),
+            attributes in prop::collection::vec(
+                (0u16..70, any::<bool>(), prop::collection::vec(0u8..40, 0..48)), 0..5,
+            ),
+        ) {
+            let mut payload = vec![family];
+            payload.extend(&header);
+            payload.resize(match kind {
+                RTM_NEWADDR | RTM_NEWNEXTHOP => 8,
+                RTM_NEWLINK => 16,
+                _ => 12,
+            }, 0);
+            for (kind, nested, value) in attributes {
+                let kind = kind | if nested { NLA_F_NESTED } else { 0 };
+                let attribute = DefaultNla::new(kind, value);
+                let at = payload.len();
+                payload.resize(at + attribute.buffer_len(), 0);
+                attribute.emit(&mut payload[at..]);
+            }
+            let frame = Frame { kind, flags: 0, sequence: 0, payload: &payload };
             let _ = parse(&frame);
         }
     }
