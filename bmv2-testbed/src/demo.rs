@@ -5,12 +5,14 @@ mod report;
 mod steps;
 mod transfer;
 
+use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
 
 use crate::binaries;
 use crate::error::{Error, Result};
@@ -39,15 +41,14 @@ const SANDBOX_PID: &str = "sandbox.pid";
 static STOP: AtomicBool = AtomicBool::new(false);
 /// How long a clean stop of the daemon may take.
 const STOP_MAX: Duration = Duration::from_secs(2);
+/// How long the demo has to come to its report after a signal: a step may be waiting for what
+/// the signal has ended too. Then it goes without.
+const HEED_MAX: Duration = Duration::from_secs(2);
 
 /// Turns SIGINT and SIGTERM into a flag: as first process of the sandbox we would not even
 /// notice them otherwise.
 fn catch_signals() -> Result<()> {
-    let mut set = SigSet::empty();
-    set.add(Signal::SIGINT);
-    set.add(Signal::SIGTERM);
-    set.thread_block()
-        .map_err(|error| Error::Other(format!("signals: {error}")))?;
+    let set = stop_signals()?;
     std::thread::spawn(move || {
         if set.wait().is_ok() {
             STOP.store(true, Ordering::Relaxed);
@@ -58,6 +59,43 @@ fn catch_signals() -> Result<()> {
         }
     });
     Ok(())
+}
+
+/// To be called outside once the sandbox runs, with the process id of its `unshare`: ends the
+/// demo by way of its first process, which reports and takes everything down in order. Without
+/// this we would die first, and it with us. A second signal, or one that is not heeded, kills.
+pub fn pass_signals_on(unshare: u32) -> Result<()> {
+    let set = stop_signals()?;
+    std::thread::spawn(move || {
+        let Ok(signal) = set.wait() else { return };
+        // The terminal's Ctrl-C has reached it already; one more would be its second.
+        if signal != Signal::SIGINT || !std::io::stdin().is_terminal() {
+            let children = format!("/proc/{unshare}/task/{unshare}/children");
+            let children = std::fs::read_to_string(children).unwrap_or_default();
+            for child in children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse().ok())
+            {
+                let _ = kill(Pid::from_raw(child), signal); // it has ended: as wanted
+            }
+        }
+        std::thread::spawn(|| {
+            std::thread::sleep(HEED_MAX);
+            std::process::exit(130);
+        });
+        let _ = set.wait();
+        std::process::exit(130);
+    });
+    Ok(())
+}
+
+fn stop_signals() -> Result<SigSet> {
+    let mut set = SigSet::empty();
+    set.add(Signal::SIGINT);
+    set.add(Signal::SIGTERM);
+    set.thread_block()
+        .map_err(|error| Error::Other(format!("signals: {error}")))?;
+    Ok(set)
 }
 
 /// Fails when the user asked to stop.

@@ -87,7 +87,12 @@ fn run() -> Result<ExitCode> {
                 });
             }
             let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-            let status = sandbox::reexec(arguments, |pid| demo::note_sandbox(&directory, pid))?;
+            let mut passed_on = Ok(());
+            let status = sandbox::reexec(arguments, |pid| {
+                demo::note_sandbox(&directory, pid);
+                passed_on = demo::pass_signals_on(pid);
+            })?;
+            passed_on?;
             Ok(if status.success() {
                 ExitCode::SUCCESS
             } else {
