@@ -7,6 +7,7 @@ use shunt_offload::LatencySummary;
 use shunt_p4::{Encap, Tuple, VpcId, flow::proto};
 use shunt_slowpath::{FlowView, Offload, State};
 
+use super::devices::Devices;
 use crate::config::{Config, InterfaceConfig};
 use crate::kernel::{NeighborView, RouteView};
 use crate::switch::SwitchView;
@@ -125,13 +126,14 @@ pub(super) fn neighbor(config: &Config, view: &NeighborView) -> v1::Neighbor {
 pub(super) fn interface(
     config: &Config,
     switch: &SwitchView,
+    devices: &Devices,
     found: &InterfaceConfig,
 ) -> v1::Interface {
     let interface = &found.interface;
-    let state = if switch.unresolved.contains(&interface.id) {
-        "remote end point unresolved"
-    } else {
-        "up"
+    let state = match devices.fault(&found.tap) {
+        Some(fault) => format!("tap {fault}"),
+        None if switch.unresolved.contains(&interface.id) => "remote end point unresolved".into(),
+        None => "up".into(),
     };
     v1::Interface {
         name: interface.name.clone(),
@@ -148,7 +150,7 @@ pub(super) fn interface(
             .map(ToString::to_string)
             .collect(),
         tap: found.tap.clone(),
-        state: state.to_owned(),
+        state,
     }
 }
 

@@ -1,6 +1,7 @@
 //! The API: gRPC on a unix socket, with reflection and health.
 
 mod convert;
+mod devices;
 mod service;
 mod socket;
 mod status;

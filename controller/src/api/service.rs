@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::convert;
+use super::devices::Devices;
 use super::status::{Parts, status};
 use crate::config::Config;
 use crate::kernel::{MirrorHandle, Snapshot};
@@ -199,10 +200,11 @@ impl Shunt for Api {
         _: Request<v1::ListInterfacesRequest>,
     ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
         let view = self.switch.view();
+        let devices = Devices::now();
         let interfaces = self.config.interfaces.iter();
         Ok(Response::new(v1::ListInterfacesResponse {
             interfaces: interfaces
-                .map(|interface| convert::interface(&self.config, &view, interface))
+                .map(|interface| convert::interface(&self.config, &view, &devices, interface))
                 .collect(),
         }))
     }

@@ -6,6 +6,7 @@ use shunt_p4::{Encap, PuntReason};
 use shunt_slowpath::{DropReason, SlowPathStats, State};
 
 use super::convert::count;
+use super::devices::Devices;
 use super::service::Api;
 use crate::kernel::MirrorStats;
 use crate::switch::{SwitchState, SwitchView};
@@ -73,6 +74,21 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
                  underlay's VPC",
                 found.interface.name
             ));
+        }
+    }
+    let devices = Devices::now();
+    let taps = api.config.interfaces.iter();
+    let taps = taps.map(|found| (found.tap.as_str(), "no routes lead over it"));
+    let slow_path = api.config.slow_path.device.as_str();
+    for (device, effect) in taps.chain([(slow_path, "no new connection gets through")]) {
+        match devices.fault(device) {
+            Some("down") => problems.push(format!(
+                "device {device} is down: {effect}; `ip link set {device} up`"
+            )),
+            Some(fault) => problems.push(format!(
+                "device {device} is {fault}: {effect}; start shuntd again"
+            )),
+            None => {}
         }
     }
     if !parts.synchronised {
