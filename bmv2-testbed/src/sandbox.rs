@@ -119,7 +119,14 @@ pub fn test(name: &str, body: impl FnOnce() -> Result<()>) {
         skip(name, &error.to_string());
         return;
     }
-    let arguments = ["--exact", name, "--nocapture", "--test-threads=1"];
+    // An ignored test that runs was asked for: it must not be ignored inside.
+    let arguments = [
+        "--exact",
+        name,
+        "--nocapture",
+        "--test-threads=1",
+        "--include-ignored",
+    ];
     // Its output is shown only with a failure: the counts in it are not of this run.
     let output = this_program(arguments.map(OsString::from))
         .and_then(|mut command| command.output().map_err(unstarted));

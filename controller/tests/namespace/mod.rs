@@ -1,5 +1,4 @@
-//! Runs a test inside user and network namespaces of its own: it is started again there, and
-//! everything it made goes when it ends.
+//! Runs a test inside a sandbox of its own, where everything it made goes when it ends.
 
 #![allow(dead_code, unreachable_pub)]
 
@@ -11,12 +10,16 @@ use std::time::{Duration, Instant};
 
 use shunt_controller::kernel::TapConfig;
 use shunt_p4::{Encap, Interface, InterfaceId, MacAddr, SwitchPort, VpcId};
+use shunt_testbed::sandbox;
 
-const MARK: &str = "SHUNT_TEST_NAMESPACE";
-
-/// Runs `body` in namespaces of its own, or says why it cannot. `test` is the test's full name.
+/// Runs `body` in a sandbox of its own, or counts it as skipped. `test` is the test's full name.
 pub fn inside(test: &str, body: impl AsyncFnOnce()) {
-    if std::env::var_os(MARK).is_some() {
+    sandbox::test(test, || {
+        if let Err(reason) = try_ip("tuntap add probe0 mode tap") {
+            sandbox::skip(test, &format!("taps are not allowed: {reason}"));
+            return Ok(());
+        }
+        ip("link del probe0");
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -25,37 +28,9 @@ pub fn inside(test: &str, body: impl AsyncFnOnce()) {
         let log = tracing_subscriber::fmt().with_test_writer();
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = log.with_env_filter(filter).try_init();
-        return runtime.block_on(body());
-    }
-    let unshare = || {
-        let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "KILL", "--", "unshare", "-Urn"]);
-        command
-    };
-    let probe = unshare()
-        .args(["ip", "tuntap", "add", "probe0", "mode", "tap"])
-        .output();
-    match probe {
-        Ok(output) if output.status.success() => {}
-        Ok(output) => {
-            let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-            return println!("SKIPPED {test}: namespaces with taps are not allowed: {reason}");
-        }
-        Err(error) => return println!("SKIPPED {test}: setpriv, unshare, ip: {error}"),
-    }
-    let status = unshare()
-        .arg(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            test,
-            "--nocapture",
-            "--test-threads=1",
-            "--include-ignored",
-        ])
-        .env(MARK, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "{test} failed inside its namespaces");
+        runtime.block_on(body());
+        Ok(())
+    });
 }
 
 /// Runs `ip` with these words; returns what it says, or its error.
@@ -78,14 +53,14 @@ pub fn ip(words: &str) -> String {
 
 /// Runs many lines through `ip -batch`, whatever the kernel says to each.
 pub fn ip_batch(lines: &[String]) {
-    let file = std::env::temp_dir().join(format!("shunt-batch-{}", std::process::id()));
+    // Not named by the process id: other sandboxes have the same ones.
+    let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(&file, lines.join("\n") + "\nlink show lo\n").unwrap();
     let output = Command::new("ip")
         .args(["-force", "-batch"])
-        .arg(&file)
+        .arg(file.path())
         .output()
         .unwrap();
-    std::fs::remove_file(&file).unwrap();
     // A line that it cannot parse ends the batch, one that the kernel refuses does not.
     let (said, errors) = (
         String::from_utf8(output.stdout),
