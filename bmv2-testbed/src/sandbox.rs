@@ -127,11 +127,15 @@ pub fn test(name: &str, body: impl FnOnce() -> Result<()>) {
         "--test-threads=1",
         "--include-ignored",
     ];
-    // Its output is shown only with a failure: the counts in it are not of this run.
+    // Its output is shown only with a failure, or to who asks: the counts in it are not of this run.
     let output = this_program(arguments.map(OsString::from))
         .and_then(|mut command| command.output().map_err(unstarted));
     match output {
-        Ok(output) if output.status.success() => {}
+        Ok(output) if output.status.success() => {
+            if std::env::args().any(|argument| argument == "--nocapture") {
+                print!("{}", String::from_utf8_lossy(&output.stdout));
+            }
+        }
         Ok(output) => panic!(
             "{name}: failed in its sandbox ({})\n{}{}",
             output.status,
