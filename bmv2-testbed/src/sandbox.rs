@@ -120,13 +120,7 @@ pub fn test(name: &str, body: impl FnOnce() -> Result<()>) {
         return;
     }
     // An ignored test that runs was asked for: it must not be ignored inside.
-    let arguments = [
-        "--exact",
-        name,
-        "--nocapture",
-        "--test-threads=1",
-        "--include-ignored",
-    ];
+    let arguments = ["--exact", name, "--nocapture", "--test-threads=1"];
     // Its output is shown only with a failure, or to who asks: the counts in it are not of this run.
     let output = this_program(arguments.map(OsString::from))
         .and_then(|mut command| command.output().map_err(unstarted));

@@ -391,61 +391,7 @@ fn a_flap_costs_few_batches_and_a_slow_consumer_loses_nothing() {
         let batches = bench.model.batches - before;
         assert!(batches < 40, "{batches} batches");
         ip("link set sh-red down");
-        let start = std::time::Instant::now();
+        // Long before the resync timer: the link's own message is what it noticed.
         bench.agree("link down").await;
-        assert!(
-            start.elapsed() < Duration::from_secs(1),
-            "{:?}",
-            start.elapsed()
-        );
-    });
-}
-
-/// `cargo test -p shunt-controller --test kernel_mirror -- --ignored --nocapture figures`
-#[test]
-#[ignore = "prints figures, checks little"]
-fn figures() {
-    inside("figures", async || {
-        const ROUTES: u32 = 100_000;
-        let mut bench = Bench::start(RECEIVE_BUFFER_BYTES, Duration::from_secs(3600)).await;
-        bench.agree("start").await;
-        let lines: Vec<String> = (0..ROUTES)
-            .map(|n| {
-                let [_, a, b, c] = n.to_be_bytes();
-                format!(
-                    "route add 20.{}.{b}.{c}/32 via 10.0.0.{} dev sh-red table 101",
-                    a,
-                    2 + n % 9
-                )
-            })
-            .collect();
-        let receive = |model: &mut Model, batches: &mut mpsc::Receiver<Batch>| {
-            while let Ok(batch) = batches.try_recv() {
-                model.apply(batch);
-            }
-        };
-        let start = std::time::Instant::now();
-        let adding = tokio::task::spawn_blocking(move || ip_batch(&lines));
-        let mut added = None;
-        while bench.mirror.stats().routes < u64::from(ROUTES) {
-            receive(&mut bench.model, &mut bench.batches);
-            if adding.is_finished() && added.is_none() {
-                added = Some(start.elapsed());
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        println!(
-            "{ROUTES} routes added in {added:?}, published in {:?}",
-            start.elapsed()
-        );
-        let dumps = bench.mirror.stats().dumps;
-        bench.mirror.resync().await.unwrap();
-        eventually("resync", || match bench.mirror.stats().dumps {
-            now if now >= dumps + 5 => Ok(()),
-            now => Err(now.to_string()),
-        })
-        .await;
-        println!("{:?}", bench.mirror.stats());
-        assert_eq!(bench.mirror.stats().overruns, 0);
     });
 }
