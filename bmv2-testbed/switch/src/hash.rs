@@ -132,65 +132,32 @@ const CCITT: [u16; 256] = {
     table
 };
 
-const CRC16: [u16; 256] = {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u16;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 != 0 {
-                (crc >> 1) ^ 0xa001
-            } else {
-                crc >> 1
-            };
-            bit += 1;
+/// The table of a reflected CRC (least significant bit first) by its reflected polynomial.
+macro_rules! reflected {
+    ($word:ty, $polynomial:literal) => {{
+        let mut table: [$word; 256] = [0; 256];
+        let mut i = 0;
+        while i < 256 {
+            let mut crc = i as $word;
+            let mut bit = 0;
+            while bit < 8 {
+                crc = if crc & 1 != 0 {
+                    (crc >> 1) ^ $polynomial
+                } else {
+                    crc >> 1
+                };
+                bit += 1;
+            }
+            table[i] = crc;
+            i += 1;
         }
-        table[i] = crc;
-        i += 1;
-    }
-    table
-};
+        table
+    }};
+}
 
-const CRC32: [u32; 256] = {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 != 0 {
-                (crc >> 1) ^ 0xedb8_8320
-            } else {
-                crc >> 1
-            };
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
-};
-
-const CRC64: [u64; 256] = {
-    let mut table = [0; 256];
-    let mut i = 0;
-    while i < 256 {
-        let mut crc = i as u64;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 1 != 0 {
-                (crc >> 1) ^ 0xd800_0000_0000_0000
-            } else {
-                crc >> 1
-            };
-            bit += 1;
-        }
-        table[i] = crc;
-        i += 1;
-    }
-    table
-};
+const CRC16: [u16; 256] = reflected!(u16, 0xa001);
+const CRC32: [u32; 256] = reflected!(u32, 0xedb8_8320);
+const CRC64: [u64; 256] = reflected!(u64, 0xd800_0000_0000_0000);
 
 #[cfg(test)]
 mod tests {
