@@ -1,8 +1,8 @@
-# shunt: make demo, make test.  SWITCH=bmv2 uses simple_switch_grpc from PATH.
+# shunt: make demo, make test, make bench.  SWITCH=bmv2 uses simple_switch_grpc from PATH.
 SWITCH ?= embedded
 export SWITCH
 
-.PHONY: help setup build demo test clean
+.PHONY: help setup build demo test bench clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -18,6 +18,10 @@ demo: build ## Real traffic through everything, in namespaces of its own; KEEP=1
 
 test: setup ## Format, clippy, unit, property and end-to-end tests
 	@tests/run.sh
+
+bench: setup ## Measure (release); BENCH=<name> runs one, BENCH=--list lists them
+	cargo build --release --locked -p shunt-tests --bin shunt-bench
+	@target/release/shunt-bench $(BENCH)
 
 clean: ## Remove what was built
 	cargo clean

@@ -1,0 +1,83 @@
+//! `shunt-bench`: the benchmarks, by name. `make bench` runs all, `make bench BENCH=<name>` one.
+//!
+//! Each prints its figures as `name: value unit` and writes `target/bench/<name>.json`, the
+//! headline first. Machines are shared and noisy: a figure is the median of several runs.
+
+mod report;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use report::{BenchError, Report};
+
+/// A benchmark: its name, what it measures, and how.
+struct Bench {
+    name: &'static str,
+    about: &'static str,
+    run: fn(&mut Report) -> Result<(), BenchError>,
+}
+
+/// All of them, in the order in which they run.
+const BENCHES: &[Bench] = &[];
+
+#[derive(Debug, Parser)]
+#[command(name = "shunt-bench", about = "Runs shunt's benchmarks.")]
+struct Arguments {
+    /// List the benchmarks.
+    #[arg(long)]
+    list: bool,
+
+    /// Where the JSON files go.
+    #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
+    out: PathBuf,
+
+    /// Which to run; all if none is named.
+    #[arg(value_name = "NAME")]
+    names: Vec<String>,
+}
+
+fn run(bench: &Bench, out: &std::path::Path) -> Result<(), BenchError> {
+    println!("== {}: {}", bench.name, bench.about);
+    let mut report = Report::new(bench.name);
+    (bench.run)(&mut report)?;
+    let path = report.write(out)?;
+    println!("written to {}", path.display());
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if arguments.list {
+        for bench in BENCHES {
+            println!("{:<20} {}", bench.name, bench.about);
+        }
+        return ExitCode::SUCCESS;
+    }
+    if let Some(unknown) = arguments
+        .names
+        .iter()
+        .find(|name| BENCHES.iter().all(|b| b.name != **name))
+    {
+        let names: Vec<_> = BENCHES.iter().map(|b| b.name).collect();
+        eprintln!(
+            "there is no benchmark `{unknown}`; there are {}",
+            names.join(", ")
+        );
+        return ExitCode::FAILURE;
+    }
+    let wanted =
+        |b: &&Bench| arguments.names.is_empty() || arguments.names.iter().any(|n| n == b.name);
+    let mut code = ExitCode::SUCCESS;
+    for bench in BENCHES.iter().filter(wanted) {
+        match run(bench, &arguments.out) {
+            Ok(()) => {}
+            Err(BenchError::Skipped(why)) => println!("skipped: {why}"),
+            Err(error) => {
+                eprintln!("{}: {error}", bench.name);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
