@@ -17,6 +17,7 @@ mod exec;
 mod hash;
 mod info;
 mod json;
+pub mod log;
 mod port;
 mod program;
 mod server;

@@ -2,11 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use clap::Parser;
-use shunt_switch::{Config, DROP_PORT, Options, TraceSink};
+use shunt_switch::log::{Form, Logger, Target as LogTarget};
+use shunt_switch::{Config, DROP_PORT, Options};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// The port of `simple_switch_grpc`.
@@ -90,22 +89,7 @@ fn interface(text: &str) -> Result<(u32, String), String> {
     Ok((port, name.to_owned()))
 }
 
-/// Prints each packet's lines under a number of its own.
-fn console() -> TraceSink {
-    let count = AtomicU64::new(0);
-    Arc::new(move |lines: &[String]| {
-        use std::io::Write as _;
-        let number = count.fetch_add(1, Ordering::Relaxed);
-        let mut text = String::new();
-        for line in lines {
-            text.push_str(&format!("[{number}] {line}\n"));
-        }
-        // A closed console is no reason to stop forwarding.
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    })
-}
-
-fn config(arguments: Arguments) -> Result<Config, String> {
+fn config(arguments: Arguments, logger: Option<&Logger>) -> Result<Config, String> {
     let after = After::try_parse_from(&arguments.after)
         .map_err(|e| format!("target options: {e}"))?
         .target;
@@ -139,7 +123,7 @@ fn config(arguments: Arguments) -> Result<Config, String> {
             device_id: arguments.device_id,
             drop_port: target.drop_port.unwrap_or(DROP_PORT),
             cpu_port: target.cpu_port,
-            trace: arguments.log_console.then(console),
+            trace: logger.map(Logger::sink),
             ..Options::default()
         },
         program,
@@ -171,7 +155,12 @@ fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info")),
         )
         .init();
-    let result = config(arguments).and_then(|config| {
+    let logger = arguments
+        .log_console
+        .then(|| Logger::start(LogTarget::Console, Form::Text, 0))
+        .transpose();
+    let result = logger.map_err(|e| e.to_string()).and_then(|logger| {
+        let config = config(arguments, logger.as_ref())?;
         tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()

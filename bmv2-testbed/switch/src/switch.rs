@@ -9,8 +9,10 @@ use p4runtime::p4::config::v1::P4Info;
 use tokio::sync::mpsc::Sender;
 
 use crate::clock::{Clock, SystemClock};
+use crate::exec::trace::{Delivery, Trace};
 use crate::exec::{Context, Outcome, Sink, Worker};
 use crate::info::Info;
+use crate::log::PacketTrace;
 use crate::port::{ChannelPort, InterfaceError, InterfacePort, Outgoing, Port, PortError};
 use crate::program::Program;
 use crate::program::error::LoadError;
@@ -20,8 +22,9 @@ use crate::state::{State, lock, read, write};
 /// The default of `--drop-port`, as simple_switch's.
 pub const DROP_PORT: u32 = 511;
 
-/// Takes a packet's trace, line by line.
-pub type TraceSink = Arc<dyn Fn(&[String]) + Send + Sync>;
+/// Takes each packet's trace, in the thread that ran the packet: what takes time, such as
+/// rendering it, is better done elsewhere.
+pub type TraceSink = Arc<dyn Fn(PacketTrace) + Send + Sync>;
 
 /// What a switch is made with.
 #[derive(Clone)]
@@ -129,13 +132,15 @@ pub(crate) struct Inner {
     ports: RwLock<HashMap<u32, Arc<dyn Port>>>,
     events: Mutex<Option<Sender<Event>>>,
     counters: Counters,
+    /// Packets traced so far.
+    traced: AtomicU64,
 }
 
 struct Ports<'a>(&'a Inner);
 
 impl Sink for Ports<'_> {
-    fn transmit(&mut self, port: u32, frame: &[u8]) {
-        self.0.transmit(port, frame);
+    fn transmit(&mut self, port: u32, frame: &[u8]) -> Delivery {
+        self.0.transmit(port, frame)
     }
 
     fn digest(&mut self, id: u32, values: Vec<Vec<u8>>) {
@@ -153,44 +158,54 @@ impl Inner {
         };
         count(&self.counters.received, 1);
         let loaded = self.loaded.load();
-        let Some(loaded) = loaded.as_deref() else {
+        let Some(loaded) = loaded.as_ref() else {
             count(&self.counters.no_program, 1);
             return;
         };
+        let now_ns = self.options.clock.now_ns();
         let mut context = Context {
             program: &loaded.program,
             state: &loaded.state,
             drop_port: self.options.drop_port,
-            now_ns: self.options.clock.now_ns(),
-            trace: self.options.trace.as_ref().map(|_| Vec::new()),
+            now_ns,
+            trace: self.options.trace.as_ref().map(|_| Trace::default()),
         };
         let outcome: Outcome = worker.process(&mut context, port, frame, &mut Ports(self));
         count(&self.counters.dropped, outcome.dropped);
         count(&self.counters.looped, outcome.looped);
-        if let (Some(sink), Some(lines)) = (&self.options.trace, context.trace) {
-            sink(&lines);
+        if let (Some(sink), Some(trace)) = (&self.options.trace, context.trace) {
+            let number = self.traced.fetch_add(1, Ordering::Relaxed);
+            sink(PacketTrace {
+                loaded: Arc::clone(loaded),
+                number,
+                time_ns: now_ns,
+                port,
+                frame: frame.into(),
+                trace,
+            });
         }
     }
 
-    fn transmit(&self, port: u32, frame: &[u8]) {
+    fn transmit(&self, port: u32, frame: &[u8]) -> Delivery {
         if self.options.cpu_port == Some(port) {
             self.event(Event::PacketIn(frame.to_vec()));
-            return;
+            return Delivery::Controller;
         }
         let found = read(&self.ports).get(&port).cloned();
-        let counter = match found {
-            None => &self.counters.no_port,
+        let (counter, delivery) = match found {
+            None => (&self.counters.no_port, Delivery::NoPort),
             Some(found) => match found.transmit(frame) {
-                Ok(()) => &self.counters.transmitted,
+                Ok(()) => (&self.counters.transmitted, Delivery::Sent),
                 Err(error) => {
                     if let PortError::Interface(why) = error {
                         tracing::debug!(port, why, "a frame could not be sent");
                     }
-                    &self.counters.port_refused
+                    (&self.counters.port_refused, Delivery::Refused)
                 }
             },
         };
         counter.fetch_add(1, Ordering::Relaxed);
+        delivery
     }
 
     /// Tells the control plane, if it listens and keeps up.
@@ -276,6 +291,7 @@ impl Switch {
             ports: RwLock::default(),
             events: Mutex::new(None),
             counters: Counters::default(),
+            traced: AtomicU64::new(0),
         }))
     }
 

@@ -5,6 +5,7 @@ mod common;
 
 use std::sync::{Arc, Mutex};
 
+use shunt_switch::log::{PacketTrace, Step};
 use shunt_switch::{ChannelPort, Options, Switch};
 
 /// The values header of `constructs.p4`.
@@ -333,11 +334,11 @@ fn standard_metadata() {
 
 #[test]
 fn a_switch_statement_follows_the_action() {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&lines);
+    let passes = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&passes);
     let switch = Switch::new(Options {
-        trace: Some(Arc::new(move |packet: &[String]| {
-            sink.lock().unwrap().extend_from_slice(packet);
+        trace: Some(Arc::new(move |packet: PacketTrace| {
+            sink.lock().unwrap().extend(packet.record(0).passes);
         })),
         ..Options::default()
     });
@@ -346,14 +347,20 @@ fn a_switch_statement_follows_the_action() {
     let (one, two) = (switch.attach_channel(1, 4), switch.attach_channel(2, 4));
     one.inject(&frame(23, &[], &VALUES, &[]));
     assert_eq!(Values::parse(&two.try_receive().unwrap()[2..]).b, 1);
-    let lines = lines.lock().unwrap();
+    let passes = passes.lock().unwrap();
+    let steps: Vec<&Step> = passes.iter().flat_map(|p| &p.steps).collect();
+    let message = "a is 200, c is 4660";
     assert!(
-        lines.iter().any(|l| l == "log_msg: a is 200, c is 4660"),
-        "{lines:?}"
+        steps
+            .iter()
+            .any(|s| matches!(s, Step::Message { text } if text == message)),
+        "{steps:?}"
     );
     assert!(
-        lines.iter().any(|l| l.starts_with("table In.ops")),
-        "{lines:?}"
+        steps
+            .iter()
+            .any(|s| matches!(s, Step::Table { table, result: "hit", .. } if table == "In.ops")),
+        "{steps:?}"
     );
 }
 

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 use p4runtime::p4::config::v1::P4Info;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use shunt_switch::log::PacketTrace;
 use shunt_switch::{Options, Switch};
 
 struct Sample {
@@ -77,7 +78,7 @@ proptest! {
                 *place = other_value(choice, number);
             }
         }
-        let switch = Switch::new(Options { trace: Some(std::sync::Arc::new(|_: &[String]| {})), ..Options::default() });
+        let switch = Switch::new(Options { trace: Some(std::sync::Arc::new(|trace: PacketTrace| drop(trace.record(64).to_string()))), ..Options::default() });
         if switch.load(value.to_string().as_bytes(), sample.info.clone()).is_ok() {
             for frame in frames {
                 switch.inject(1, &frame);

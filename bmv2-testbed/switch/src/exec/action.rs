@@ -3,7 +3,8 @@
 use rand::Rng;
 
 use super::expr::HeaderRef;
-use super::{Context, Packet, trace};
+use super::trace::{Block, Cell, Event, trace, written};
+use super::{Context, Packet};
 use crate::bits::Field;
 use crate::program::action::Instruction;
 use crate::state::lock;
@@ -13,23 +14,40 @@ const MAX_STEPS: usize = 100_000;
 
 impl Context<'_> {
     /// Runs a whole action; its arguments are in the packet's state already.
-    pub(crate) fn run(&mut self, action: usize, packet: &mut Packet) {
-        let Some(action) = self.program.actions.get(action) else {
+    pub(crate) fn run(&mut self, index: usize, packet: &mut Packet) {
+        let Some(action) = self.program.actions.get(index) else {
             return;
         };
+        if self.trace.is_some() {
+            let start = self.program.layout.args_start;
+            let args = packet.buf.get(start..start + action.args_bytes);
+            let args = args.unwrap_or_default().into();
+            trace!(
+                self,
+                Event::Action {
+                    action: index,
+                    args
+                }
+            );
+        }
         let mut at = 0;
         let mut steps = 0;
         while let Some(instruction) = action.code.get(at) {
             steps += 1;
             if steps > MAX_STEPS {
-                trace!(self, "action {} loops; stopped", action.name);
+                trace!(self, Event::Endless(index));
                 return;
             }
             at = match instruction {
                 Instruction::Jump(to) => *to,
-                Instruction::JumpIfZero(condition, to) if !condition.test(&packet.buf) => *to,
+                Instruction::JumpIfZero(condition, to) => {
+                    let holds = condition.test(&packet.buf);
+                    self.trace_step(index, at, || [u8::from(holds)].into());
+                    if holds { at + 1 } else { *to }
+                }
                 _ => {
                     self.step(instruction, packet);
+                    self.trace_step(index, at, || written(instruction, &packet.buf));
                     at + 1
                 }
             };
@@ -92,14 +110,14 @@ impl Context<'_> {
             Instruction::Log { text, values } => {
                 if self.trace.is_some() {
                     let line = log_line(text, values.iter().map(|v| v.eval(&packet.buf)));
-                    trace!(self, "log_msg: {line}");
+                    trace!(self, Event::Message(line));
                 }
             }
             Instruction::Assert { condition, place } => {
                 // bmv2 stops the whole switch here; a packet is reason enough to drop the packet.
                 if !condition.test(&packet.buf) {
                     tracing::error!("{place} failed");
-                    trace!(self, "{place} failed");
+                    trace!(self, Event::Failed(place.clone()));
                     self.step(&Instruction::MarkToDrop, packet);
                     packet.exited = true;
                 }
@@ -116,10 +134,10 @@ impl Context<'_> {
             Instruction::Count { counter, index: at } => {
                 let at = index(at.eval(&packet.buf));
                 let cell = self.state.counters.get(*counter).and_then(|c| c.get(at));
-                match cell {
-                    Some(cell) => cell.count(packet.ingress_length),
-                    None => trace!(self, "counter index {at} is out of bounds"),
+                if let Some(cell) = cell {
+                    cell.count(packet.ingress_length);
                 }
+                self.trace_cell(Cell::Counter(*counter), at, cell.is_some());
             }
             Instruction::Meter {
                 meter,
@@ -133,13 +151,12 @@ impl Context<'_> {
                 } else {
                     1
                 };
-                match self.state.meters.get(*meter).and_then(|m| m.get(at)) {
-                    Some(cell) => {
-                        let colour = lock(cell).execute(units, self.now_ns);
-                        to.store(&mut packet.buf, i128::from(colour));
-                    }
-                    None => trace!(self, "meter index {at} is out of bounds"),
+                let cell = self.state.meters.get(*meter).and_then(|m| m.get(at));
+                if let Some(cell) = cell {
+                    let colour = lock(cell).execute(units, self.now_ns);
+                    to.store(&mut packet.buf, i128::from(colour));
                 }
+                self.trace_cell(Cell::Meter(*meter), at, cell.is_some());
             }
             Instruction::ReadRegister {
                 register,
@@ -152,10 +169,10 @@ impl Context<'_> {
                     .registers
                     .get(*register)
                     .and_then(|r| lock(r).get(at).copied());
-                match value {
-                    Some(value) => to.store(&mut packet.buf, value as i128),
-                    None => trace!(self, "register index {at} is out of bounds"),
+                if let Some(value) = value {
+                    to.store(&mut packet.buf, value as i128);
                 }
+                self.trace_cell(Cell::Register(*register), at, value.is_some());
             }
             Instruction::WriteRegister {
                 register,
@@ -165,13 +182,11 @@ impl Context<'_> {
                 let at = index(at.eval(&packet.buf));
                 let width = self.program.registers.get(*register).map_or(0, |r| r.width);
                 let value = value.eval(&packet.buf) as u128 & crate::bits::mask(width);
-                let Some(register) = self.state.registers.get(*register) else {
+                let Some(cells) = self.state.registers.get(*register) else {
                     return;
                 };
-                match lock(register).get_mut(at) {
-                    Some(cell) => *cell = value,
-                    None => trace!(self, "register index {at} is out of bounds"),
-                }
+                let written = lock(cells).get_mut(at).map(|cell| *cell = value);
+                self.trace_cell(Cell::Register(*register), at, written.is_some());
             }
             Instruction::Hash {
                 to,
@@ -194,6 +209,23 @@ impl Context<'_> {
             }
             _ => {}
         }
+    }
+
+    #[inline]
+    fn trace_step(&mut self, action: usize, at: usize, value: impl FnOnce() -> Box<[u8]>) {
+        trace!(
+            self,
+            Event::Step {
+                block: Block::Action(action),
+                at,
+                value: value(),
+            }
+        );
+    }
+
+    #[inline]
+    fn trace_cell(&mut self, cell: Cell, index: usize, ok: bool) {
+        trace!(self, Event::Cell { cell, index, ok });
     }
 
     fn add_header(&mut self, header: &HeaderRef, packet: &mut Packet) {

@@ -1,6 +1,7 @@
 //! Walks the control flow: tables, conditions, action calls.
 
-use super::{Context, Packet, trace};
+use super::trace::{Event, Found, Via, trace};
+use super::{Context, Packet};
 use crate::program::Node;
 use crate::program::table::{MAX_KEY_BYTES, Table};
 use crate::state::profile::Call;
@@ -18,7 +19,7 @@ impl Context<'_> {
         let program = self.program;
         let mut next = start;
         for _ in 0..MAX_NODES {
-            let Some(node) = next.and_then(|n| program.nodes.get(n)) else {
+            let Some((index, node)) = next.and_then(|n| Some((n, program.nodes.get(n)?))) else {
                 return;
             };
             next = match node {
@@ -27,13 +28,10 @@ impl Context<'_> {
                     None => None,
                 },
                 Node::Condition {
-                    name,
-                    condition,
-                    yes,
-                    no,
+                    condition, yes, no, ..
                 } => {
                     let holds = condition.test(&packet.buf);
-                    trace!(self, "condition {name}: {holds}");
+                    trace!(self, Event::Condition { node: index, holds });
                     if holds { *yes } else { *no }
                 }
                 Node::Call { action, next } => {
@@ -55,7 +53,8 @@ impl Context<'_> {
             && let Some(default) = &table.default
         {
             self.load_args(&default.args, packet);
-            return self.finish(table, &[], (false, Some(default.slot)), packet);
+            self.trace_lookup(index, &[], || Found::Nothing);
+            return self.finish(table, (false, Some(default.slot)), packet);
         }
         if table.key_bytes <= SHORT_KEY_BYTES {
             self.look_up(index, table, &mut [0; SHORT_KEY_BYTES], packet)
@@ -74,26 +73,21 @@ impl Context<'_> {
         let key = space.get_mut(..table.key_bytes)?;
         build_key(table, packet, key);
         let found = self.find(index, table, key, packet);
-        self.finish(table, key, found, packet)
+        self.finish(table, found, packet)
     }
 
     fn finish(
         &mut self,
         table: &Table,
-        key: &[u8],
         (hit, slot): (bool, Option<u16>),
         packet: &mut Packet,
     ) -> Option<usize> {
         if let Some(slot) = slot {
-            let action = table.actions.get(usize::from(slot)).copied();
-            if self.trace.is_some() {
-                self.trace_table(table, key, hit, action, packet);
-            }
-            if let Some(action) = action {
-                self.run(action, packet);
+            if let Some(action) = table.actions.get(usize::from(slot)) {
+                self.run(*action, packet);
             }
         } else {
-            trace!(self, "table {}: no entry and no default action", table.name);
+            trace!(self, Event::NoAction);
         }
         table.next.after(hit, slot)
     }
@@ -101,13 +95,14 @@ impl Context<'_> {
     /// Finds the entry under the table's lock, counts, and loads the arguments. Returns whether
     /// it hit and the action's slot.
     fn find(
-        &self,
+        &mut self,
         index: usize,
         table: &Table,
         key: &[u8],
         packet: &mut Packet,
     ) -> (bool, Option<u16>) {
-        let Some(state) = self.state.tables.get(index) else {
+        let all = self.state;
+        let Some(state) = all.tables.get(index) else {
             return (false, None);
         };
         let state = read(state);
@@ -129,23 +124,31 @@ impl Context<'_> {
                 };
                 let colour = lock(cell).execute(units, self.now_ns);
                 target.store(&mut packet.buf, i128::from(colour));
+                trace!(self, Event::DirectMeter { meter, colour });
             } else if let Some((_, target)) = table.meter {
                 // An entry without rates: green.
                 target.store(&mut packet.buf, 0);
             }
-            let slot = match &entry.target {
-                Target::Call(call) => Some(self.load(call, packet)),
+            let (slot, via) = match &entry.target {
+                Target::Call(call) => (Some(self.load(call, packet)), Via::Action),
                 Target::OneShot(set) => {
-                    let hash = self.selector_hash(table, packet);
-                    set.choose(hash).map(|call| self.load(call, packet))
+                    let chosen = set.choose(self.selector_hash(table, packet));
+                    let slot = chosen.map(|(_, call)| self.load(call, packet));
+                    (slot, Via::OneShot(chosen.map(|(index, _)| index)))
                 }
-                Target::Member(member) => self.member(table, *member, packet),
-                Target::Group(group) => self.group(table, *group, packet),
+                Target::Member(id) => (self.member(table, *id, packet), Via::Member(*id)),
+                Target::Group(id) => {
+                    let (slot, member) = self.group(table, *id, packet).unzip();
+                    (slot, Via::Group(*id, member))
+                }
             };
+            self.trace_lookup(index, key, || Found::Entry(entry.pattern.clone(), via));
             if slot.is_some() {
                 return (true, slot);
             }
             // An empty group does what a miss does.
+        } else {
+            self.trace_lookup(index, key, || Found::Miss);
         }
         let Some(default) = &state.default else {
             return (false, None);
@@ -160,12 +163,13 @@ impl Context<'_> {
         Some(self.load(call, packet))
     }
 
-    fn group(&self, table: &Table, id: u32, packet: &mut Packet) -> Option<u16> {
+    /// Slot and id of the member that the group's choice falls on.
+    fn group(&self, table: &Table, id: u32, packet: &mut Packet) -> Option<(u16, u32)> {
         let profile = read(self.state.profiles.get(table.profile?)?);
         let group = profile.groups.get(&id)?;
         let member = group.choose(self.selector_hash(table, packet))?;
         let call = profile.members.get(&member)?;
-        Some(self.load(call, packet))
+        Some((self.load(call, packet), member))
     }
 
     fn selector_hash(&self, table: &Table, packet: &Packet) -> u64 {
@@ -189,34 +193,15 @@ impl Context<'_> {
         }
     }
 
-    fn trace_table(
-        &mut self,
-        table: &Table,
-        key: &[u8],
-        hit: bool,
-        action: Option<usize>,
-        packet: &Packet,
-    ) {
-        let action = action.and_then(|a| self.program.actions.get(a));
-        let fields: Vec<String> = table
-            .key
-            .iter()
-            .map(|k| {
-                let bytes = key.get(k.offset..k.offset + k.bytes).unwrap_or_default();
-                format!("{}={}", k.name, hex(bytes))
-            })
-            .collect();
-        let args = action.map_or(0, |a| a.args_bytes);
-        let start = self.program.layout.args_start;
-        let args = packet.buf.get(start..start + args).unwrap_or_default();
+    #[inline]
+    fn trace_lookup(&mut self, table: usize, key: &[u8], found: impl FnOnce() -> Found) {
         trace!(
             self,
-            "table {} [{}]: {}, action {}({})",
-            table.name,
-            fields.join(" "),
-            if hit { "hit" } else { "miss" },
-            action.map_or("?", |a| a.name.as_str()),
-            hex(args)
+            Event::Lookup {
+                table,
+                key: key.into(),
+                found: found(),
+            }
         );
     }
 }
@@ -236,13 +221,4 @@ fn build_key(table: &Table, packet: &Packet, key: &mut [u8]) {
             }
         }
     }
-}
-
-/// Bytes as hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut out, byte| {
-        let _ = write!(out, "{byte:02x}");
-        out
-    })
 }

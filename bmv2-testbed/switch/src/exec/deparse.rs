@@ -1,6 +1,7 @@
 //! Calculates hashes and checksums, and writes the frame.
 
-use super::{Context, Packet, trace};
+use super::trace::{Block, Event, trace, written};
+use super::{Context, Packet};
 use crate::bits::copy_bits;
 use crate::hash::Algorithm;
 use crate::program::calculation::Input;
@@ -99,17 +100,31 @@ impl Context<'_> {
 
     /// Updates checksums, runs the deparser and writes the frame to `out`.
     pub(crate) fn deparse(&mut self, packet: &mut Packet, out: &mut Vec<u8>) {
-        for checksum in &self.program.update {
+        for (index, checksum) in self.program.update.iter().enumerate() {
             let condition = checksum.condition.as_ref();
             if condition.is_some_and(|c| !c.test(&packet.buf)) {
                 continue;
             }
             let value = self.calculate(checksum.calculation, packet);
             checksum.target.store(&mut packet.buf, i128::from(value));
-            trace!(self, "checksum {} = {value:#x}", checksum.name);
+            trace!(
+                self,
+                Event::Update {
+                    checksum: index,
+                    value
+                }
+            );
         }
-        for instruction in &self.program.deparser {
+        for (at, instruction) in self.program.deparser.iter().enumerate() {
             self.step(instruction, packet);
+            trace!(
+                self,
+                Event::Step {
+                    block: Block::Deparser,
+                    at,
+                    value: written(instruction, &packet.buf),
+                }
+            );
         }
         out.clear();
         for header in &self.program.emit {

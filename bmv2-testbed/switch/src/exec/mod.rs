@@ -13,6 +13,7 @@ mod deparse;
 pub(crate) mod expr;
 mod packet;
 mod parse;
+pub(crate) mod trace;
 mod traffic;
 
 pub(crate) use packet::Packet;
@@ -20,11 +21,12 @@ pub(crate) use traffic::{Outcome, Worker};
 
 use crate::program::Program;
 use crate::state::State;
+use trace::{Delivery, Trace};
 
 /// What leaves the program.
 pub(crate) trait Sink {
     /// A frame for a port.
-    fn transmit(&mut self, port: u32, frame: &[u8]);
+    fn transmit(&mut self, port: u32, frame: &[u8]) -> Delivery;
     /// A digest: the list's id and the fields' values.
     fn digest(&mut self, id: u32, values: Vec<Vec<u8>>);
 }
@@ -36,16 +38,6 @@ pub(crate) struct Context<'a> {
     /// Egress port that means "drop".
     pub(crate) drop_port: u32,
     pub(crate) now_ns: u64,
-    /// Lines that tell the packet's way, if anyone wants them.
-    pub(crate) trace: Option<Vec<String>>,
+    /// The packet's way, if anyone wants to know it.
+    pub(crate) trace: Option<Trace>,
 }
-
-/// Adds a line to the trace. The text is only made if there is one.
-macro_rules! trace {
-    ($context:expr, $($text:tt)*) => {
-        if let Some(lines) = $context.trace.as_mut() {
-            lines.push(format!($($text)*));
-        }
-    };
-}
-pub(crate) use trace;

@@ -1,6 +1,7 @@
 //! Runs the parser.
 
-use super::{Context, Packet, trace};
+use super::trace::{Block, Event, trace, value_of, written};
+use super::{Context, Packet};
 use crate::bits::{Field, copy_bits};
 use crate::program::parser::{KeyPart, Op, State};
 use crate::state::read;
@@ -16,24 +17,20 @@ impl Context<'_> {
         packet.parsed = 0;
         let mut next = self.program.parser.start;
         let mut visited = 0;
-        while let Some(state) = next.and_then(|s| self.program.parser.states.get(s)) {
-            trace!(self, "parser state {}", state.name);
+        while let Some((index, state)) =
+            next.and_then(|s| Some((s, self.program.parser.states.get(s)?)))
+        {
+            trace!(self, Event::State(index));
             visited += 1;
             let step = if visited > MAX_STATES {
                 Err(self.program.errors.invalid_argument)
             } else {
-                self.state(state, packet)
+                self.state(index, state, packet)
             };
             match step {
                 Ok(to) => next = to,
                 Err(error) => {
-                    let name = self.program.errors.names.get(&error);
-                    trace!(
-                        self,
-                        "parser error {} in state {}",
-                        name.map_or("?", String::as_str),
-                        state.name
-                    );
+                    trace!(self, Event::ParserError(error));
                     packet.parser_error = error;
                     break;
                 }
@@ -42,9 +39,17 @@ impl Context<'_> {
         self.verify_checksums(packet);
     }
 
-    fn state(&mut self, state: &State, packet: &mut Packet) -> Result<Option<usize>, u32> {
-        for op in &state.ops {
+    fn state(
+        &mut self,
+        index: usize,
+        state: &State,
+        packet: &mut Packet,
+    ) -> Result<Option<usize>, u32> {
+        for (at, op) in state.ops.iter().enumerate() {
             self.op(op, packet)?;
+            if self.trace.is_some() {
+                self.trace_op(Block::State(index), at, op, packet);
+            }
         }
         if state.key.is_empty() {
             return Ok(state.default);
@@ -81,6 +86,15 @@ impl Context<'_> {
             bytes.into_iter().all(|((k, m), v)| k & m == *v)
         });
         Ok(case.map_or(state.default, |case| case.next))
+    }
+
+    fn trace_op(&mut self, block: Block, at: usize, op: &Op, packet: &Packet) {
+        let value = match op {
+            Op::SetFromPacket { to, .. } => value_of(*to, &packet.buf),
+            Op::Run(instruction) => written(instruction, &packet.buf),
+            _ => return,
+        };
+        trace!(self, Event::Step { block, at, value });
     }
 
     fn op(&mut self, op: &Op, packet: &mut Packet) -> Result<(), u32> {
@@ -175,9 +189,16 @@ impl Context<'_> {
             }
             None => copy(header.start, 0, header.fixed_bytes),
         }
-        packet.parsed += header.fixed_bytes + more;
+        let bytes = header.fixed_bytes + more;
+        trace!(
+            self,
+            Event::Extract {
+                header: index,
+                bytes: data.get(..bytes).unwrap_or_default().into(),
+            }
+        );
+        packet.parsed += bytes;
         self.make_valid(packet, index);
-        trace!(self, "  extract {}", header.name);
         Ok(())
     }
 
@@ -195,7 +216,7 @@ impl Context<'_> {
     }
 
     fn verify_checksums(&mut self, packet: &mut Packet) {
-        for checksum in &self.program.verify {
+        for (index, checksum) in self.program.verify.iter().enumerate() {
             if !packet.is_valid(checksum.valid)
                 || checksum
                     .condition
@@ -206,10 +227,15 @@ impl Context<'_> {
             }
             let expected = self.calculate(checksum.calculation, packet);
             let mask = crate::bits::mask(checksum.target.width);
-            if checksum.target.load_raw(&packet.buf) != u128::from(expected) & mask {
-                packet.checksum_error = true;
-                trace!(self, "checksum {} is wrong", checksum.name);
-            }
+            let ok = checksum.target.load_raw(&packet.buf) == u128::from(expected) & mask;
+            packet.checksum_error |= !ok;
+            trace!(
+                self,
+                Event::Verify {
+                    checksum: index,
+                    ok
+                }
+            );
         }
     }
 

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Context, Packet, Sink, trace};
+use super::trace::{Drop, Event, trace};
+use super::{Context, Packet, Sink};
 use crate::bits::Field;
 use crate::state::read;
 
@@ -82,7 +83,7 @@ impl Worker {
             passes += 1;
             if passes > MAX_PASSES {
                 outcome.looped += 1 + self.queue.len() as u64;
-                trace!(context, "dropped: more than {MAX_PASSES} passes");
+                trace!(context, Event::Dropped(Drop::Looped));
                 self.queue.clear();
                 break;
             }
@@ -128,9 +129,11 @@ impl Worker {
         let standard = &program.standard;
         trace!(
             context,
-            "ingress: port {}, {} bytes",
-            packet.ingress_port,
-            packet.data.len()
+            Event::Ingress {
+                instance: standard.instance_type.load_raw(&packet.buf) as u8,
+                port: packet.ingress_port,
+                bytes: packet.data.len(),
+            }
         );
         context.parse(&mut packet);
         let (error, wrong) = (packet.parser_error, packet.checksum_error);
@@ -150,7 +153,7 @@ impl Worker {
             .map_or(0, |f| f.load_raw(&packet.buf) as u32);
         let port = standard.egress_spec.load_raw(&packet.buf) as u32;
         if let Some(list) = resubmit {
-            trace!(context, "resubmitted");
+            trace!(context, Event::Resubmit);
             let data = std::mem::take(&mut packet.data);
             let mut copy = self.fresh(context, &packet, &data);
             copy.preserve(program, list, &packet);
@@ -165,19 +168,23 @@ impl Worker {
             let replicas = context.replicas(group);
             trace!(
                 context,
-                "multicast group {group}: {} copies",
-                replicas.len()
+                Event::Multicast {
+                    group,
+                    copies: replicas.clone(),
+                }
             );
             if replicas.is_empty() {
+                trace!(context, Event::Dropped(Drop::EmptyGroup));
                 outcome.dropped += 1;
             }
             self.multicast(context, &packet, &replicas);
             self.recycle(packet);
         } else if port == context.drop_port {
-            trace!(context, "dropped at the end of ingress");
+            trace!(context, Event::Dropped(Drop::Ingress));
             outcome.dropped += 1;
             self.recycle(packet);
         } else {
+            trace!(context, Event::Forward(port));
             standard.instance_type.store(&mut packet.buf, NORMAL);
             self.enqueue(context, packet, port);
         }
@@ -213,11 +220,17 @@ impl Worker {
         session: u32,
         list: u32,
     ) {
-        let Some((replicas, limit)) = Self::session(context, session) else {
-            trace!(context, "clone session {session} does not exist");
+        let found = Self::session(context, session);
+        trace!(
+            context,
+            Event::Clone {
+                session,
+                copies: found.as_ref().map(|s| s.0.clone()),
+            }
+        );
+        let Some((replicas, limit)) = found else {
             return;
         };
-        trace!(context, "cloned at ingress, session {session}");
         let program = context.program;
         let mut copy = self.fresh(context, packet, &packet.data);
         let port = i128::from(packet.ingress_port);
@@ -244,7 +257,6 @@ impl Worker {
     ) {
         let program = context.program;
         let standard = &program.standard;
-        trace!(context, "egress: port {port}");
         set(
             standard.egress_timestamp,
             &mut packet,
@@ -259,26 +271,41 @@ impl Worker {
         let other = i128::from(context.drop_port) + 1;
         standard.egress_spec.store(buf, other);
         standard.packet_length.store(buf, length);
+        trace!(
+            context,
+            Event::Egress {
+                instance: standard.instance_type.load_raw(&packet.buf) as u8,
+                port,
+                rid: standard
+                    .egress_rid
+                    .map_or(0, |f| f.load_raw(&packet.buf) as u32),
+                bytes: packet.length,
+            }
+        );
         context.pipeline(program.egress, &mut packet);
 
         if let Some((session, list)) = packet.clone.take() {
-            match Self::session(context, session) {
-                None => trace!(context, "clone session {session} does not exist"),
-                Some((replicas, limit)) => {
-                    trace!(context, "cloned at egress, session {session}");
-                    let mut copy = self.spare.pop().unwrap_or_default();
-                    copy.clone_from(&packet);
-                    copy.reset_metadata(program);
-                    copy.preserve(program, list, &packet);
-                    standard.instance_type.store(&mut copy.buf, EGRESS_CLONE);
-                    copy.truncate = limit.or(packet.truncate);
-                    self.multicast(context, &copy, &replicas);
-                    self.recycle(copy);
+            let found = Self::session(context, session);
+            trace!(
+                context,
+                Event::Clone {
+                    session,
+                    copies: found.as_ref().map(|s| s.0.clone()),
                 }
+            );
+            if let Some((replicas, limit)) = found {
+                let mut copy = self.spare.pop().unwrap_or_default();
+                copy.clone_from(&packet);
+                copy.reset_metadata(program);
+                copy.preserve(program, list, &packet);
+                standard.instance_type.store(&mut copy.buf, EGRESS_CLONE);
+                copy.truncate = limit.or(packet.truncate);
+                self.multicast(context, &copy, &replicas);
+                self.recycle(copy);
             }
         }
         if standard.egress_spec.load_raw(&packet.buf) as u32 == context.drop_port {
-            trace!(context, "dropped at the end of egress");
+            trace!(context, Event::Dropped(Drop::Egress));
             outcome.dropped += 1;
             self.recycle(packet);
             return;
@@ -286,7 +313,7 @@ impl Worker {
         let mut out = std::mem::take(&mut self.out);
         context.deparse(&mut packet, &mut out);
         if let Some(list) = packet.recirculate {
-            trace!(context, "recirculated");
+            trace!(context, Event::Recirculate);
             let mut copy = self.fresh(context, &packet, &out);
             copy.preserve(program, list, &packet);
             let buf = &mut copy.buf;
@@ -294,9 +321,16 @@ impl Worker {
             standard.packet_length.store(buf, out.len() as i128);
             self.queue.push_back(Work::Ingress(copy));
         } else {
-            trace!(context, "transmitted: port {port}, {} bytes", out.len());
             outcome.transmitted += 1;
-            sink.transmit(port, &out);
+            let delivery = sink.transmit(port, &out);
+            trace!(
+                context,
+                Event::Transmitted {
+                    port,
+                    frame: out.as_slice().into(),
+                    delivery,
+                }
+            );
         }
         self.out = out;
         self.recycle(packet);
@@ -304,13 +338,13 @@ impl Worker {
 }
 
 fn digest(context: &mut Context<'_>, id: u32, packet: &Packet, sink: &mut impl Sink) {
-    if let Some((name, fields)) = context.program.digests.get(&id) {
+    if let Some((_, fields)) = context.program.digests.get(&id) {
         let values = fields.iter().map(|field| {
             let mut bytes = vec![0; field.bytes()];
             field.export(&packet.buf, &mut bytes);
             bytes
         });
-        trace!(context, "digest {name}");
+        trace!(context, Event::Digest(id));
         sink.digest(id, values.collect());
     }
 }

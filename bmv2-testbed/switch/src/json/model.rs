@@ -234,6 +234,8 @@ pub(crate) struct SourceInfo {
     pub(crate) filename: String,
     #[serde(default)]
     pub(crate) line: u64,
+    #[serde(rename = "source_fragment", default)]
+    pub(crate) fragment: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -282,6 +284,8 @@ pub(crate) struct Table {
     pub(crate) default_entry: Option<DefaultEntry>,
     #[serde(default)]
     pub(crate) entries: Vec<ConstEntry>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -360,6 +364,8 @@ pub(crate) struct Conditional {
     pub(crate) true_next: Option<String>,
     #[serde(default)]
     pub(crate) false_next: Option<String>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]

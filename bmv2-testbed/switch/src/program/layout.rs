@@ -308,6 +308,31 @@ impl Layout {
         self.field_of(index, &name)
     }
 
+    /// Name, first bit and width of each field of a header that takes `bytes` on the wire.
+    pub(crate) fn wire_fields(
+        &self,
+        index: HeaderIndex,
+        bytes: usize,
+    ) -> Vec<(String, usize, usize)> {
+        let header = self.headers.get(index);
+        let Some((header, kind)) = header.and_then(|h| Some((h, self.kinds.get(h.kind)?))) else {
+            return Vec::new();
+        };
+        let varbit = bytes.saturating_sub(header.fixed_bytes) * 8;
+        let mut at = 0;
+        let mut fixed = kind.fields.iter();
+        let fields = kind.order.iter().map(|name| {
+            let bits = match &kind.varbit {
+                Some((varbit_name, ..)) if varbit_name == name => varbit,
+                _ => fixed.next().map_or(0, |f| usize::from(f.2)),
+            };
+            let from = at;
+            at += bits;
+            (name.clone(), from, bits)
+        });
+        fields.collect()
+    }
+
     /// Whether this names the header's varbit field.
     pub(crate) fn is_varbit(&self, index: HeaderIndex, field: &str) -> bool {
         self.headers

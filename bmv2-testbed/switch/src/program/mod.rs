@@ -11,6 +11,7 @@ pub(crate) mod expr;
 pub(crate) mod layout;
 pub(crate) mod parser;
 pub(crate) mod reference;
+pub(crate) mod source;
 pub(crate) mod table;
 
 use std::collections::HashMap;
@@ -21,6 +22,7 @@ use error::{LoadError, malformed, unsupported};
 use expr::Expressions;
 use layout::{HeaderIndex, Layout};
 use parser::Parser;
+use source::Sources;
 use table::{Context, Table};
 
 use crate::bits::Field;
@@ -58,6 +60,7 @@ pub(crate) struct Program {
     pub(crate) standard: Standard,
     /// Metadata fields, zeroed when a packet starts over.
     pub(crate) metadata: Vec<(usize, usize)>,
+    pub(crate) sources: Sources,
 }
 
 /// A node of a control flow. `None` ends the pipeline.
@@ -204,6 +207,7 @@ impl Program {
         Ok(Self {
             standard: Standard::compile(doc, &layout)?,
             errors: Errors::compile(doc),
+            sources: Sources::collect(doc),
             metadata,
             layout,
             actions,

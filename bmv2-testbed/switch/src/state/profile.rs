@@ -77,12 +77,13 @@ impl OneShot {
         Self { actions, order }
     }
 
-    /// The action for a hash.
+    /// Index and action for a hash.
     #[inline]
-    pub(crate) fn choose(&self, hash: u64) -> Option<&Call> {
+    pub(crate) fn choose(&self, hash: u64) -> Option<(u32, &Call)> {
         let index = hash.checked_rem(self.order.len() as u64)?;
         let action = *self.order.get(index as usize)?;
-        self.actions.get(action as usize).map(|a| &a.0)
+        let chosen = self.actions.get(action as usize)?;
+        Some((action, &chosen.0))
     }
 }
 
