@@ -3,7 +3,9 @@
 //! Each prints its figures as `name: value unit` and writes `target/bench/<name>.json`, the
 //! headline first. Machines are shared and noisy: a figure is the median of several runs.
 
+mod gateway;
 mod report;
+mod switch_writes;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -19,7 +21,11 @@ struct Bench {
 }
 
 /// All of them, in the order in which they run.
-const BENCHES: &[Bench] = &[];
+const BENCHES: &[Bench] = &[Bench {
+    name: "switch-writes",
+    about: "flow entries a second over gRPC, encoded before, 4 requests of 1,000 in flight",
+    run: switch_writes::measure,
+}];
 
 #[derive(Debug, Parser)]
 #[command(name = "shunt-bench", about = "Runs shunt's benchmarks.")]
@@ -31,6 +37,10 @@ struct Arguments {
     /// Where the JSON files go.
     #[arg(long, value_name = "FOLDER", default_value = "target/bench")]
     out: PathBuf,
+
+    /// Be a switch until standard input ends; benchmarks start themselves so.
+    #[arg(long, hide = true)]
+    serve_switch: bool,
 
     /// Which to run; all if none is named.
     #[arg(value_name = "NAME")]
@@ -48,6 +58,15 @@ fn run(bench: &Bench, out: &std::path::Path) -> Result<(), BenchError> {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if arguments.serve_switch {
+        return match switch_writes::serve() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("--serve-switch: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     if arguments.list {
         for bench in BENCHES {
             println!("{:<20} {}", bench.name, bench.about);
