@@ -120,15 +120,26 @@ pub(crate) fn flow(number: u32) -> Result<FlowEntry, BenchError> {
 
 /// A packet of that flow, as it comes in at [`INSIDE`].
 pub(crate) fn frame(number: u32) -> Result<Vec<u8>, BenchError> {
-    let flow = flow(number)?;
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 7], mac(1).0)
-        .ipv4(client(number).octets(), SERVER.octets(), 64)
-        .tcp(
-            flow.key.tuple.src_port,
-            flow.key.tuple.dst_port,
-            1000,
-            65_000,
-        )
+    let port = flow(number)?.key.tuple.src_port;
+    segment(mac(7), mac(1), (client(number), port), 64)
+}
+
+/// The same packet as it leaves by [`OUTSIDE`].
+pub(crate) fn translated(number: u32) -> Result<Vec<u8>, BenchError> {
+    let port = flow(number)?.key.tuple.src_port;
+    segment(mac(2), mac(9), (PUBLIC, port), 63)
+}
+
+/// 64 bytes, as they are handed to a port.
+fn segment(
+    src: MacAddr,
+    dst: MacAddr,
+    from: (Ipv4Addr, u16),
+    ttl: u8,
+) -> Result<Vec<u8>, BenchError> {
+    let builder = PacketBuilder::ethernet2(src.0, dst.0)
+        .ipv4(from.0.octets(), SERVER.octets(), ttl)
+        .tcp(from.1, 443, 1000, 65_000)
         .ack(2000);
     let payload = [0x5a; 10];
     let mut frame = Vec::with_capacity(builder.size(payload.len()));

@@ -3,8 +3,10 @@
 //! Each prints its figures as `name: value unit` and writes `target/bench/<name>.json`, the
 //! headline first. Machines are shared and noisy: a figure is the median of several runs.
 
+mod flows;
 mod gateway;
 mod report;
+mod switch_pps;
 mod switch_writes;
 
 use std::path::PathBuf;
@@ -21,11 +23,18 @@ struct Bench {
 }
 
 /// All of them, in the order in which they run.
-const BENCHES: &[Bench] = &[Bench {
-    name: "switch-writes",
-    about: "flow entries a second over gRPC, encoded before, 4 requests of 1,000 in flight",
-    run: switch_writes::measure,
-}];
+const BENCHES: &[Bench] = &[
+    Bench {
+        name: "switch-writes",
+        about: "flow entries a second over gRPC, encoded before, 4 requests of 1,000 in flight",
+        run: switch_writes::measure,
+    },
+    Bench {
+        name: "switch-pps",
+        about: "embedded switch, one core, ports in this process: hits of 100 K NAT flows",
+        run: switch_pps::run,
+    },
+];
 
 #[derive(Debug, Parser)]
 #[command(name = "shunt-bench", about = "Runs shunt's benchmarks.")]
