@@ -21,6 +21,9 @@ pub(crate) struct Field {
     pub(crate) width: u16,
     /// Two's complement.
     pub(crate) signed: bool,
+    /// Bytes, `last` the last of them, that are this field's alone and zero above it; 0 if it
+    /// shares its bytes or they are not known to be so.
+    pub(crate) own: u8,
 }
 
 impl Field {
@@ -33,6 +36,16 @@ impl Field {
             shift: (((last + 1) * 8) - end) as u8,
             width,
             signed,
+            own: 0,
+        }
+    }
+
+    /// The field of `width` bits at the end of `own` bytes, the first of which is `byte`.
+    pub(crate) fn alone(byte: usize, own: u8, width: u16, signed: bool) -> Self {
+        let bit = (byte + usize::from(own)) * 8 - usize::from(width);
+        Self {
+            own,
+            ..Self::at(bit, width, signed)
         }
     }
 
@@ -49,7 +62,7 @@ impl Field {
         usize::from(self.width).div_ceil(8)
     }
 
-    fn first_bit(self) -> usize {
+    pub(crate) fn first_bit(self) -> usize {
         (self.last as usize + 1) * 8 - usize::from(self.shift) - usize::from(self.width)
     }
 
@@ -92,6 +105,26 @@ impl Field {
     #[inline]
     pub(crate) fn store(self, buf: &mut [u8], value: i128) {
         let last = self.last as usize;
+        // Bytes of its own are written whole: no look at what was there.
+        match self.own {
+            1 => return put(buf, last, [value as u8 & mask64(self.width) as u8]),
+            2 => {
+                return put(
+                    buf,
+                    last,
+                    (value as u16 & mask64(self.width) as u16).to_be_bytes(),
+                );
+            }
+            4 => {
+                return put(
+                    buf,
+                    last,
+                    (value as u32 & mask64(self.width) as u32).to_be_bytes(),
+                );
+            }
+            8 => return put(buf, last, (value as u64 & mask64(self.width)).to_be_bytes()),
+            _ => {}
+        }
         let span = u32::from(self.width) + u32::from(self.shift);
         if span <= 64 {
             if let Some(bytes) = buf.get_mut(last.wrapping_sub(7)..=last) {
@@ -164,6 +197,15 @@ impl Field {
             copy_bits(buf, self.first_bit(), out, bits, usize::from(self.width));
         }
         end
+    }
+}
+
+/// Writes bytes that end at `last`.
+#[inline]
+fn put<const N: usize>(buf: &mut [u8], last: usize, bytes: [u8; N]) {
+    let place = buf.get_mut((last + 1).wrapping_sub(N)..=last);
+    if let Some(place) = place.and_then(|p| p.first_chunk_mut::<N>()) {
+        *place = bytes;
     }
 }
 

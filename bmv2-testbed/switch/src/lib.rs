@@ -13,6 +13,7 @@
 
 mod bits;
 mod clock;
+mod code;
 mod exec;
 mod hash;
 mod info;

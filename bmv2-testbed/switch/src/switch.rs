@@ -2,22 +2,22 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, RwLock, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 
-use arc_swap::ArcSwapOption;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use p4runtime::p4::config::v1::P4Info;
 use tokio::sync::mpsc::Sender;
 
 use crate::clock::{Clock, SystemClock};
 use crate::exec::trace::{Delivery, Trace};
-use crate::exec::{Context, Outcome, Sink, Worker};
+use crate::exec::{Context, Outcome, Registers, Sink, Worker};
 use crate::info::Info;
 use crate::log::PacketTrace;
-use crate::port::{ChannelPort, InterfaceError, InterfacePort, Outgoing, Port, PortError};
+use crate::port::{Burst, ChannelPort, InterfaceError, InterfacePort, Outgoing, Port, PortError};
 use crate::program::Program;
 use crate::program::error::LoadError;
 use crate::state::table::Entry;
-use crate::state::{State, lock, read, write};
+use crate::state::{State, lock, read};
 
 /// The default of `--drop-port`, as simple_switch's.
 pub const DROP_PORT: u32 = 511;
@@ -129,37 +129,59 @@ impl Loaded {
 pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) loaded: ArcSwapOption<Loaded>,
-    ports: RwLock<HashMap<u32, Arc<dyn Port>>>,
+    /// Replaced whole when a port is connected, so that packets need no lock.
+    ports: ArcSwap<HashMap<u32, Arc<dyn Port>>>,
     events: Mutex<Option<Sender<Event>>>,
     counters: Counters,
     /// Packets traced so far.
     traced: AtomicU64,
 }
 
-struct Ports<'a>(&'a Inner);
+struct Ports<'a> {
+    inner: &'a Inner,
+    /// Where frames wait for the end of their burst; none sends each at once.
+    burst: Option<&'a mut Burst>,
+}
 
 impl Sink for Ports<'_> {
     fn transmit(&mut self, port: u32, frame: &[u8]) -> Delivery {
-        self.0.transmit(port, frame)
+        match &mut self.burst {
+            None => self.inner.transmit(port, frame),
+            Some(burst) => {
+                burst.push(port, frame);
+                if burst.is_full() {
+                    self.inner.flush(burst);
+                }
+                Delivery::Sent
+            }
+        }
     }
 
     fn digest(&mut self, id: u32, values: Vec<Vec<u8>>) {
-        self.0.event(Event::Digest { id, values });
+        self.inner.event(Event::Digest { id, values });
+    }
+}
+
+fn count(counter: &AtomicU64, by: usize) {
+    if by > 0 {
+        counter.fetch_add(by as u64, Ordering::Relaxed);
     }
 }
 
 impl Inner {
-    /// Runs a frame that came in at `port`.
-    pub(crate) fn process(&self, worker: &mut Worker, port: u32, frame: &[u8]) {
-        let count = |counter: &AtomicU64, by: u64| {
-            if by > 0 {
-                counter.fetch_add(by, Ordering::Relaxed);
-            }
-        };
-        count(&self.counters.received, 1);
+    /// Runs frames that came in at `port` together; when this returns, all that comes of them
+    /// has left. They have one time stamp.
+    pub(crate) fn process<'f>(
+        &self,
+        worker: &mut Worker,
+        port: u32,
+        frames: impl Iterator<Item = &'f [u8]>,
+    ) {
         let loaded = self.loaded.load();
         let Some(loaded) = loaded.as_ref() else {
-            count(&self.counters.no_program, 1);
+            let lost = frames.count();
+            count(&self.counters.received, lost);
+            count(&self.counters.no_program, lost);
             return;
         };
         let now_ns = self.options.clock.now_ns();
@@ -168,22 +190,61 @@ impl Inner {
             state: &loaded.state,
             drop_port: self.options.drop_port,
             now_ns,
-            trace: self.options.trace.as_ref().map(|_| Trace::default()),
+            trace: None,
+            registers: Registers::default(),
         };
-        let outcome: Outcome = worker.process(&mut context, port, frame, &mut Ports(self));
-        count(&self.counters.dropped, outcome.dropped);
-        count(&self.counters.looped, outcome.looped);
-        if let (Some(sink), Some(trace)) = (&self.options.trace, context.trace) {
-            let number = self.traced.fetch_add(1, Ordering::Relaxed);
-            sink(PacketTrace {
-                loaded: Arc::clone(loaded),
-                number,
-                time_ns: now_ns,
-                port,
-                frame: frame.into(),
-                trace,
-            });
+        let mut burst = std::mem::take(&mut worker.burst);
+        let (mut received, mut dropped, mut looped) = (0, 0, 0);
+        for frame in frames {
+            received += 1;
+            context.trace = self.options.trace.as_ref().map(|_| Trace::default());
+            let mut ports = Ports {
+                inner: self,
+                // A trace tells what became of each frame.
+                burst: context.trace.is_none().then_some(&mut burst),
+            };
+            let outcome: Outcome = worker.process(&mut context, port, frame, &mut ports);
+            dropped += outcome.dropped;
+            looped += outcome.looped;
+            if let (Some(sink), Some(trace)) = (&self.options.trace, context.trace.take()) {
+                let number = self.traced.fetch_add(1, Ordering::Relaxed);
+                sink(PacketTrace {
+                    loaded: Arc::clone(loaded),
+                    number,
+                    time_ns: now_ns,
+                    port,
+                    frame: frame.into(),
+                    trace,
+                });
+            }
         }
+        self.flush(&mut burst);
+        worker.burst = burst;
+        count(&self.counters.received, received);
+        count(&self.counters.dropped, dropped as usize);
+        count(&self.counters.looped, looped as usize);
+    }
+
+    /// Sends what waits.
+    fn flush(&self, burst: &mut Burst) {
+        burst.drain(|port, frames| match frames {
+            [frame] => {
+                self.transmit(port, frame);
+            }
+            _ if self.options.cpu_port == Some(port) => {
+                for frame in frames {
+                    self.transmit(port, frame);
+                }
+            }
+            _ => match self.ports.load().get(&port) {
+                None => count(&self.counters.no_port, frames.len()),
+                Some(found) => {
+                    let sent = found.transmit_burst(frames);
+                    count(&self.counters.transmitted, sent);
+                    count(&self.counters.port_refused, frames.len() - sent);
+                }
+            },
+        });
     }
 
     fn transmit(&self, port: u32, frame: &[u8]) -> Delivery {
@@ -191,8 +252,7 @@ impl Inner {
             self.event(Event::PacketIn(frame.to_vec()));
             return Delivery::Controller;
         }
-        let found = read(&self.ports).get(&port).cloned();
-        let (counter, delivery) = match found {
+        let (counter, delivery) = match self.ports.load().get(&port) {
             None => (&self.counters.no_port, Delivery::NoPort),
             Some(found) => match found.transmit(frame) {
                 Ok(()) => (&self.counters.transmitted, Delivery::Sent),
@@ -225,7 +285,11 @@ impl Inner {
 
     /// Connects a port.
     pub(crate) fn attach(&self, port: u32, to: Arc<dyn Port>) {
-        write(&self.ports).insert(port, to);
+        self.ports.rcu(|ports| {
+            let mut ports = HashMap::clone(ports);
+            ports.insert(port, Arc::clone(&to));
+            ports
+        });
     }
 
     pub(crate) fn count_event_lost(&self) {
@@ -288,7 +352,7 @@ impl Switch {
         Self(Arc::new(Inner {
             options,
             loaded: ArcSwapOption::empty(),
-            ports: RwLock::default(),
+            ports: ArcSwap::default(),
             events: Mutex::new(None),
             counters: Counters::default(),
             traced: AtomicU64::new(0),
@@ -336,7 +400,8 @@ impl Switch {
 
     /// Runs a frame as if it came in at `port`; for callers that receive by themselves.
     pub fn inject(&self, port: u32, frame: &[u8]) {
-        self.0.process(&mut Worker::default(), port, frame);
+        let frames = std::iter::once(frame);
+        self.0.process(&mut Worker::default(), port, frames);
     }
 
     /// The counts so far.

@@ -86,14 +86,7 @@ impl Context<'_> {
             Instruction::AssignVarbit(to, from) => self.copy_varbit(*to, *from, packet),
             Instruction::Push(stack, by) => self.shift(*stack, by.eval(&packet.buf), true, packet),
             Instruction::Pop(stack, by) => self.shift(*stack, by.eval(&packet.buf), false, packet),
-            Instruction::MarkToDrop => {
-                let standard = &self.program.standard;
-                let port = i128::from(self.drop_port);
-                standard.egress_spec.store(&mut packet.buf, port);
-                if let Some(group) = standard.mcast_grp {
-                    group.store(&mut packet.buf, 0);
-                }
-            }
+            Instruction::MarkToDrop => self.mark_to_drop(packet),
             Instruction::Exit => packet.exited = true,
             Instruction::Digest(id) => packet.digest = Some(*id),
             Instruction::CloneIngress { session, list }
@@ -124,6 +117,15 @@ impl Context<'_> {
             }
             Instruction::Jump(_) | Instruction::JumpIfZero(..) | Instruction::Nothing => {}
             other => self.externs(other, packet),
+        }
+    }
+
+    pub(super) fn mark_to_drop(&self, packet: &mut Packet) {
+        let standard = &self.program.standard;
+        let port = i128::from(self.drop_port);
+        standard.egress_spec.store(&mut packet.buf, port);
+        if let Some(group) = standard.mcast_grp {
+            group.store(&mut packet.buf, 0);
         }
     }
 

@@ -1,9 +1,11 @@
 //! Walks the control flow: tables, conditions, action calls.
 
+use super::code::copy_short;
 use super::trace::{Event, Found, Via, trace};
 use super::{Context, Packet};
+use crate::code::At;
 use crate::program::Node;
-use crate::program::table::{MAX_KEY_BYTES, Table};
+use crate::program::table::{Key, KeyStep, MAX_KEY_BYTES, Table};
 use crate::state::profile::Call;
 use crate::state::table::Target;
 use crate::state::{lock, read};
@@ -14,8 +16,16 @@ const MAX_NODES: usize = 100_000;
 const SHORT_KEY_BYTES: usize = 64;
 
 impl Context<'_> {
-    /// Runs a pipeline from its first node.
-    pub(crate) fn pipeline(&mut self, start: Option<usize>, packet: &mut Packet) {
+    /// Runs a pipeline from its first node, or its code if nobody wants to know the way.
+    pub(crate) fn pipeline(&mut self, start: Option<usize>, code: Option<At>, packet: &mut Packet) {
+        if self.trace.is_none()
+            && !packet.exited
+            && let Some(code) = code
+        {
+            // Nothing but a parser ends with an error.
+            let _ = self.execute(code, packet);
+            return;
+        }
         let program = self.program;
         let mut next = start;
         for _ in 0..MAX_NODES {
@@ -56,24 +66,38 @@ impl Context<'_> {
             self.trace_lookup(index, &[], || Found::Nothing);
             return self.finish(table, (false, Some(default.slot)), packet);
         }
-        if table.key_bytes <= SHORT_KEY_BYTES {
-            self.look_up(index, table, &mut [0; SHORT_KEY_BYTES], packet)
-        } else {
-            self.look_up(index, table, &mut [0; MAX_KEY_BYTES], packet)
-        }
+        let found = self.look_up(index, table, packet);
+        self.finish(table, found, packet)
     }
 
-    fn look_up(
+    /// Builds the key and finds the entry; see [`Context::find`].
+    #[inline]
+    pub(super) fn look_up(
         &mut self,
         index: usize,
         table: &Table,
-        space: &mut [u8],
         packet: &mut Packet,
-    ) -> Option<usize> {
-        let key = space.get_mut(..table.key_bytes)?;
+    ) -> (bool, Option<u16>) {
+        if table.key_bytes <= SHORT_KEY_BYTES {
+            self.look_up_in(&mut [0; SHORT_KEY_BYTES], index, table, packet)
+        } else {
+            self.look_up_in(&mut [0; MAX_KEY_BYTES], index, table, packet)
+        }
+    }
+
+    #[inline]
+    fn look_up_in(
+        &mut self,
+        space: &mut [u8],
+        index: usize,
+        table: &Table,
+        packet: &mut Packet,
+    ) -> (bool, Option<u16>) {
+        let Some(key) = space.get_mut(..table.key_bytes) else {
+            return (false, None);
+        };
         build_key(table, packet, key);
-        let found = self.find(index, table, key, packet);
-        self.finish(table, found, packet)
+        self.find(index, table, key, packet)
     }
 
     fn finish(
@@ -208,16 +232,39 @@ impl Context<'_> {
 
 #[inline]
 fn build_key(table: &Table, packet: &Packet, key: &mut [u8]) {
-    for part in &table.key {
-        let Some(out) = key.get_mut(part.offset..part.offset + part.bytes) else {
-            continue;
-        };
-        if part.valid.is_none_or(|flag| packet.is_valid(flag)) {
-            part.field.export(&packet.buf, out);
-            if let Some(mask) = &part.mask {
-                for (byte, mask) in out.iter_mut().zip(mask) {
-                    *byte &= mask;
+    for step in &table.steps {
+        match *step {
+            KeyStep::Copy {
+                from,
+                to,
+                len,
+                valid,
+            } => {
+                if valid.is_none_or(|flag| packet.is_valid(flag))
+                    && let Some(from) = packet.buf.get(from..from + len)
+                    && let Some(to) = key.get_mut(to..to + len)
+                {
+                    copy_short(to, from);
                 }
+            }
+            KeyStep::Field(position) => {
+                if let Some(part) = table.key.get(position) {
+                    build_part(part, packet, key);
+                }
+            }
+        }
+    }
+}
+
+fn build_part(part: &Key, packet: &Packet, key: &mut [u8]) {
+    let Some(out) = key.get_mut(part.offset..part.offset + part.bytes) else {
+        return;
+    };
+    if part.valid.is_none_or(|flag| packet.is_valid(flag)) {
+        part.field.export(&packet.buf, out);
+        if let Some(mask) = &part.mask {
+            for (byte, mask) in out.iter_mut().zip(mask) {
+                *byte &= mask;
             }
         }
     }

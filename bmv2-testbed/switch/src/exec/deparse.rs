@@ -1,10 +1,28 @@
 //! Calculates hashes and checksums, and writes the frame.
 
+use super::code::copy_short;
 use super::trace::{Block, Event, trace, written};
 use super::{Context, Packet};
 use crate::bits::copy_bits;
+use crate::code::Emit;
 use crate::hash::Algorithm;
-use crate::program::calculation::Input;
+use crate::program::calculation::{Input, MAX_RUN_BYTES, Run};
+
+/// Hashes bytes of the packet state, without those of invalid headers.
+fn hash_runs(algorithm: Algorithm, runs: &[Run], packet: &Packet) -> u64 {
+    let mut bytes = [0; MAX_RUN_BYTES];
+    let mut len = 0;
+    for run in runs {
+        if packet.is_valid(run.valid) {
+            let from = packet.buf.get(run.start..run.start + run.len);
+            if let (Some(to), Some(from)) = (bytes.get_mut(len..len + run.len), from) {
+                copy_short(to, from);
+                len += run.len;
+            }
+        }
+    }
+    algorithm.hash(bytes.get(..len).unwrap_or_default())
+}
 
 impl Context<'_> {
     /// The result of a named calculation.
@@ -12,6 +30,9 @@ impl Context<'_> {
         let Some(calculation) = self.program.calculations.get(index) else {
             return 0;
         };
+        if let Some(runs) = &calculation.runs {
+            return hash_runs(calculation.algorithm, runs, packet);
+        }
         let payload = calculation.payload.then(|| packet.payload());
         self.hash(calculation.algorithm, &calculation.input, payload, packet)
     }
@@ -98,23 +119,39 @@ impl Context<'_> {
         })
     }
 
-    /// Updates checksums, runs the deparser and writes the frame to `out`.
-    pub(crate) fn deparse(&mut self, packet: &mut Packet, out: &mut Vec<u8>) {
+    /// Updates one checksum.
+    pub(super) fn update(&mut self, index: usize, packet: &mut Packet) {
+        let Some(checksum) = self.program.update.get(index) else {
+            return;
+        };
+        let value = self.calculate(checksum.calculation, packet);
+        checksum.target.store(&mut packet.buf, i128::from(value));
+        trace!(
+            self,
+            Event::Update {
+                checksum: index,
+                value
+            }
+        );
+    }
+
+    fn update_checksums(&mut self, packet: &mut Packet) {
+        if let (Some(code), None) = (self.program.code.update, &self.trace) {
+            // Nothing but a parser ends with an error.
+            let _ = self.execute(code, packet);
+            return;
+        }
         for (index, checksum) in self.program.update.iter().enumerate() {
             let condition = checksum.condition.as_ref();
-            if condition.is_some_and(|c| !c.test(&packet.buf)) {
-                continue;
+            if condition.is_none_or(|c| c.test(&packet.buf)) {
+                self.update(index, packet);
             }
-            let value = self.calculate(checksum.calculation, packet);
-            checksum.target.store(&mut packet.buf, i128::from(value));
-            trace!(
-                self,
-                Event::Update {
-                    checksum: index,
-                    value
-                }
-            );
         }
+    }
+
+    /// Updates checksums, runs the deparser and writes the frame to `out`.
+    pub(crate) fn deparse(&mut self, packet: &mut Packet, out: &mut Vec<u8>) {
+        self.update_checksums(packet);
         for (at, instruction) in self.program.deparser.iter().enumerate() {
             self.step(instruction, packet);
             trace!(
@@ -127,8 +164,16 @@ impl Context<'_> {
             );
         }
         out.clear();
-        for header in &self.program.emit {
-            self.emit(*header, packet, out);
+        for emit in &self.program.code.emit {
+            match *emit {
+                Emit::Plain { valid, start, len } => {
+                    if packet.is_valid(valid) {
+                        let bytes = packet.buf.get(start..start + len);
+                        out.extend_from_slice(bytes.unwrap_or_default());
+                    }
+                }
+                Emit::Header(header) => self.emit(header, packet, out),
+            }
         }
         out.extend_from_slice(packet.payload());
         if let Some(limit) = packet.truncate {

@@ -8,6 +8,7 @@
 //! ```
 
 mod action;
+mod code;
 mod control;
 mod deparse;
 pub(crate) mod expr;
@@ -16,6 +17,7 @@ mod parse;
 pub(crate) mod trace;
 mod traffic;
 
+pub(crate) use code::Registers;
 pub(crate) use packet::Packet;
 pub(crate) use traffic::{Outcome, Worker};
 
@@ -40,4 +42,6 @@ pub(crate) struct Context<'a> {
     pub(crate) now_ns: u64,
     /// The packet's way, if anyone wants to know it.
     pub(crate) trace: Option<Trace>,
+    /// Scratch space of the program's code.
+    pub(crate) registers: Registers,
 }

@@ -30,8 +30,14 @@ pub(crate) struct Packet {
 impl Packet {
     /// Starts over with `data`, all else cleared.
     pub(crate) fn reset(&mut self, program: &Program, data: &[u8]) {
-        self.buf.clear();
-        self.buf.extend_from_slice(&program.layout.template);
+        let template = &program.layout.template;
+        // Arguments are written before they are read: what they were does not matter.
+        let args = program.layout.args_start;
+        let same_program = self.buf.len() == template.len();
+        match (self.buf.get_mut(..args), template.get(..args)) {
+            (Some(buf), Some(fresh)) if same_program => buf.copy_from_slice(fresh),
+            _ => template.clone_into(&mut self.buf),
+        }
         self.data.clear();
         self.data.extend_from_slice(data);
         self.parsed = 0;

@@ -7,7 +7,7 @@ use crate::program::parser::{KeyPart, Op, State};
 use crate::state::read;
 
 /// A parser that visits more states than this loops; bmv2 would not stop.
-const MAX_STATES: usize = 4096;
+pub(super) const MAX_STATES: usize = 4096;
 
 impl Context<'_> {
     /// Parses the packet and verifies checksums. An error ends the parser, not the packet.
@@ -15,6 +15,19 @@ impl Context<'_> {
         packet.parser_error = self.program.errors.none;
         packet.checksum_error = false;
         packet.parsed = 0;
+        match self.program.code.parser {
+            Some(code) if self.trace.is_none() => {
+                if let Err(error) = self.execute(code, packet) {
+                    packet.parser_error = error;
+                }
+            }
+            _ => self.walk(packet),
+        }
+        self.verify_checksums(packet);
+    }
+
+    /// Goes from state to state.
+    fn walk(&mut self, packet: &mut Packet) {
         let mut next = self.program.parser.start;
         let mut visited = 0;
         while let Some((index, state)) =
@@ -36,7 +49,6 @@ impl Context<'_> {
                 }
             }
         }
-        self.verify_checksums(packet);
     }
 
     fn state(
@@ -51,6 +63,11 @@ impl Context<'_> {
                 self.trace_op(Block::State(index), at, op, packet);
             }
         }
+        self.select(state, packet)
+    }
+
+    /// Chooses the next state; none accepts.
+    pub(super) fn select(&self, state: &State, packet: &Packet) -> Result<Option<usize>, u32> {
         if state.key.is_empty() {
             return Ok(state.default);
         }
@@ -97,7 +114,7 @@ impl Context<'_> {
         trace!(self, Event::Step { block, at, value });
     }
 
-    fn op(&mut self, op: &Op, packet: &mut Packet) -> Result<(), u32> {
+    pub(super) fn op(&mut self, op: &Op, packet: &mut Packet) -> Result<(), u32> {
         let errors = &self.program.errors;
         match op {
             Op::Extract(header) => self.extract(*header, packet, None),
@@ -217,26 +234,29 @@ impl Context<'_> {
 
     fn verify_checksums(&mut self, packet: &mut Packet) {
         for (index, checksum) in self.program.verify.iter().enumerate() {
-            if !packet.is_valid(checksum.valid)
-                || checksum
-                    .condition
-                    .as_ref()
-                    .is_some_and(|c| !c.test(&packet.buf))
-            {
-                continue;
+            let condition = checksum.condition.as_ref();
+            if packet.is_valid(checksum.valid) && condition.is_none_or(|c| c.test(&packet.buf)) {
+                self.verify(index, packet);
             }
-            let expected = self.calculate(checksum.calculation, packet);
-            let mask = crate::bits::mask(checksum.target.width);
-            let ok = checksum.target.load_raw(&packet.buf) == u128::from(expected) & mask;
-            packet.checksum_error |= !ok;
-            trace!(
-                self,
-                Event::Verify {
-                    checksum: index,
-                    ok
-                }
-            );
         }
+    }
+
+    /// Verifies one checksum.
+    pub(super) fn verify(&mut self, index: usize, packet: &mut Packet) {
+        let Some(checksum) = self.program.verify.get(index) else {
+            return;
+        };
+        let expected = self.calculate(checksum.calculation, packet);
+        let mask = crate::bits::mask(checksum.target.width);
+        let ok = checksum.target.load_raw(&packet.buf) == u128::from(expected) & mask;
+        packet.checksum_error |= !ok;
+        trace!(
+            self,
+            Event::Verify {
+                checksum: index,
+                ok
+            }
+        );
     }
 
     /// Copies of the packet for a multicast group or clone session: port and replication id.

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use super::trace::{Drop, Event, trace};
 use super::{Context, Packet, Sink};
 use crate::bits::Field;
+use crate::port::Burst;
 use crate::state::read;
 
 /// One received frame may make this many passes (clones, copies, resubmissions); the rest is
@@ -25,8 +26,8 @@ const RESUBMITTED: i128 = 6;
 type Session = (Vec<(u32, u32)>, Option<usize>);
 
 enum Work {
-    Ingress(Packet),
-    Egress(Packet, u32),
+    Ingress(Box<Packet>),
+    Egress(Box<Packet>, u32),
 }
 
 /// What became of a frame.
@@ -44,8 +45,12 @@ pub(crate) struct Outcome {
 #[derive(Default)]
 pub(crate) struct Worker {
     queue: VecDeque<Work>,
-    spare: Vec<Packet>,
+    /// Boxed, so that a packet on its way is moved by its address.
+    #[expect(clippy::vec_box)]
+    spare: Vec<Box<Packet>>,
     out: Vec<u8>,
+    /// Frames that wait to be sent, between bursts empty.
+    pub(crate) burst: Burst,
 }
 
 fn set(field: Option<Field>, packet: &mut Packet, value: u64) {
@@ -97,20 +102,20 @@ impl Worker {
         outcome
     }
 
-    fn recycle(&mut self, packet: Packet) {
+    fn recycle(&mut self, packet: Box<Packet>) {
         if self.spare.len() < MAX_SPARE {
             self.spare.push(packet);
         }
     }
 
-    fn fresh(&mut self, context: &Context<'_>, like: &Packet, data: &[u8]) -> Packet {
+    fn fresh(&mut self, context: &Context<'_>, like: &Packet, data: &[u8]) -> Box<Packet> {
         let mut copy = self.spare.pop().unwrap_or_default();
         copy.reset(context.program, data);
         copy.ingress_port = like.ingress_port;
         copy
     }
 
-    fn enqueue(&mut self, context: &Context<'_>, mut packet: Packet, port: u32) {
+    fn enqueue(&mut self, context: &Context<'_>, mut packet: Box<Packet>, port: u32) {
         let standard = &context.program.standard;
         set(standard.enq_timestamp, &mut packet, context.now_ns / 1000);
         set(standard.enq_qdepth, &mut packet, 0);
@@ -121,7 +126,7 @@ impl Worker {
     fn ingress(
         &mut self,
         context: &mut Context<'_>,
-        mut packet: Packet,
+        mut packet: Box<Packet>,
         sink: &mut impl Sink,
         outcome: &mut Outcome,
     ) {
@@ -139,7 +144,7 @@ impl Worker {
         let (error, wrong) = (packet.parser_error, packet.checksum_error);
         set(standard.parser_error, &mut packet, u64::from(error));
         set(standard.checksum_error, &mut packet, u64::from(wrong));
-        context.pipeline(program.ingress, &mut packet);
+        context.pipeline(program.ingress, program.code.ingress, &mut packet);
 
         if let Some((session, list)) = packet.clone {
             self.clone_ingress(context, &packet, session, list);
@@ -193,7 +198,7 @@ impl Worker {
     fn multicast(&mut self, context: &Context<'_>, packet: &Packet, replicas: &[(u32, u32)]) {
         for (port, instance) in replicas {
             let mut copy = self.spare.pop().unwrap_or_default();
-            copy.clone_from(packet);
+            Packet::clone_from(&mut copy, packet);
             set(
                 context.program.standard.egress_rid,
                 &mut copy,
@@ -250,7 +255,7 @@ impl Worker {
     fn egress(
         &mut self,
         context: &mut Context<'_>,
-        mut packet: Packet,
+        mut packet: Box<Packet>,
         port: u32,
         sink: &mut impl Sink,
         outcome: &mut Outcome,
@@ -282,7 +287,7 @@ impl Worker {
                 bytes: packet.length,
             }
         );
-        context.pipeline(program.egress, &mut packet);
+        context.pipeline(program.egress, program.code.egress, &mut packet);
 
         if let Some((session, list)) = packet.clone.take() {
             let found = Self::session(context, session);
@@ -295,7 +300,7 @@ impl Worker {
             );
             if let Some((replicas, limit)) = found {
                 let mut copy = self.spare.pop().unwrap_or_default();
-                copy.clone_from(&packet);
+                Packet::clone_from(&mut copy, &packet);
                 copy.reset_metadata(program);
                 copy.preserve(program, list, &packet);
                 standard.instance_type.store(&mut copy.buf, EGRESS_CLONE);

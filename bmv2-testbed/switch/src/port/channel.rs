@@ -38,8 +38,14 @@ impl std::fmt::Debug for ChannelPort {
 impl ChannelPort {
     /// Sends a frame into the switch; when this returns, all that comes of it has left.
     pub fn inject(&self, frame: &[u8]) {
-        self.inner
-            .process(&mut lock(&self.worker), self.port, frame);
+        self.inject_burst([frame]);
+    }
+
+    /// Sends frames into the switch together, as a driver hands them over in bursts; when this
+    /// returns, all that comes of them has left. They have one time stamp.
+    pub fn inject_burst<'f>(&self, frames: impl IntoIterator<Item = &'f [u8]>) {
+        let worker = &mut lock(&self.worker);
+        self.inner.process(worker, self.port, frames.into_iter());
     }
 
     /// Takes a frame that the switch sent, waiting at most `timeout`.

@@ -152,7 +152,7 @@ fn receive(inner: &Inner, port: u32, mut capture: Capture<Active>, stop: &Atomic
                 if cut {
                     inner.count_oversized();
                 } else {
-                    inner.process(&mut worker, port, packet.data);
+                    inner.process(&mut worker, port, std::iter::once(packet.data));
                 }
             }
             // Woken, or nothing came after all.

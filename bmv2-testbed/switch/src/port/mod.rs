@@ -1,11 +1,13 @@
 //! Ports: in-process channels and network interfaces.
 
+mod burst;
 mod channel;
 mod interface;
 
 pub use channel::ChannelPort;
 pub use interface::{InterfaceError, InterfacePort};
 
+pub(crate) use burst::Burst;
 pub(crate) use channel::Outgoing;
 
 /// The longest frame that a port takes, in bytes.
@@ -32,4 +34,10 @@ pub trait Port: Send + Sync {
     /// # Errors
     /// See [`PortError`].
     fn transmit(&self, frame: &[u8]) -> Result<(), PortError>;
+
+    /// Sends frames in their order; returns how many it took.
+    fn transmit_burst(&self, frames: &[&[u8]]) -> usize {
+        let taken = frames.iter().filter(|frame| self.transmit(frame).is_ok());
+        taken.count()
+    }
 }

@@ -20,6 +20,45 @@ pub(crate) struct Calculation {
     pub(crate) input: Vec<Input>,
     /// Whether the packet's unparsed rest follows.
     pub(crate) payload: bool,
+    /// The whole input, if it is nothing but whole bytes of headers.
+    pub(crate) runs: Option<Box<[Run]>>,
+}
+
+/// Bytes of the packet-state buffer that are hashed as they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    pub(crate) start: usize,
+    pub(crate) len: usize,
+    /// They are skipped while the header with this validity byte is invalid.
+    pub(crate) valid: usize,
+}
+
+/// The longest input that is gathered from runs, in bytes.
+pub(crate) const MAX_RUN_BYTES: usize = 128;
+
+/// Joins fields that follow each other in the buffer as they do in the input.
+fn runs(input: &[Input]) -> Option<Box<[Run]>> {
+    let mut bits: Vec<(usize, usize, usize)> = Vec::new();
+    for part in input {
+        let Input::Field(field, valid) = part else {
+            return None;
+        };
+        let (first, width) = (field.first_bit(), usize::from(field.width));
+        match bits.last_mut() {
+            Some((start, len, flag)) if *flag == *valid && *start + *len == first => *len += width,
+            _ => bits.push((first, width, *valid)),
+        }
+    }
+    let whole = bits
+        .iter()
+        .all(|(start, len, _)| start % 8 == 0 && len % 8 == 0);
+    let total: usize = bits.iter().map(|(_, len, _)| len / 8).sum();
+    let run = |(start, len, valid): (usize, usize, usize)| Run {
+        start: start / 8,
+        len: len / 8,
+        valid,
+    };
+    (whole && total <= MAX_RUN_BYTES).then(|| bits.into_iter().map(run).collect())
 }
 
 /// One input of a calculation.
@@ -77,7 +116,15 @@ pub(crate) fn inputs(
             Some("header") => {
                 let name = str_of(value, "value")
                     .ok_or_else(|| malformed(place, "a header has no name"))?;
-                out.push(Input::Header(layout.header(name, place)?));
+                let index = layout.header(name, place)?;
+                match layout.headers.get(index).filter(|h| h.metadata) {
+                    // Metadata is not laid out as on the wire.
+                    Some(header) => {
+                        let fields = layout.fields(index).into_iter();
+                        out.extend(fields.map(|field| Input::Field(field, header.valid)));
+                    }
+                    None => out.push(Input::Header(index)),
+                }
             }
             Some("hexstr") => {
                 let width = value
@@ -114,6 +161,7 @@ pub(crate) fn calculations(
             let (input, payload) = inputs(layout, &calculation.input, &place)?;
             Ok(Calculation {
                 algorithm: algorithm(&calculation.algo, &place)?,
+                runs: runs(&input).filter(|_| !payload),
                 input,
                 payload,
             })

@@ -62,6 +62,8 @@ pub(crate) struct Stack {
 struct Kind {
     /// Name, first bit within the header, width, sign. A varbit is not among them.
     fields: Vec<(String, usize, u16, bool)>,
+    /// Of metadata: how many bytes each field has for itself (0: it shares them).
+    own: Vec<u8>,
     bits: usize,
     /// Name, bytes in front, longest in bytes.
     varbit: Option<(String, usize, usize)>,
@@ -125,10 +127,26 @@ impl Layout {
                 siblings: Vec::new(),
             });
         }
+        layout.spread_metadata();
         layout.add_stacks(doc, &id_to_index)?;
         layout.add_unions(doc, &id_to_index)?;
         layout.place(doc)?;
         Ok(layout)
+    }
+
+    /// Metadata never goes on the wire: its fields get bytes of their own, so that they are read
+    /// and written without a look at their neighbours.
+    fn spread_metadata(&mut self) {
+        for (index, kind) in self.kinds.iter_mut().enumerate() {
+            let mut uses = self.headers.iter().filter(|h| h.kind == index).peekable();
+            if uses.peek().is_some() && uses.all(|h| h.metadata) && kind.varbit.is_none() {
+                kind.spread();
+            }
+        }
+        for header in &mut self.headers {
+            let kind = self.kinds.get(header.kind);
+            header.fixed_bytes = kind.map_or(0, |k| k.bits.div_ceil(8));
+        }
     }
 
     fn add_stacks(
@@ -294,11 +312,21 @@ impl Layout {
     pub(crate) fn field_of(&self, index: HeaderIndex, field: &str) -> Option<Field> {
         let header = self.headers.get(index)?;
         if field == "$valid$" {
-            return Some(Field::at(header.valid * 8 + 7, 1, false));
+            return Some(Field::alone(header.valid, 1, 1, false));
         }
         let kind = self.kinds.get(header.kind)?;
-        let (_, bit, width, signed) = kind.fields.iter().find(|f| f.0 == field)?;
-        Some(Field::at(header.start * 8 + bit, *width, *signed))
+        let position = kind.fields.iter().position(|f| f.0 == field)?;
+        let (_, bit, width, signed) = kind.fields.get(position)?;
+        let field = Field::at(header.start * 8 + bit, *width, *signed);
+        let own = kind.own.get(position).copied().unwrap_or(0);
+        Some(Field { own, ..field })
+    }
+
+    /// All fields of fixed width, in order.
+    pub(crate) fn fields(&self, index: HeaderIndex) -> Vec<Field> {
+        let kind = self.headers.get(index).and_then(|h| self.kinds.get(h.kind));
+        let names = kind.into_iter().flat_map(|k| &k.fields).map(|f| &f.0);
+        names.filter_map(|f| self.field_of(index, f)).collect()
     }
 
     /// The field at a position of the header's type, as `access_field` names it.
@@ -369,6 +397,7 @@ impl Kind {
         };
         let mut out = Self {
             fields: Vec::new(),
+            own: Vec::new(),
             bits: 0,
             varbit: None,
             order: Vec::new(),
@@ -418,5 +447,22 @@ impl Kind {
                 as usize;
         }
         Ok(out)
+    }
+
+    /// Gives each field bytes of its own: 1, 2, 4 or 8, or as many as it takes if it is longer.
+    fn spread(&mut self) {
+        let mut at = 0;
+        for (_, bit, width, _) in &mut self.fields {
+            let bytes = usize::from(*width).div_ceil(8);
+            let own = if bytes <= 8 {
+                bytes.next_power_of_two()
+            } else {
+                bytes
+            };
+            *bit = (at + own) * 8 - usize::from(*width);
+            at += own;
+            self.own.push(u8::try_from(own).unwrap_or(0));
+        }
+        self.bits = at * 8;
     }
 }

@@ -26,6 +26,7 @@ use source::Sources;
 use table::{Context, Table};
 
 use crate::bits::Field;
+use crate::code::Code;
 use crate::exec::expr::Expr;
 use crate::hash::Algorithm;
 use crate::json;
@@ -58,6 +59,8 @@ pub(crate) struct Program {
     pub(crate) digests: HashMap<u32, (String, Vec<Field>)>,
     pub(crate) errors: Errors,
     pub(crate) standard: Standard,
+    /// What packets run that nobody traces.
+    pub(crate) code: Code,
     /// Metadata fields, zeroed when a packet starts over.
     pub(crate) metadata: Vec<(usize, usize)>,
     pub(crate) sources: Sources,
@@ -204,8 +207,9 @@ impl Program {
         let (nodes, tables, ingress, egress) = control.compile()?;
         let metadata = layout.headers.iter().filter(|h| h.metadata);
         let metadata = metadata.map(|h| (h.start, h.fixed_bytes)).collect();
-        Ok(Self {
+        let mut program = Self {
             standard: Standard::compile(doc, &layout)?,
+            code: Code::default(),
             errors: Errors::compile(doc),
             sources: Sources::collect(doc),
             metadata,
@@ -227,7 +231,9 @@ impl Program {
             emit,
             field_lists,
             digests,
-        })
+        };
+        program.code = Code::new(&program);
+        Ok(program)
     }
 }
 

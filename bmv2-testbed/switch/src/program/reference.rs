@@ -50,8 +50,10 @@ impl Expressions<'_> {
                     }
                     "&" => {
                         let ones = low_ones(hex_text(right)?)?;
+                        let whole = field.width <= ones;
                         Some(Field {
                             width: field.width.min(ones),
+                            own: if whole { field.own } else { 0 },
                             ..field
                         })
                     }
@@ -234,6 +236,7 @@ fn shifted(field: Field, by: u16) -> Field {
         shift: (low % 8) as u8,
         width: field.width - by,
         signed: false,
+        own: if by == 0 { field.own } else { 0 },
     }
 }
 

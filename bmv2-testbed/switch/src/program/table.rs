@@ -50,6 +50,48 @@ pub(crate) struct Key {
     pub(crate) mask: Option<Box<[u8]>>,
 }
 
+/// How a part of a packed key is made of the packet state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KeyStep {
+    /// Bytes as they are: from, to, how many, unless the header with this validity byte is
+    /// invalid.
+    Copy {
+        from: usize,
+        to: usize,
+        len: usize,
+        valid: Option<usize>,
+    },
+    /// The field of this position in the key.
+    Field(usize),
+}
+
+/// The steps that build a key, fields that follow each other joined.
+fn steps(key: &[Key]) -> Box<[KeyStep]> {
+    let mut steps: Vec<KeyStep> = Vec::new();
+    for (position, part) in key.iter().enumerate() {
+        let field = part.field;
+        let whole = field.shift == 0 && field.width % 8 == 0;
+        let own = usize::from(field.own) >= part.bytes;
+        if part.mask.is_some() || !(whole || own) {
+            steps.push(KeyStep::Field(position));
+            continue;
+        }
+        let start = field.last as usize + 1 - part.bytes;
+        match steps.last_mut() {
+            Some(KeyStep::Copy {
+                from, len, valid, ..
+            }) if *valid == part.valid && *from + *len == start => *len += part.bytes,
+            _ => steps.push(KeyStep::Copy {
+                from: start,
+                to: part.offset,
+                len: part.bytes,
+                valid: part.valid,
+            }),
+        }
+    }
+    steps.into()
+}
+
 /// Matches of an entry, packed: for a range field `value` and `mask` are its ends.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pattern {
@@ -84,6 +126,7 @@ pub(crate) struct Table {
     pub(crate) lookup: Lookup,
     pub(crate) key: Vec<Key>,
     pub(crate) key_bytes: usize,
+    pub(crate) steps: Box<[KeyStep]>,
     /// Indices of the actions; a slot is a position here.
     pub(crate) actions: Vec<usize>,
     pub(crate) next: Next,
@@ -201,6 +244,7 @@ impl Context<'_> {
         let mut out = Table {
             name: table.name.clone(),
             lookup,
+            steps: steps(&key),
             key,
             key_bytes,
             next: self.next(table, &actions, &place)?,

@@ -66,7 +66,8 @@ impl Service {
                 let frame = self.frame(stream, &packet);
                 match (frame, core.switch.options.cpu_port) {
                     (Ok(frame), Some(port)) => {
-                        core.switch.process(worker, port, &frame);
+                        let frames = std::iter::once(frame.as_slice());
+                        core.switch.process(worker, port, frames);
                         Ok(())
                     }
                     (Ok(_), None) => Err(stream_error(
