@@ -418,7 +418,7 @@ impl Builder {
     }
 
     fn assign(&mut self, to: Field, from: &Expr) -> Option<()> {
-        let aligned = |field: Field| field.shift == 0 && field.width % 8 == 0;
+        let aligned = |field: Field| field.shift == 0 && field.width.is_multiple_of(8);
         match from {
             Expr::Field(from) if from.width == to.width && aligned(to) && aligned(*from) => {
                 self.copy(to, *from);
@@ -470,7 +470,7 @@ impl Builder {
     /// Bytes that hold nothing but the field.
     fn container(&self, field: Field) -> Option<(Size, At)> {
         let bytes = match field.own {
-            0 if field.shift == 0 && field.width % 8 == 0 => usize::from(field.width) / 8,
+            0 if field.shift == 0 && field.width.is_multiple_of(8) => usize::from(field.width) / 8,
             own => own.into(),
         };
         let size = Size::of(bytes).filter(|size| size.bytes() == bytes)?;

@@ -15,6 +15,8 @@ mod build;
 mod control;
 mod expr;
 mod parser;
+#[cfg(test)]
+mod tests;
 
 use crate::bits::Field;
 use crate::exec::expr::Expr;
@@ -232,7 +234,7 @@ pub(crate) enum Op {
     /// A whole action in its written form.
     Run(u32),
     /// One operation of a parser state in its written form: state, position.
-    ParserOp(u32, u32),
+    ParserStep(u32, u32),
     /// A parser state's select in its written form; goes to the state that it chooses.
     Select(u32),
 }

@@ -29,7 +29,7 @@ impl Compiler<'_> {
             }
             for (at, op) in state.ops.iter().enumerate() {
                 if !self.parser_op(op) {
-                    self.build.push(Op::ParserOp(index as u32, at as u32));
+                    self.build.push(Op::ParserStep(index as u32, at as u32));
                     self.build.forget();
                 }
             }

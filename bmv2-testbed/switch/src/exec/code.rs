@@ -106,7 +106,7 @@ impl Context<'_> {
     ///
     /// # Errors
     /// The parser's error.
-    pub(super) fn execute(&mut self, start: At, packet: &mut Packet) -> Result<(), u32> {
+    pub(crate) fn execute(&mut self, start: At, packet: &mut Packet) -> Result<(), u32> {
         let program = self.program;
         let code = &program.code;
         let mut at = start as usize;
@@ -291,11 +291,9 @@ impl Context<'_> {
                     packet.length += len;
                 }
             }
-            Op::RemoveHeader { len, valid } => {
-                if packet.is_valid(*valid as usize) {
-                    packet.length = packet.length.saturating_sub(*len as usize);
-                    packet.set_valid(*valid as usize, false);
-                }
+            Op::RemoveHeader { len, valid } if packet.is_valid(*valid as usize) => {
+                packet.length = packet.length.saturating_sub(*len as usize);
+                packet.set_valid(*valid as usize, false);
             }
             Op::AssignHeader { to, from, len } => {
                 let valid = packet.is_valid(from.1 as usize);
@@ -319,7 +317,7 @@ impl Context<'_> {
                 }
             }
             Op::Run(action) => self.run(*action as usize, packet),
-            Op::ParserOp(state, step) => {
+            Op::ParserStep(state, step) => {
                 let state = program.parser.states.get(*state as usize);
                 if let Some(op) = state.and_then(|s| s.ops.get(*step as usize)) {
                     return self.op(op, packet);

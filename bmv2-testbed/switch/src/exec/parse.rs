@@ -15,14 +15,16 @@ impl Context<'_> {
         packet.parser_error = self.program.errors.none;
         packet.checksum_error = false;
         packet.parsed = 0;
-        match self.program.code.parser {
-            Some(code) if self.trace.is_none() => {
-                if let Err(error) = self.execute(code, packet) {
-                    packet.parser_error = error;
-                }
+        let code = &self.program.code;
+        if let (Some(parser), Some(verify), None) = (code.parser, code.verify, &self.trace) {
+            if let Err(error) = self.execute(parser, packet) {
+                packet.parser_error = error;
+                // Nothing but a parser ends with an error.
+                let _ = self.execute(verify, packet);
             }
-            _ => self.walk(packet),
+            return;
         }
+        self.walk(packet);
         self.verify_checksums(packet);
     }
 
