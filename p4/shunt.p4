@@ -2,8 +2,9 @@
 // shunt: classify, decapsulate, forward the flows that the slow path has offloaded.
 // The hardware is a cache of the slow path's connection table: a miss is always correct.
 //
-// After a change, compile in this folder and commit the results (p4c's one warning is about
-// the default action that it adds by itself to every table with an action selector):
+// After a change, compile in this folder and commit the results. p4c warns once, that its bmv2
+// target has no default action for tables with an action selector; p4c itself adds the one it
+// warns of, to each such table:
 //   p4c-bm2-ss --p4runtime-files shunt.p4info.txtpb -o shunt.json shunt.p4
 //
 // Ingress, in order: Classify → Inspect → FlowHash → Flow → Route → Leave, or Punt.

@@ -29,7 +29,8 @@ control Classify(inout headers_t hdr,
         meta.drop_reason = DROP_CLASSIFY;
     }
 
-    // key: (port, outer VLAN, inner VLAN), 0 for no tag; written by the controller from
+    // Key: (port, outer VLAN, inner VLAN), 0 for no tag. Actions: the frame's interface, or
+    // that the slow path speaks. Size: one entry an interface. Written by the controller from
     // its configuration. Miss: drop and count.
     table classify_port {
         key = {
@@ -59,8 +60,9 @@ control Classify(inout headers_t hdr,
         classify_vxlan_counter.count();
     }
 
-    // key: (underlay VPC, underlay destination, VNI); written by the controller from its
-    // configuration. Miss: the frame stays an ordinary UDP packet of the underlay.
+    // Key: (underlay VPC, underlay destination, VNI). Action: the tunnel's interface. Size: one
+    // entry a tunnel. Written by the controller from its configuration. Miss: the frame stays
+    // an ordinary UDP packet of the underlay.
     table classify_vxlan {
         key = {
             meta.vpc: exact @name("vpc");

@@ -182,8 +182,9 @@ control Leave(inout headers_t hdr,
         meta.drop_reason = DROP_NO_EGRESS;
     }
 
-    // key: interface; written by the controller from its configuration (a tunnel's underlay
-    // MACs from the kernel's neighbours). Miss: drop and count.
+    // Key: interface. Actions: leave untagged, with one or two tags, or through a tunnel. Size:
+    // one entry an interface. Written by the controller from its configuration (a tunnel's
+    // underlay MACs from the kernel's neighbours). Miss: drop and count.
     table egress_interface {
         key = {
             meta.egress_interface: exact @name("interface");
@@ -327,8 +328,9 @@ control Punt(inout headers_t hdr,
         meta.drop_reason = DROP_PUNT;
     }
 
-    // key: (reason, interface); written by the controller: one entry a reason with its meter,
-    // and one more for interfaces that have a meter of their own. Miss: drop and count.
+    // Key: (reason, interface). Actions: to the slow path's port, or drop. Size: the 14 reasons,
+    // and as many again for interfaces that have meters of their own (up to 290 of them).
+    // Written by the controller, each entry with its meter. Miss: drop and count.
     table punt {
         key = {
             meta.punt_reason: exact @name("reason");

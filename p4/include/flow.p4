@@ -44,8 +44,9 @@ control Flow(inout headers_t hdr, inout metadata_t meta) {
         meta.punt_reason = PUNT_FLOW_MISS;
     }
 
-    // key: the connection's direction as it arrives; written by the offload engine with an
-    // idle timeout. Miss: slow path.
+    // Key: the connection's direction as it arrives. Actions: forward as it is, or translate
+    // source, destination or both. Size: two entries a connection, for half a million of them.
+    // Written by the offload engine with an idle timeout. Miss: slow path.
     table flow4 {
         key = {
             meta.vpc: exact @name("vpc");
@@ -104,7 +105,7 @@ control Flow(inout headers_t hdr, inout metadata_t meta) {
         meta.punt_reason = PUNT_FLOW_MISS;
     }
 
-    // As flow4, for IPv6.
+    // As flow4, for IPv6: key, actions, size and writer.
     table flow6 {
         key = {
             meta.vpc: exact @name("vpc");

@@ -27,7 +27,8 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         meta.punt_reason = PUNT_UNREACHABLE;
     }
 
-    // key: (VPC, destination prefix); written by the controller, a mirror of the kernel's
+    // Key: (VPC, destination prefix). Actions: next hop, ECMP group, or what else a route may
+    // be. Size: two full Internet tables. Written by the controller, a mirror of the kernel's
     // route tables. Miss: unreachable.
     table route4 {
         key = {
@@ -45,7 +46,7 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         size = 2097152;
     }
 
-    // As route4, for IPv6.
+    // As route4, for IPv6. Size: two full Internet tables.
     table route6 {
         key = {
             meta.route_vpc: exact @name("vpc");
@@ -64,8 +65,9 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
 
     action_selector(HashAlgorithm.crc32, 32w65536, 32w16) ecmp_selector;
 
-    // key: group, spread by the flow hash; written by the controller, one member a path,
-    // weighted. A group that is missing or empty: unreachable (apply, below).
+    // Key: group; the selector spreads by the flow hash. Action: next hop. Size: one entry a
+    // group of up to 16 weighted paths. Written by the controller. A group that is missing or
+    // empty: unreachable (apply, below).
     table ecmp {
         key = {
             meta.ecmp_group: exact @name("group");
@@ -100,8 +102,9 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         meta.gateway_is_v6 = 1;
     }
 
-    // key: next hop id; written by the controller before the routes that use it. Miss:
-    // unreachable.
+    // Key: next hop id. Actions: on the link, or through a gateway of either IP version. Size:
+    // one entry a next hop of the kernel's. Written by the controller before the routes that
+    // use it. Miss: unreachable.
     table nexthop {
         key = {
             meta.nexthop: exact @name("nexthop");
@@ -125,8 +128,9 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         meta.punt_reason = PUNT_UNRESOLVED;
     }
 
-    // key: (egress interface, IPv4 address on its link); written by the controller, a mirror
-    // of the kernel's neighbours. Miss: slow path.
+    // Key: (egress interface, IPv4 address on its link). Action: its MAC address. Size: one
+    // entry a neighbour. Written by the controller, a mirror of the kernel's neighbours.
+    // Miss: slow path.
     table neighbor4 {
         key = {
             meta.egress_interface: exact @name("interface");
@@ -140,7 +144,7 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         size = 65536;
     }
 
-    // As neighbor4, for IPv6.
+    // As neighbor4, for IPv6: key, actions, size and writer.
     table neighbor6 {
         key = {
             meta.egress_interface: exact @name("interface");
