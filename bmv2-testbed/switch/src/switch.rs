@@ -16,8 +16,8 @@ use crate::log::PacketTrace;
 use crate::port::{Burst, ChannelPort, InterfaceError, InterfacePort, Outgoing, Port, PortError};
 use crate::program::Program;
 use crate::program::error::LoadError;
-use crate::state::table::Entry;
-use crate::state::{State, lock, read};
+use crate::state::entry::Entry;
+use crate::state::{State, lock};
 
 /// The default of `--drop-port`, as simple_switch's.
 pub const DROP_PORT: u32 = 511;
@@ -93,14 +93,8 @@ struct Counters {
 #[derive(Debug)]
 pub(crate) enum Event {
     PacketIn(Vec<u8>),
-    Digest {
-        id: u32,
-        values: Vec<Vec<u8>>,
-    },
-    Idle {
-        table: usize,
-        entries: Vec<Arc<Entry>>,
-    },
+    Digest { id: u32, values: Vec<Vec<u8>> },
+    Idle { table: usize, entries: Vec<Entry> },
 }
 
 /// A loaded program with its state.
@@ -311,27 +305,12 @@ impl Inner {
             if !table.support_timeout {
                 continue;
             }
-            // The lock is held for the copy of the list only, not while it is looked through.
-            let entries = read(state).entries();
-            let mut idle = Vec::new();
-            for entry in entries {
-                if entry.expire(now) {
-                    idle.push(entry);
-                    if idle.len() >= limit {
-                        let entries = std::mem::take(&mut idle);
-                        self.event(Event::Idle {
-                            table: index,
-                            entries,
-                        });
-                    }
-                }
-            }
-            if !idle.is_empty() {
+            state.sweep(now, limit, |entries| {
                 self.event(Event::Idle {
                     table: index,
-                    entries: idle,
+                    entries,
                 });
-            }
+            });
         }
     }
 }

@@ -6,8 +6,8 @@ use super::{Context, Packet};
 use crate::code::At;
 use crate::program::Node;
 use crate::program::table::{Key, KeyStep, MAX_KEY_BYTES, Table};
+use crate::state::entry::{Entry, Target};
 use crate::state::profile::Call;
-use crate::state::table::Target;
 use crate::state::{lock, read};
 
 /// A flow that visits more nodes than this loops; p4c writes none.
@@ -116,8 +116,8 @@ impl Context<'_> {
         table.next.after(hit, slot)
     }
 
-    /// Finds the entry under the table's lock, counts, and loads the arguments. Returns whether
-    /// it hit and the action's slot.
+    /// Finds the entry, counts, and loads the arguments. Returns whether it hit and the action's
+    /// slot.
     fn find(
         &mut self,
         index: usize,
@@ -129,56 +129,74 @@ impl Context<'_> {
         let Some(state) = all.tables.get(index) else {
             return (false, None);
         };
-        let state = read(state);
         // A table without key has nothing but its default action.
-        let entry = if table.key.is_empty() {
-            None
+        if table.key.is_empty() {
+            self.trace_lookup(index, key, || Found::Miss);
         } else {
-            state.lookup(key)
-        };
-        if let Some(entry) = entry {
-            let bytes = table.with_counters.then_some(packet.ingress_length);
-            entry.hit(bytes, self.now_ns);
-            if let (Some((meter, target)), Some(cell)) = (table.meter, &entry.meter) {
-                let bytes = self.program.meters.get(meter).is_some_and(|m| m.bytes);
-                let units = if bytes {
-                    packet.ingress_length as u64
-                } else {
-                    1
-                };
-                let colour = lock(cell).execute(units, self.now_ns);
-                target.store(&mut packet.buf, i128::from(colour));
-                trace!(self, Event::DirectMeter { meter, colour });
-            } else if let Some((_, target)) = table.meter {
-                // An entry without rates: green.
-                target.store(&mut packet.buf, 0);
-            }
-            let (slot, via) = match &entry.target {
-                Target::Call(call) => (Some(self.load(call, packet)), Via::Action),
-                Target::OneShot(set) => {
-                    let chosen = set.choose(self.selector_hash(table, packet));
-                    let slot = chosen.map(|(_, call)| self.load(call, packet));
-                    (slot, Via::OneShot(chosen.map(|(index, _)| index)))
-                }
-                Target::Member(id) => (self.member(table, *id, packet), Via::Member(*id)),
-                Target::Group(id) => {
-                    let (slot, member) = self.group(table, *id, packet).unzip();
-                    (slot, Via::Group(*id, member))
+            let used = |entry: Option<&Entry>| match entry {
+                Some(entry) => self.use_entry(index, table, key, entry, packet),
+                None => {
+                    self.trace_lookup(index, key, || Found::Miss);
+                    None
                 }
             };
-            self.trace_lookup(index, key, || Found::Entry(entry.pattern.clone(), via));
+            let slot = state.look_up(key, used);
             if slot.is_some() {
                 return (true, slot);
             }
             // An empty group does what a miss does.
-        } else {
-            self.trace_lookup(index, key, || Found::Miss);
         }
-        let Some(default) = &state.default else {
+        let default = state.default.load();
+        let Some(default) = default.as_deref() else {
             return (false, None);
         };
         self.load_args(&default.args, packet);
         (false, Some(default.slot))
+    }
+
+    /// Counts a hit and loads the action's arguments; none if the entry's group is empty.
+    fn use_entry(
+        &mut self,
+        index: usize,
+        table: &Table,
+        key: &[u8],
+        entry: &Entry,
+        packet: &mut Packet,
+    ) -> Option<u16> {
+        let bytes = table.with_counters.then_some(packet.ingress_length);
+        entry.hit(bytes, self.now_ns);
+        if let (Some((meter, target)), Some(cell)) = (table.meter, entry.meter()) {
+            let bytes = self.program.meters.get(meter).is_some_and(|m| m.bytes);
+            let units = if bytes {
+                packet.ingress_length as u64
+            } else {
+                1
+            };
+            let colour = lock(cell).execute(units, self.now_ns);
+            target.store(&mut packet.buf, i128::from(colour));
+            trace!(self, Event::DirectMeter { meter, colour });
+        } else if let Some((_, target)) = table.meter {
+            // An entry without rates: green.
+            target.store(&mut packet.buf, 0);
+        }
+        let (slot, via) = match entry.target() {
+            Target::Call { slot, args } => {
+                self.load_args(args, packet);
+                (Some(slot), Via::Action)
+            }
+            Target::OneShot(set) => {
+                let chosen = set.choose(self.selector_hash(table, packet));
+                let slot = chosen.map(|(_, call)| self.load(call, packet));
+                (slot, Via::OneShot(chosen.map(|(index, _)| index)))
+            }
+            Target::Member(id) => (self.member(table, id, packet), Via::Member(id)),
+            Target::Group(id) => {
+                let (slot, member) = self.group(table, id, packet).unzip();
+                (slot, Via::Group(id, member))
+            }
+        };
+        self.trace_lookup(index, key, || Found::Entry(entry.pattern(), via));
+        slot
     }
 
     fn member(&self, table: &Table, id: u32, packet: &mut Packet) -> Option<u16> {

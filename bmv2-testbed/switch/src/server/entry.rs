@@ -1,6 +1,6 @@
 //! Table entries between the wire and the tables.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Mutex;
 
 use p4runtime::p4::v1 as pb;
 use pb::field_match::FieldMatchType;
@@ -9,10 +9,10 @@ use super::fault::Fault;
 use super::value::{canonical, padded};
 use crate::info::{FieldInfo, Info, Scope, TableInfo};
 use crate::program::table::{Lookup, Match, Pattern, prefix_mask};
+use crate::state::entry::{Entry, Indirect, Rare, Spec, Target};
 use crate::state::lock;
 use crate::state::meter::{Meter, Rates};
 use crate::state::profile::{Call, OneShot, Watch, Weight};
-use crate::state::table::{Entry, Target};
 use crate::switch::Loaded;
 
 /// The most actions of a one-shot set.
@@ -275,12 +275,13 @@ pub(crate) fn weight(weight: i32, watch: Watch, what: &str) -> Result<Weight, Fa
     }
 }
 
-/// What a table entry's action means.
+/// What a table entry's action means: a call, or (with an empty call) something of the table's
+/// action profile.
 pub(crate) fn target(
     loaded: &Loaded,
     table: &TableInfo,
     action: &pb::TableAction,
-) -> Result<Target, Fault> {
+) -> Result<(Call, Option<Indirect>), Fault> {
     use pb::table_action::Type;
     let info = &loaded.info;
     let kind = action
@@ -288,8 +289,15 @@ pub(crate) fn target(
         .as_ref()
         .ok_or_else(|| Fault::invalid(format!("table {}: the action is empty", table.name)))?;
     let profile = table.profile.and_then(|p| info.profiles.get(&p));
+    let indirect = |target| {
+        let none = Call {
+            slot: 0,
+            args: Box::default(),
+        };
+        (none, Some(target))
+    };
     match (kind, profile) {
-        (Type::Action(action), None) => Ok(Target::Call(call(info, table, action, false)?)),
+        (Type::Action(action), None) => Ok((call(info, table, action, false)?, None)),
         (Type::Action(_), Some(profile)) => Err(Fault::invalid(format!(
             "table {}: its actions come from action profile {}",
             table.name, profile.name
@@ -298,12 +306,12 @@ pub(crate) fn target(
             "table {}: it has no action profile",
             table.name
         ))),
-        (Type::ActionProfileMemberId(id), Some(_)) => Ok(Target::Member(*id)),
+        (Type::ActionProfileMemberId(id), Some(_)) => Ok(indirect(Indirect::Member(*id))),
         (_, Some(profile)) if !profile.with_selector => Err(Fault::invalid(format!(
             "table {}: action profile {} has no selector",
             table.name, profile.name
         ))),
-        (Type::ActionProfileGroupId(id), Some(_)) => Ok(Target::Group(*id)),
+        (Type::ActionProfileGroupId(id), Some(_)) => Ok(indirect(Indirect::Group(*id))),
         (Type::ActionProfileActionSet(set), Some(profile)) => {
             let actions = &set.action_profile_actions;
             let limit = match profile.max_group_size {
@@ -343,7 +351,7 @@ pub(crate) fn target(
                     ),
                 ));
             }
-            Ok(Target::OneShot(OneShot::new(out)))
+            Ok(indirect(Indirect::OneShot(OneShot::new(out))))
         }
     }
 }
@@ -388,37 +396,52 @@ pub(crate) fn entry(
         .as_ref()
         .ok_or_else(|| Fault::invalid(format!("table {}: the action is missing", table.name)))?;
     let pattern = pattern(loaded, table, &wire.r#match, wire.priority)?;
-    let target = target(loaded, table, action)?;
-    let mut entry = Entry::new(pattern, target, now_ns);
+    let (call, indirect) = target(loaded, table, action)?;
     let refused = |what: &str| Fault::invalid(format!("table {}: it has no {what}", table.name));
-    entry.idle_timeout_ns = u64::try_from(wire.idle_timeout_ns).map_err(|_| {
+    let idle_timeout_ns = u64::try_from(wire.idle_timeout_ns).map_err(|_| {
         Fault::invalid(format!(
             "table {}: the idle timeout is negative",
             table.name
         ))
     })?;
-    if entry.idle_timeout_ns > 0 && !table.idle_timeout {
+    if idle_timeout_ns > 0 && !table.idle_timeout {
         return Err(refused("idle timeout"));
     }
-    entry.controller_metadata = wire.controller_metadata;
-    entry.metadata = wire.metadata.clone().into();
+    let mut counted = None;
     if let Some(data) = &wire.counter_data {
         if !table.has_counter {
             return Err(refused("direct counter"));
         }
-        let (packets, bytes) = counts(data, &table.name)?;
-        entry.counter.set(packets, bytes);
+        counted = Some(counts(data, &table.name)?);
     }
+    let mut meter = None;
     if let Some(config) = &wire.meter_config {
         if !table.has_meter {
             return Err(refused("direct meter"));
         }
         let rates = rates(config, &table.name)?;
-        let mut meter = Meter::default();
-        meter.configure(Some(rates), now_ns);
-        entry.meter = Some(Box::new(Mutex::new(meter)));
+        let mut configured = Meter::default();
+        configured.configure(Some(rates), now_ns);
+        meter = Some(Mutex::new(configured));
     } else if table.has_meter {
-        entry.meter = Some(Box::default());
+        meter = Some(Mutex::default());
+    }
+    let rare = Rare {
+        controller_metadata: wire.controller_metadata,
+        metadata: wire.metadata.clone().into(),
+        is_const: false,
+        meter,
+        indirect,
+    };
+    let spec = Spec {
+        idle_timeout_ns,
+        rare: rare.needed().then(|| Box::new(rare)),
+        now_ns,
+        ..Spec::default()
+    };
+    let entry = Entry::with_call(&pattern, &call, spec);
+    if let Some((packets, bytes)) = counted {
+        entry.counter().set(packets, bytes);
     }
     Ok(entry)
 }
@@ -432,15 +455,15 @@ pub(crate) struct Wanted {
 }
 
 /// An action call on the wire.
-pub(crate) fn wire_action(info: &Info, table: &TableInfo, call: &Call) -> pb::Action {
-    let id = table.action_ids.get(usize::from(call.slot)).copied();
+pub(crate) fn wire_action(info: &Info, table: &TableInfo, slot: u16, args: &[u8]) -> pb::Action {
+    let id = table.action_ids.get(usize::from(slot)).copied();
     let id = id.unwrap_or(0);
     let mut at = 0;
     let mut params = Vec::new();
     if let Some(action) = info.actions.get(&id) {
         for param in &action.params {
             let bytes = usize::from(param.program_width).div_ceil(8);
-            let value = call.args.get(at..at + bytes).unwrap_or_default();
+            let value = args.get(at..at + bytes).unwrap_or_default();
             params.push(pb::action::Param {
                 param_id: param.id,
                 value: canonical(value),
@@ -455,12 +478,11 @@ pub(crate) fn wire_action(info: &Info, table: &TableInfo, call: &Call) -> pb::Ac
 }
 
 fn wire_matches(table: &TableInfo, entry: &Entry) -> Vec<pb::FieldMatch> {
-    let pattern = &entry.pattern;
     let mut out = Vec::with_capacity(table.fields.len());
     for field in &table.fields {
         let range = field.offset..field.offset + field.bytes;
-        let value = pattern.value.get(range.clone()).unwrap_or_default();
-        let mask = pattern.mask.get(range).unwrap_or_default();
+        let value = entry.value().get(range.clone()).unwrap_or_default();
+        let mask = entry.mask().get(range).unwrap_or_default();
         let none = mask.iter().all(|b| *b == 0);
         let kind = match field.kind {
             Match::Exact => FieldMatchType::Exact(pb::field_match::Exact {
@@ -518,17 +540,17 @@ pub(crate) fn wire_rates(rates: Rates) -> pb::MeterConfig {
     }
 }
 
-fn wire_target(info: &Info, table: &TableInfo, target: &Target) -> pb::TableAction {
+fn wire_target(info: &Info, table: &TableInfo, target: Target<'_>) -> pb::TableAction {
     use pb::table_action::Type;
     let kind = match target {
-        Target::Call(call) => Type::Action(wire_action(info, table, call)),
-        Target::Member(id) => Type::ActionProfileMemberId(*id),
-        Target::Group(id) => Type::ActionProfileGroupId(*id),
+        Target::Call { slot, args } => Type::Action(wire_action(info, table, slot, args)),
+        Target::Member(id) => Type::ActionProfileMemberId(id),
+        Target::Group(id) => Type::ActionProfileGroupId(id),
         Target::OneShot(set) => {
             let actions = set.actions.iter().map(|(call, weight)| {
                 use pb::action_profile_action::WatchKind;
                 pb::ActionProfileAction {
-                    action: Some(wire_action(info, table, call)),
+                    action: Some(wire_action(info, table, call.slot, &call.args)),
                     weight: weight.weight as i32,
                     watch_kind: match weight.watch {
                         Watch::None => None,
@@ -553,7 +575,7 @@ pub(crate) fn wire_key(table: &TableInfo, entry: &Entry) -> pb::TableEntry {
     pb::TableEntry {
         table_id: table.id,
         r#match: wire_matches(table, entry),
-        priority: entry.pattern.priority,
+        priority: entry.priority(),
         ..pb::TableEntry::default()
     }
 }
@@ -562,21 +584,21 @@ pub(crate) fn wire_key(table: &TableInfo, entry: &Entry) -> pb::TableEntry {
 pub(crate) fn wire_entry(
     info: &Info,
     table: &TableInfo,
-    entry: &Arc<Entry>,
+    entry: &Entry,
     wanted: Wanted,
     now_ns: u64,
 ) -> pb::TableEntry {
     let mut wire = wire_key(table, entry);
-    wire.action = Some(wire_target(info, table, &entry.target));
-    wire.controller_metadata = entry.controller_metadata;
-    wire.metadata = entry.metadata.to_vec();
-    wire.idle_timeout_ns = i64::try_from(entry.idle_timeout_ns).unwrap_or(i64::MAX);
-    wire.is_const = entry.is_const;
+    wire.action = Some(wire_target(info, table, entry.target()));
+    wire.controller_metadata = entry.controller_metadata();
+    wire.metadata = entry.metadata().to_vec();
+    wire.idle_timeout_ns = i64::try_from(entry.idle_timeout_ns()).unwrap_or(i64::MAX);
+    wire.is_const = entry.is_const();
     if wanted.counter && table.has_counter {
-        wire.counter_data = Some(wire_counts(entry.counter.get()));
+        wire.counter_data = Some(wire_counts(entry.counter().get()));
     }
     if wanted.meter && table.has_meter {
-        let rates = entry.meter.as_ref().and_then(|m| lock(m).rates());
+        let rates = entry.meter().and_then(|m| lock(m).rates());
         wire.meter_config = rates.map(wire_rates);
     }
     if wanted.idle && table.idle_timeout {

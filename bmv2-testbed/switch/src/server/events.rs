@@ -53,9 +53,9 @@ fn update(core: &Core, loaded: &Loaded, list: u64, event: Event) -> Option<Updat
             let table = info.tables.get(info.table_by_index.get(&table)?)?;
             let now = core.switch.options.clock.now_ns();
             let wire = entries.iter().map(|entry| pb::TableEntry {
-                idle_timeout_ns: i64::try_from(entry.idle_timeout_ns).unwrap_or(i64::MAX),
-                controller_metadata: entry.controller_metadata,
-                metadata: entry.metadata.to_vec(),
+                idle_timeout_ns: i64::try_from(entry.idle_timeout_ns()).unwrap_or(i64::MAX),
+                controller_metadata: entry.controller_metadata(),
+                metadata: entry.metadata().to_vec(),
                 time_since_last_hit: Some(pb::table_entry::IdleTimeout {
                     elapsed_ns: i64::try_from(entry.idle_ns(now)).unwrap_or(i64::MAX),
                 }),

@@ -11,8 +11,8 @@ use super::fault::Fault;
 use super::replication;
 use super::value::canonical;
 use crate::info::{ArrayInfo, ProfileInfo, TableInfo};
+use crate::state::entry::{Entry, Key};
 use crate::state::profile::Watch;
-use crate::state::table::Entry;
 use crate::state::{lock, read};
 use crate::switch::Loaded;
 
@@ -92,13 +92,11 @@ impl Reader<'_> {
     }
 
     fn default_entry(&self, table: &TableInfo) -> Option<pb::TableEntry> {
-        let state = read(self.loaded.state.tables.get(table.index)?);
-        let default = state.default.as_ref()?;
-        let call = crate::state::profile::Call {
-            slot: default.slot,
-            args: default.args.clone(),
-        };
-        let action = entry::wire_action(&self.loaded.info, table, &call);
+        let state = self.loaded.state.tables.get(table.index)?;
+        let default = state.default.load();
+        let default = default.as_deref()?;
+        let info = &self.loaded.info;
+        let action = entry::wire_action(info, table, default.slot, &default.args);
         Some(pb::TableEntry {
             table_id: table.id,
             is_default_action: true,
@@ -111,24 +109,25 @@ impl Reader<'_> {
     }
 
     /// The entries of a table that a filter means.
-    fn entries(&self, table: &TableInfo, wire: &pb::TableEntry) -> Result<Vec<Arc<Entry>>, Fault> {
+    fn entries(&self, table: &TableInfo, wire: &pb::TableEntry) -> Result<Vec<Entry>, Fault> {
         let Some(state) = self.loaded.state.tables.get(table.index) else {
             return Ok(Vec::new());
         };
-        let mut found: Vec<Arc<Entry>> = if wire.r#match.is_empty() {
-            read(state).entries()
+        let mut found: Vec<Entry> = Vec::new();
+        if wire.r#match.is_empty() {
+            state.scan(|entry| found.push(entry.clone()), || Ok(()))?;
         } else {
             let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
-            read(state).get(&pattern).cloned().into_iter().collect()
-        };
+            found.extend(state.get(Key::from(&pattern)));
+        }
         if wire.priority != 0 {
-            found.retain(|e| e.pattern.priority == wire.priority);
+            found.retain(|e| e.priority() == wire.priority);
         }
         if wire.controller_metadata != 0 {
-            found.retain(|e| e.controller_metadata == wire.controller_metadata);
+            found.retain(|e| e.controller_metadata() == wire.controller_metadata);
         }
         if !wire.metadata.is_empty() {
-            found.retain(|e| *e.metadata == *wire.metadata);
+            found.retain(|e| *e.metadata() == *wire.metadata);
         }
         Ok(found)
     }
@@ -163,7 +162,12 @@ impl Reader<'_> {
                 emit(Entity::ActionProfileMember(pb::ActionProfileMember {
                     action_profile_id: profile.id,
                     member_id,
-                    action: Some(entry::wire_action(&self.loaded.info, table, &call)),
+                    action: Some(entry::wire_action(
+                        &self.loaded.info,
+                        table,
+                        call.slot,
+                        &call.args,
+                    )),
                 }))?;
             }
         }
@@ -273,7 +277,7 @@ impl Reader<'_> {
             for found in self.entries(table, &filter)? {
                 emit(Entity::DirectCounterEntry(pb::DirectCounterEntry {
                     table_entry: Some(wire_key(table, &found)),
-                    data: Some(wire_counts(found.counter.get())),
+                    data: Some(wire_counts(found.counter().get())),
                 }))?;
             }
         }
@@ -293,7 +297,7 @@ impl Reader<'_> {
                 )));
             }
             for found in self.entries(table, &filter)? {
-                let rates = found.meter.as_ref().and_then(|m| lock(m).rates());
+                let rates = found.meter().and_then(|m| lock(m).rates());
                 emit(Entity::DirectMeterEntry(pb::DirectMeterEntry {
                     table_entry: Some(wire_key(table, &found)),
                     config: rates.map(wire_rates),

@@ -12,8 +12,9 @@ use super::entry::{self, counts, rates};
 use super::fault::Fault;
 use crate::info::{ArrayInfo, ProfileInfo, TableInfo};
 use crate::program::table::Default as DefaultAction;
+use crate::state::entry::{Entry, Key, Target};
 use crate::state::profile::{Group, Watch};
-use crate::state::table::{Entry, TableError, Target};
+use crate::state::table::TableError;
 use crate::state::{lock, read, write};
 use crate::switch::Loaded;
 
@@ -106,28 +107,26 @@ impl Writer<'_> {
         match kind {
             Type::Insert => {
                 let entry = entry::entry(self.loaded, table, wire, self.now_ns)?;
-                self.check_target(table, &entry.target)?;
-                let entry = Arc::new(entry);
-                write(state).insert(Arc::clone(&entry)).map_err(failed)?;
-                self.count_use(table, &entry.target, true);
+                self.check_target(table, entry.target())?;
+                state.insert(entry.clone()).map_err(failed)?;
+                self.count_use(table, entry.target(), true);
             }
             Type::Modify => {
                 let entry = entry::entry(self.loaded, table, wire, self.now_ns)?;
-                self.check_target(table, &entry.target)?;
-                let entry = Arc::new(entry);
-                let old = write(state).modify(Arc::clone(&entry)).map_err(failed)?;
+                self.check_target(table, entry.target())?;
+                let old = state.modify(&entry).map_err(failed)?;
                 self.keep_meter(&entry, &old, wire);
                 if let Some(data) = &wire.counter_data {
                     let (packets, bytes) = counts(data, &table.name)?;
-                    entry.counter.set(packets, bytes);
+                    entry.counter().set(packets, bytes);
                 }
-                self.count_use(table, &entry.target, true);
-                self.count_use(table, &old.target, false);
+                self.count_use(table, entry.target(), true);
+                self.count_use(table, old.target(), false);
             }
             Type::Delete => {
                 let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
-                let old = write(state).remove(&pattern).map_err(failed)?;
-                self.count_use(table, &old.target, false);
+                let old = state.remove(Key::from(&pattern)).map_err(failed)?;
+                self.count_use(table, old.target(), false);
             }
             Type::Unspecified => {}
         }
@@ -136,7 +135,7 @@ impl Writer<'_> {
 
     /// A modified entry without rates keeps none: its meter is back at the default.
     fn keep_meter(&self, new: &Entry, old: &Entry, wire: &pb::TableEntry) {
-        if let (Some(new), Some(old), Some(_)) = (&new.meter, &old.meter, &wire.meter_config) {
+        if let (Some(new), Some(old), Some(_)) = (new.meter(), old.meter(), &wire.meter_config) {
             let unchanged = lock(new).rates() == lock(old).rates();
             if unchanged {
                 // The same rates: the buckets go on as they are.
@@ -183,7 +182,7 @@ impl Writer<'_> {
             }
             Some(_) => return refused("a default entry takes an action, not a member or group"),
         };
-        write(state).default = action;
+        state.default.store(action.map(Arc::new));
         Ok(())
     }
 
@@ -199,7 +198,7 @@ impl Writer<'_> {
     }
 
     /// A member or group that an entry refers to has to exist.
-    fn check_target(&self, table: &TableInfo, target: &Target) -> Result<(), Fault> {
+    fn check_target(&self, table: &TableInfo, target: Target<'_>) -> Result<(), Fault> {
         let (Target::Member(id) | Target::Group(id)) = target else {
             return Ok(());
         };
@@ -211,8 +210,8 @@ impl Writer<'_> {
         };
         let state = read(state);
         let (what, known) = match target {
-            Target::Member(id) => ("member", state.members.contains_key(id)),
-            _ => ("group", state.groups.contains_key(id)),
+            Target::Member(_) => ("member", state.members.contains_key(&id)),
+            _ => ("group", state.groups.contains_key(&id)),
         };
         if known {
             Ok(())
@@ -224,7 +223,7 @@ impl Writer<'_> {
         }
     }
 
-    fn count_use(&self, table: &TableInfo, target: &Target, more: bool) {
+    fn count_use(&self, table: &TableInfo, target: Target<'_>, more: bool) {
         let Some(state) = self
             .profile_of(table)
             .and_then(|p| self.loaded.state.profiles.get(p.index))
@@ -232,9 +231,9 @@ impl Writer<'_> {
             return;
         };
         match target {
-            Target::Member(id) => write(state).use_member(*id, more),
-            Target::Group(id) => write(state).use_group(*id, more),
-            Target::Call(_) | Target::OneShot(_) => {}
+            Target::Member(id) => write(state).use_member(id, more),
+            Target::Group(id) => write(state).use_group(id, more),
+            Target::Call { .. } | Target::OneShot(_) => {}
         }
     }
 
@@ -434,7 +433,7 @@ impl Writer<'_> {
         &self,
         wire: Option<&pb::TableEntry>,
         what: &str,
-    ) -> Result<(&TableInfo, Arc<Entry>), Fault> {
+    ) -> Result<(&TableInfo, Entry), Fault> {
         let wire = wire.ok_or_else(|| Fault::invalid(format!("{what} without a table entry")))?;
         let table = entry::table(&self.loaded.info, wire.table_id)?;
         if wire.is_default_action {
@@ -442,7 +441,7 @@ impl Writer<'_> {
         }
         let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
         let state = self.loaded.state.tables.get(table.index);
-        let found = state.and_then(|s| read(s).get(&pattern).cloned());
+        let found = state.and_then(|s| s.get(Key::from(&pattern)));
         let found = found.ok_or_else(|| {
             Fault::not_found(format!("table {}: there is no such entry", table.name))
         })?;
@@ -460,13 +459,13 @@ impl Writer<'_> {
         let data = wire.data.as_ref();
         let data = data.ok_or_else(|| Fault::invalid("direct counter without data"))?;
         let (packets, bytes) = counts(data, &table.name)?;
-        entry.counter.set(packets, bytes);
+        entry.counter().set(packets, bytes);
         Ok(())
     }
 
     fn direct_meter(&self, wire: &pb::DirectMeterEntry) -> Result<(), Fault> {
         let (table, entry) = self.direct(wire.table_entry.as_ref(), "direct meter")?;
-        let Some(meter) = &entry.meter else {
+        let Some(meter) = entry.meter() else {
             return Err(Fault::invalid(format!(
                 "table {}: it has no direct meter",
                 table.name

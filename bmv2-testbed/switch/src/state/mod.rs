@@ -1,12 +1,17 @@
 //! What a loaded program holds at run time: entries, profiles, counters, meters, registers, groups.
 //!
-//! Packets and the control plane share it. Each table has a lock of its own that packets take for
-//! reading while they look one entry up; a write holds it for one entry. Counters are atomic.
+//! Packets and the control plane share it. Tables lock themselves, in parts: packets take a part's
+//! lock for reading while they look one entry up; a write holds it for one entry. Counters are
+//! atomic.
 
+pub(crate) mod entry;
+mod index;
 pub(crate) mod meter;
 pub(crate) mod profile;
 pub(crate) mod replication;
+mod shards;
 pub(crate) mod table;
+mod wide;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -21,7 +26,7 @@ use crate::program::Program;
 /// The run-time state of one loaded program.
 #[derive(Debug)]
 pub(crate) struct State {
-    pub(crate) tables: Vec<RwLock<TableState>>,
+    pub(crate) tables: Vec<TableState>,
     pub(crate) profiles: Vec<RwLock<ProfileState>>,
     pub(crate) counters: Vec<Vec<Counter>>,
     pub(crate) meters: Vec<Vec<Mutex<Meter>>>,
@@ -37,11 +42,7 @@ impl State {
             sizes.collect::<Vec<_>>()
         };
         Self {
-            tables: program
-                .tables
-                .iter()
-                .map(|t| RwLock::new(TableState::new(t)))
-                .collect(),
+            tables: program.tables.iter().map(TableState::new).collect(),
             profiles: program
                 .profiles
                 .iter()
