@@ -20,7 +20,7 @@ test: setup ## Format, clippy, unit, property and end-to-end tests
 	@tests/run.sh
 
 bench: setup ## Measure (release); BENCH=<name> runs one, BENCH=--list lists them
-	cargo build --release --locked -p shunt-tests --bin shunt-bench
+	cargo build --release --locked -p shunt-tests -p shunt-switch --bin shunt-bench --bin shunt-switch
 	@target/release/shunt-bench $(BENCH)
 
 clean: ## Remove what was built

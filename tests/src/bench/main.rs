@@ -7,6 +7,7 @@ mod flows;
 mod gateway;
 mod report;
 mod switch_pps;
+mod switch_veth;
 mod switch_writes;
 
 use std::path::PathBuf;
@@ -33,6 +34,11 @@ const BENCHES: &[Bench] = &[
         name: "switch-pps",
         about: "embedded switch, one core, ports in this process: hits of 100 K NAT flows",
         run: switch_pps::run,
+    },
+    Bench {
+        name: "switch-veth",
+        about: "embedded switch through veth interfaces, beside bmv2: hits of 10 K NAT flows",
+        run: switch_veth::run,
     },
 ];
 

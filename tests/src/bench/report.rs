@@ -1,15 +1,21 @@
 //! What a benchmark says: lines to read, and one JSON file to compare.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One figure.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct Metric {
     name: String,
     value: f64,
-    unit: &'static str,
+    unit: Cow<'static, str>,
+}
+
+#[derive(Deserialize)]
+struct Adopted {
+    metrics: Vec<Metric>,
 }
 
 /// The figures of one benchmark. The first one is the headline.
@@ -58,12 +64,21 @@ impl Report {
         let metric = Metric {
             name: name.into(),
             value,
-            unit,
+            unit: unit.into(),
         };
         // Enough digits to compare, none to distract.
         let digits = if value.abs() >= 1000.0 { 0 } else { 3 };
         println!("{}: {:.digits$} {}", metric.name, metric.value, metric.unit);
         self.metrics.push(metric);
+    }
+
+    /// Takes over the figures that the same benchmark wrote to `<folder>` in another process.
+    pub(crate) fn adopt(&mut self, folder: &Path) -> Result<(), BenchError> {
+        let path = folder.join(format!("{}.json", self.bench));
+        let text = std::fs::read_to_string(path).map_err(BenchError::failed)?;
+        let found: Adopted = serde_json::from_str(&text).map_err(BenchError::failed)?;
+        self.metrics.extend(found.metrics);
+        Ok(())
     }
 
     /// Writes `<folder>/<bench>.json`.

@@ -1,22 +1,29 @@
 //! A port on a network interface, through libpcap.
 //!
 //! libpcap puts VLAN tags back that the kernel took off, and hides our own frames
-//! (`Direction::In`). A thread a port receives and runs packets to completion.
+//! (`Direction::In`). A thread a port receives and runs packets to completion, as many together
+//! as have come; what they make leaves with one system call a port.
 
 use std::fmt;
+use std::io::IoSlice;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-use pcap::{Active, BreakLoop, Capture, Direction};
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, MultiHeaders, sendmmsg};
+use pcap::{Active, BreakLoop, Capture, Direction, Linktype};
 
-use super::{MAX_FRAME_BYTES, Port, PortError};
+use super::{Burst, MAX_FRAME_BYTES, Port, PortError};
 use crate::exec::Worker;
 use crate::state::lock;
 use crate::switch::Inner;
 
 /// Bytes of the kernel's receive ring a port.
 const RING_BYTES: i32 = 8 << 20;
+/// Frames that are run together at most.
+const RECEIVE_FRAMES: usize = 64;
 /// Ring of the handle that only sends.
 const SEND_RING_BYTES: i32 = 64 << 10;
 
@@ -49,14 +56,67 @@ pub enum InterfaceError {
     },
 }
 
-struct Sender(Mutex<Capture<Active>>);
+struct Sender {
+    capture: Mutex<Capture<Active>>,
+    /// libpcap would put a header of its own in front: only it can send then.
+    cooked: bool,
+}
+
+impl Sender {
+    fn new(capture: Capture<Active>) -> Self {
+        Self {
+            cooked: capture.get_datalink() == Linktype::LINUX_SLL,
+            capture: Mutex::new(capture),
+        }
+    }
+}
 
 impl Port for Sender {
     fn transmit(&self, frame: &[u8]) -> Result<(), PortError> {
-        lock(&self.0)
+        lock(&self.capture)
             .sendpacket(frame)
             .map_err(|e| PortError::Interface(e.to_string()))
     }
+
+    fn transmit_burst(&self, frames: &[&[u8]]) -> usize {
+        if self.cooked {
+            let taken = frames.iter().filter(|frame| self.transmit(frame).is_ok());
+            return taken.count();
+        }
+        let capture = lock(&self.capture);
+        let slices: Vec<_> = frames.iter().map(|f| [IoSlice::new(f)]).collect();
+        let mut taken = 0;
+        let mut rest = slices.as_slice();
+        while !rest.is_empty() {
+            let sent = match send(capture.as_raw_fd(), rest) {
+                Err(Errno::EINTR) => continue,
+                Ok(sent) => sent,
+                Err(error) => {
+                    tracing::debug!(%error, "a frame could not be sent");
+                    0
+                }
+            };
+            taken += sent;
+            // Without any, it is the first frame that cannot be sent: the next ones may.
+            rest = rest.get(sent.max(1)..).unwrap_or_default();
+        }
+        taken
+    }
+}
+
+/// Sends the first of these frames with one system call, and says how many.
+fn send(socket: RawFd, frames: &[[IoSlice<'_>; 1]]) -> Result<usize, Errno> {
+    let mut headers = MultiHeaders::<()>::preallocate(frames.len(), None);
+    let addresses = vec![None; frames.len()];
+    let sent = sendmmsg(
+        socket,
+        &mut headers,
+        frames,
+        addresses,
+        [],
+        MsgFlags::empty(),
+    );
+    Ok(sent?.count())
 }
 
 /// A port's receiving thread; it ends when this is dropped.
@@ -108,7 +168,7 @@ impl InterfacePort {
         let mut sender = open(interface, SEND_RING_BYTES).map_err(failed)?;
         // This handle never reads: no frame is to be copied for it.
         sender.filter("len > 65535", true).map_err(failed)?;
-        inner.attach(port, Arc::new(Sender(Mutex::new(sender))));
+        inner.attach(port, Arc::new(Sender::new(sender)));
         let stop = Arc::new(AtomicBool::new(false));
         let mut receiver = receiver;
         let wake = receiver.breakloop_handle();
@@ -145,18 +205,23 @@ impl InterfacePort {
 
 fn receive(inner: &Inner, port: u32, mut capture: Capture<Active>, stop: &AtomicBool) {
     let mut worker = Worker::default();
+    let mut burst = Burst::default();
     while !stop.load(Ordering::Relaxed) {
-        match capture.next_packet() {
-            Ok(packet) => {
-                let cut = packet.header.len as usize > packet.data.len();
-                if cut {
-                    inner.count_oversized();
-                } else {
-                    inner.process(&mut worker, port, std::iter::once(packet.data));
-                }
+        // What has come, or the next frame if nothing has.
+        let received = capture.dispatch(Some(RECEIVE_FRAMES), |packet| {
+            if packet.header.len as usize > packet.data.len() {
+                inner.count_oversized();
+            } else {
+                burst.push(port, packet.data);
             }
+        });
+        burst.drain(|port, frames| inner.process(&mut worker, port, frames.iter().copied()));
+        match received {
+            Ok(_) => {}
             // Woken, or nothing came after all.
             Err(pcap::Error::TimeoutExpired | pcap::Error::NoMorePackets) => {}
+            // Woken too; what that is for is seen above.
+            Err(_) if stop.load(Ordering::Relaxed) => {}
             Err(error) => {
                 tracing::error!(port, %error, "the interface is gone; the port stops receiving");
                 return;
