@@ -15,6 +15,8 @@ pub(super) struct Builder {
     ops: Vec<Op>,
     /// Where each label is.
     labels: Vec<At>,
+    /// Where the last label is: operations before it and behind it are not joined.
+    bound: usize,
     /// Which register holds the result of which operation.
     known: HashMap<Pure, Reg>,
     next: Reg,
@@ -40,6 +42,7 @@ impl Builder {
     pub(super) fn bind(&mut self, label: Label) {
         if let Some(place) = self.labels.get_mut(label as usize) {
             *place = self.ops.len() as At;
+            self.bound = self.ops.len();
         }
         self.forget();
     }
@@ -54,6 +57,55 @@ impl Builder {
         self.ops.push(op);
     }
 
+    /// The last operation, if no jump leads behind it.
+    fn last(&self) -> Option<&Op> {
+        self.ops.last().filter(|_| self.bound < self.ops.len())
+    }
+
+    /// Copies bytes of the packet state; together with the last copy if they follow it.
+    pub(super) fn copy(&mut self, mut to: At, mut from: At, mut len: u32) {
+        if let Some((last_to, last_from, last_len)) = self.last().and_then(Op::as_copy)
+            && (last_to + last_len, last_from + last_len) == (to, from)
+            // The last one did not write what this one reads.
+            && (last_to + last_len + len <= last_from || last_from + last_len + len <= last_to)
+        {
+            self.ops.pop();
+            (to, from, len) = (last_to, last_from, last_len + len);
+        }
+        self.push(match len {
+            1 => Op::Copy1(to, from),
+            2 => Op::Copy2(to, from),
+            4 => Op::Copy4(to, from),
+            6 => Op::Copy6(to, from),
+            8 => Op::Copy8(to, from),
+            16 => Op::Copy16(to, from),
+            _ => Op::Copy(to, from, len),
+        });
+        self.forget();
+    }
+
+    /// Writes constant bytes; together with the last ones if they follow them.
+    pub(super) fn put(&mut self, mut at: At, bytes: &[u8]) {
+        let mut all = Vec::new();
+        if let Some((last_at, last)) = self.last().and_then(Op::as_put)
+            && last_at as usize + last.len() == at as usize
+        {
+            self.ops.pop();
+            at = last_at;
+            all = last;
+        }
+        all.extend_from_slice(bytes);
+        self.push(match all.as_slice() {
+            [one] => Op::Put1(at, *one),
+            [a, b] => Op::Put2(at, [*a, *b]),
+            [a, b, c, d] => Op::Put4(at, [*a, *b, *c, *d]),
+            [a, b, c, d, e, f, g, h] => Op::Put8(at, [*a, *b, *c, *d, *e, *f, *g, *h]),
+            zeros if zeros.iter().all(|byte| *byte == 0) => Op::Zero(at, zeros.len() as u32),
+            _ => Op::Put(at, all.into()),
+        });
+        self.forget();
+    }
+
     /// The register that holds the result of `pure`.
     pub(super) fn value(&mut self, pure: Pure) -> Option<Reg> {
         if let Some(reg) = self.known.get(&pure) {
@@ -64,7 +116,7 @@ impl Builder {
         }
         let reg = self.next;
         self.next += 1;
-        self.push(Op::Set(reg, pure));
+        self.push(Op::set(reg, pure));
         self.known.insert(pure, reg);
         Some(reg)
     }
@@ -94,5 +146,34 @@ impl Builder {
             }
         }
         (self.ops, place)
+    }
+}
+
+impl Op {
+    /// To, from and length of a copy.
+    fn as_copy(&self) -> Option<(At, At, u32)> {
+        Some(match self {
+            Self::Copy1(to, from) => (*to, *from, 1),
+            Self::Copy2(to, from) => (*to, *from, 2),
+            Self::Copy4(to, from) => (*to, *from, 4),
+            Self::Copy6(to, from) => (*to, *from, 6),
+            Self::Copy8(to, from) => (*to, *from, 8),
+            Self::Copy16(to, from) => (*to, *from, 16),
+            Self::Copy(to, from, len) => (*to, *from, *len),
+            _ => return None,
+        })
+    }
+
+    /// Place and bytes of a constant.
+    fn as_put(&self) -> Option<(At, Vec<u8>)> {
+        Some(match self {
+            Self::Put1(at, byte) => (*at, vec![*byte]),
+            Self::Put2(at, bytes) => (*at, bytes.to_vec()),
+            Self::Put4(at, bytes) => (*at, bytes.to_vec()),
+            Self::Put8(at, bytes) => (*at, bytes.to_vec()),
+            Self::Put(at, bytes) => (*at, bytes.to_vec()),
+            Self::Zero(at, len) => (*at, vec![0; *len as usize]),
+            _ => return None,
+        })
     }
 }

@@ -267,11 +267,9 @@ impl Compiler<'_> {
 
     /// Puts a constant call's arguments where the action reads them.
     fn arguments(&mut self, args: &[u8]) {
-        let start = self.program.layout.args_start;
-        for (i, byte) in args.iter().enumerate() {
-            self.build.push(Op::Put1((start + i) as At, *byte));
+        if !args.is_empty() {
+            self.build.put(self.program.layout.args_start as At, args);
         }
-        self.build.forget();
     }
 
     fn action(&mut self, index: usize) {

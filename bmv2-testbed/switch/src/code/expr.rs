@@ -421,7 +421,7 @@ impl Builder {
         let aligned = |field: Field| field.shift == 0 && field.width.is_multiple_of(8);
         match from {
             Expr::Field(from) if from.width == to.width && aligned(to) && aligned(*from) => {
-                self.copy(to, *from);
+                self.copy_bytes(to.last, from.last, u32::from(to.width / 8));
                 return Some(());
             }
             Expr::Field(from) if from.width == to.width && to.own > 0 && from.own == to.own => {
@@ -430,7 +430,7 @@ impl Builder {
             }
             Expr::Const(value) if to.width <= 64 => {
                 let value = *value as u64 & ones(to.width.into());
-                return self.put(to, value);
+                return self.put_field(to, value);
             }
             _ => {}
         }
@@ -442,7 +442,7 @@ impl Builder {
             let Value::Const(value) = value else {
                 return None;
             };
-            return self.put(to, value & ones(to.width.into()));
+            return self.put_field(to, value & ones(to.width.into()));
         };
         let width = u32::from(to.width);
         match self.container(to) {
@@ -477,34 +477,19 @@ impl Builder {
         Some((size, field.last + 1 - bytes as u32))
     }
 
-    fn put(&mut self, to: Field, value: u64) -> Option<()> {
-        self.push(match self.container(to) {
-            Some((Size::One, at)) => Op::Put1(at, value as u8),
-            Some((Size::Two, at)) => Op::Put2(at, (value as u16).to_be_bytes()),
-            Some((Size::Four, at)) => Op::Put4(at, (value as u32).to_be_bytes()),
-            Some((Size::Eight, at)) => Op::Put8(at, value.to_be_bytes()),
-            None if to.width + u16::from(to.shift) <= 64 => Op::PutField(to, value),
+    fn put_field(&mut self, to: Field, value: u64) -> Option<()> {
+        match self.container(to) {
+            Some((size, at)) => {
+                let bytes = value.to_be_bytes();
+                self.put(at, bytes.get(8 - size.bytes()..)?);
+            }
+            None if to.width + u16::from(to.shift) <= 64 => self.push(Op::PutField(to, value)),
             None => return None,
-        });
+        }
         Some(())
     }
 
-    /// Copies between fields of the same width that are whole bytes.
-    pub(super) fn copy(&mut self, to: Field, from: Field) {
-        self.copy_bytes(to.last, from.last, to.width / 8);
-    }
-
-    fn copy_bytes(&mut self, to_last: u32, from_last: u32, len: u16) {
-        let (to, from) = (to_last + 1 - u32::from(len), from_last + 1 - u32::from(len));
-        self.push(match len {
-            1 => Op::Copy1(to, from),
-            2 => Op::Copy2(to, from),
-            4 => Op::Copy4(to, from),
-            6 => Op::Copy6(to, from),
-            8 => Op::Copy8(to, from),
-            16 => Op::Copy16(to, from),
-            _ => Op::Copy(to, from, len),
-        });
-        self.forget();
+    fn copy_bytes(&mut self, to_last: u32, from_last: u32, len: u32) {
+        self.copy(to_last + 1 - len, from_last + 1 - len, len);
     }
 }

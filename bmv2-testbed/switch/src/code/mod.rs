@@ -135,7 +135,11 @@ pub(crate) enum Pure {
 }
 
 /// One operation. A jump's last argument is where it goes.
+///
+/// The representation puts the tag first, as a byte: finding the operation's code takes the
+/// fewest steps.
 #[derive(Debug)]
+#[repr(u8)]
 pub(crate) enum Op {
     Jump(At),
     /// The parser accepts, the pipeline ends.
@@ -169,7 +173,23 @@ pub(crate) enum Op {
     Test(Box<Expr>, bool, At),
     Switch(Reg, Box<[Case]>, At),
 
-    Set(Reg, Pure),
+    Const(Reg, u64),
+    Load1(Reg, At, u8, u8),
+    Load2(Reg, At, u8, u16),
+    Load4(Reg, At, u8, u32),
+    Load8(Reg, At, u8, u64),
+    Add(Reg, Reg, Reg),
+    Subtract(Reg, Reg, Reg),
+    Multiply(Reg, Reg, Reg),
+    And(Reg, Reg, Reg),
+    Or(Reg, Reg, Reg),
+    Xor(Reg, Reg, Reg),
+    AddConst(Reg, Reg, u64),
+    AndConst(Reg, Reg, u64),
+    OrConst(Reg, Reg, u64),
+    XorConst(Reg, Reg, u64),
+    ShiftLeft(Reg, Reg, u8),
+    ShiftRight(Reg, Reg, u8),
     Store1(At, Reg),
     Store2(At, Reg),
     Store4(At, Reg),
@@ -180,6 +200,8 @@ pub(crate) enum Op {
     Put4(At, [u8; 4]),
     Put8(At, [u8; 8]),
     PutField(Field, u64),
+    Put(At, Box<[u8]>),
+    Zero(At, u32),
     /// To, from.
     Copy1(At, At),
     Copy2(At, At),
@@ -187,7 +209,7 @@ pub(crate) enum Op {
     Copy6(At, At),
     Copy8(At, At),
     Copy16(At, At),
-    Copy(At, At, u16),
+    Copy(At, At, u32),
 
     /// Copies the packet's next bytes to a header, which becomes valid.
     Extract {
@@ -240,6 +262,29 @@ pub(crate) enum Op {
 }
 
 impl Op {
+    /// The operation that puts a result into a register.
+    fn set(to: Reg, from: Pure) -> Self {
+        match from {
+            Pure::Const(value) => Self::Const(to, value),
+            Pure::Load1(at, shift, mask) => Self::Load1(to, at, shift, mask),
+            Pure::Load2(at, shift, mask) => Self::Load2(to, at, shift, mask),
+            Pure::Load4(at, shift, mask) => Self::Load4(to, at, shift, mask),
+            Pure::Load8(at, shift, mask) => Self::Load8(to, at, shift, mask),
+            Pure::Add(a, b) => Self::Add(to, a, b),
+            Pure::Subtract(a, b) => Self::Subtract(to, a, b),
+            Pure::Multiply(a, b) => Self::Multiply(to, a, b),
+            Pure::And(a, b) => Self::And(to, a, b),
+            Pure::Or(a, b) => Self::Or(to, a, b),
+            Pure::Xor(a, b) => Self::Xor(to, a, b),
+            Pure::AddConst(a, value) => Self::AddConst(to, a, value),
+            Pure::AndConst(a, value) => Self::AndConst(to, a, value),
+            Pure::OrConst(a, value) => Self::OrConst(to, a, value),
+            Pure::XorConst(a, value) => Self::XorConst(to, a, value),
+            Pure::ShiftLeft(a, by) => Self::ShiftLeft(to, a, by),
+            Pure::ShiftRight(a, by) => Self::ShiftRight(to, a, by),
+        }
+    }
+
     /// Where the operation may jump to.
     fn target(&mut self) -> Option<&mut At> {
         match self {

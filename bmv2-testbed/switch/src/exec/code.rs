@@ -3,7 +3,7 @@
 use super::parse::MAX_STATES;
 use super::{Context, Packet};
 use crate::bits::Field;
-use crate::code::{At, Case, Op, Pure, REGISTERS, Reg, Targets};
+use crate::code::{At, Case, Op, REGISTERS, Reg, Targets};
 
 /// The registers of [`crate::code`].
 pub(crate) struct Registers([u64; REGISTERS]);
@@ -69,33 +69,6 @@ pub(super) fn copy_short(to: &mut [u8], from: &[u8]) {
 }
 
 #[inline(always)]
-fn pure(pure: &Pure, regs: &Registers, buf: &[u8]) -> u64 {
-    match *pure {
-        Pure::Const(value) => value,
-        Pure::Load1(at, shift, mask) => u64::from((bytes::<1>(buf, at)[0] >> shift) & mask),
-        Pure::Load2(at, shift, mask) => {
-            u64::from((u16::from_be_bytes(bytes(buf, at)) >> shift) & mask)
-        }
-        Pure::Load4(at, shift, mask) => {
-            u64::from((u32::from_be_bytes(bytes(buf, at)) >> shift) & mask)
-        }
-        Pure::Load8(at, shift, mask) => (u64::from_be_bytes(bytes(buf, at)) >> shift) & mask,
-        Pure::Add(a, b) => regs.get(a).wrapping_add(regs.get(b)),
-        Pure::Subtract(a, b) => regs.get(a).wrapping_sub(regs.get(b)),
-        Pure::Multiply(a, b) => regs.get(a).wrapping_mul(regs.get(b)),
-        Pure::And(a, b) => regs.get(a) & regs.get(b),
-        Pure::Or(a, b) => regs.get(a) | regs.get(b),
-        Pure::Xor(a, b) => regs.get(a) ^ regs.get(b),
-        Pure::AddConst(a, value) => regs.get(a).wrapping_add(value),
-        Pure::AndConst(a, value) => regs.get(a) & value,
-        Pure::OrConst(a, value) => regs.get(a) | value,
-        Pure::XorConst(a, value) => regs.get(a) ^ value,
-        Pure::ShiftLeft(a, by) => regs.get(a).wrapping_shl(by.into()),
-        Pure::ShiftRight(a, by) => regs.get(a).wrapping_shr(by.into()),
-    }
-}
-
-#[inline(always)]
 fn select(cases: &[Case], key: u64, default: At) -> At {
     let case = cases.iter().find(|case| key & case.mask == case.value);
     case.map_or(default, |case| case.to)
@@ -156,9 +129,76 @@ impl Context<'_> {
                 Op::Switch(key, cases, default) => (true, select(cases, regs.get(*key), *default)),
                 Op::Table(index) => (true, self.found(*index as usize, packet)),
 
-                Op::Set(to, from) => {
-                    let value = pure(from, regs, buf);
+                Op::Const(to, value) => {
+                    regs.set(*to, *value);
+                    continue;
+                }
+                Op::Load1(to, place, shift, mask) => {
+                    let value = (bytes::<1>(buf, *place)[0] >> shift) & mask;
+                    regs.set(*to, value.into());
+                    continue;
+                }
+                Op::Load2(to, place, shift, mask) => {
+                    let value = (u16::from_be_bytes(bytes(buf, *place)) >> shift) & mask;
+                    regs.set(*to, value.into());
+                    continue;
+                }
+                Op::Load4(to, place, shift, mask) => {
+                    let value = (u32::from_be_bytes(bytes(buf, *place)) >> shift) & mask;
+                    regs.set(*to, value.into());
+                    continue;
+                }
+                Op::Load8(to, place, shift, mask) => {
+                    let value = (u64::from_be_bytes(bytes(buf, *place)) >> shift) & mask;
                     regs.set(*to, value);
+                    continue;
+                }
+                Op::Add(to, a, b) => {
+                    regs.set(*to, regs.get(*a).wrapping_add(regs.get(*b)));
+                    continue;
+                }
+                Op::Subtract(to, a, b) => {
+                    regs.set(*to, regs.get(*a).wrapping_sub(regs.get(*b)));
+                    continue;
+                }
+                Op::Multiply(to, a, b) => {
+                    regs.set(*to, regs.get(*a).wrapping_mul(regs.get(*b)));
+                    continue;
+                }
+                Op::And(to, a, b) => {
+                    regs.set(*to, regs.get(*a) & regs.get(*b));
+                    continue;
+                }
+                Op::Or(to, a, b) => {
+                    regs.set(*to, regs.get(*a) | regs.get(*b));
+                    continue;
+                }
+                Op::Xor(to, a, b) => {
+                    regs.set(*to, regs.get(*a) ^ regs.get(*b));
+                    continue;
+                }
+                Op::AddConst(to, a, value) => {
+                    regs.set(*to, regs.get(*a).wrapping_add(*value));
+                    continue;
+                }
+                Op::AndConst(to, a, value) => {
+                    regs.set(*to, regs.get(*a) & value);
+                    continue;
+                }
+                Op::OrConst(to, a, value) => {
+                    regs.set(*to, regs.get(*a) | value);
+                    continue;
+                }
+                Op::XorConst(to, a, value) => {
+                    regs.set(*to, regs.get(*a) ^ value);
+                    continue;
+                }
+                Op::ShiftLeft(to, a, value) => {
+                    regs.set(*to, regs.get(*a).wrapping_shl((*value).into()));
+                    continue;
+                }
+                Op::ShiftRight(to, a, value) => {
+                    regs.set(*to, regs.get(*a).wrapping_shr((*value).into()));
                     continue;
                 }
                 Op::Store1(to, reg) => {
@@ -197,6 +237,20 @@ impl Context<'_> {
                     put(buf, *to, *value);
                     continue;
                 }
+                Op::Put(to, value) => {
+                    let to = *to as usize;
+                    if let Some(to) = buf.get_mut(to..to + value.len()) {
+                        copy_short(to, value);
+                    }
+                    continue;
+                }
+                Op::Zero(to, len) => {
+                    let to = *to as usize;
+                    if let Some(to) = buf.get_mut(to..to + *len as usize) {
+                        to.fill(0);
+                    }
+                    continue;
+                }
                 Op::PutField(to, value) => {
                     to.store(buf, i128::from(*value));
                     continue;
@@ -226,7 +280,7 @@ impl Context<'_> {
                     continue;
                 }
                 Op::Copy(to, from, len) => {
-                    copy_within(buf, *to, *from, usize::from(*len));
+                    copy_within(buf, *to, *from, *len as usize);
                     continue;
                 }
                 Op::Extract { to, len, valid } => {
