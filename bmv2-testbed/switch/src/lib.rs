@@ -26,7 +26,10 @@ mod state;
 mod switch;
 
 pub use clock::{Clock, ManualClock, SystemClock};
-pub use port::{ChannelPort, InterfaceError, InterfacePort, MAX_FRAME_BYTES, Port, PortError};
+pub use port::{
+    CaptureError, Captures, ChannelPort, InterfaceError, InterfacePort, MAX_FRAME_BYTES, Port,
+    PortError,
+};
 pub use program::error::LoadError;
-pub use server::{Config, Handle, RunError, run};
+pub use server::{Config, Handle, Local, RunError, Tls, run};
 pub use switch::{DROP_PORT, Options, Stats, Switch, TraceSink};

@@ -13,7 +13,9 @@ use crate::exec::trace::{Delivery, Trace};
 use crate::exec::{Context, Outcome, Registers, Sink, Worker};
 use crate::info::Info;
 use crate::log::PacketTrace;
-use crate::port::{Burst, ChannelPort, InterfaceError, InterfacePort, Outgoing, Port, PortError};
+use crate::port::{
+    Burst, Captures, ChannelPort, InterfaceError, InterfacePort, Outgoing, Port, PortError, Way,
+};
 use crate::program::Program;
 use crate::program::error::LoadError;
 use crate::state::entry::Entry;
@@ -39,6 +41,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// Who wants to see each packet's way.
     pub trace: Option<TraceSink>,
+    /// Where each port's frames are captured, if anywhere.
+    pub captures: Option<Captures>,
 }
 
 impl Default for Options {
@@ -49,6 +53,7 @@ impl Default for Options {
             cpu_port: None,
             clock: Arc::new(SystemClock::default()),
             trace: None,
+            captures: None,
         }
     }
 }
@@ -74,6 +79,8 @@ pub struct Stats {
     pub oversized: u64,
     /// Packet-ins, digests and notifications that nobody took in time.
     pub events_lost: u64,
+    /// Frames that are missing in captures, because the disk is slower than the ports.
+    pub capture_lost: u64,
 }
 
 #[derive(Debug, Default)]
@@ -191,6 +198,9 @@ impl Inner {
         let (mut received, mut dropped, mut looped) = (0, 0, 0);
         for frame in frames {
             received += 1;
+            if let Some(captures) = &self.options.captures {
+                captures.frame(port, Way::In, frame);
+            }
             context.trace = self.options.trace.as_ref().map(|_| Trace::default());
             let mut ports = Ports {
                 inner: self,
@@ -234,6 +244,11 @@ impl Inner {
                 None => count(&self.counters.no_port, frames.len()),
                 Some(found) => {
                     let sent = found.transmit_burst(frames);
+                    if let Some(captures) = &self.options.captures {
+                        for frame in frames.iter().take(sent) {
+                            captures.frame(port, Way::Out, frame);
+                        }
+                    }
                     count(&self.counters.transmitted, sent);
                     count(&self.counters.port_refused, frames.len() - sent);
                 }
@@ -249,7 +264,12 @@ impl Inner {
         let (counter, delivery) = match self.ports.load().get(&port) {
             None => (&self.counters.no_port, Delivery::NoPort),
             Some(found) => match found.transmit(frame) {
-                Ok(()) => (&self.counters.transmitted, Delivery::Sent),
+                Ok(()) => {
+                    if let Some(captures) = &self.options.captures {
+                        captures.frame(port, Way::Out, frame);
+                    }
+                    (&self.counters.transmitted, Delivery::Sent)
+                }
                 Err(error) => {
                     if let PortError::Interface(why) = error {
                         tracing::debug!(port, why, "a frame could not be sent");
@@ -351,6 +371,11 @@ impl Switch {
     /// Adds an in-process port that holds up to `capacity` frames on their way out.
     pub fn attach_channel(&self, port: u32, capacity: usize) -> ChannelPort {
         let (sender, receiver) = mpsc::sync_channel(capacity);
+        if let Some(captures) = &self.0.options.captures
+            && let Err(error) = captures.add(port, &format!("port{port}"))
+        {
+            tracing::error!(port, %error, "the port is not captured");
+        }
         self.0.attach(port, Arc::new(Outgoing(sender)));
         ChannelPort {
             port,
@@ -397,6 +422,7 @@ impl Switch {
             looped: get(&c.looped),
             oversized: get(&c.oversized),
             events_lost: get(&c.events_lost),
+            capture_lost: self.0.options.captures.as_ref().map_or(0, Captures::lost),
         }
     }
 }

@@ -172,16 +172,18 @@ impl<'a> Resolver<'a> {
                 self.step(Step::ParserError { error });
             }
             Event::Verify { checksum, ok } => {
-                let field = program.verify.get(*checksum).map(|c| c.name.clone());
+                let checksum = program.verify.get(*checksum);
+                let field = self.checksum(checksum.map_or("", |c| &c.name));
                 self.step(Step::VerifyChecksum {
-                    field: field.unwrap_or_default(),
+                    field,
                     correct: *ok,
                 });
             }
             Event::Update { checksum, value } => {
-                let field = program.update.get(*checksum).map(|c| c.name.clone());
+                let checksum = program.update.get(*checksum);
+                let field = self.checksum(checksum.map_or("", |c| &c.name));
                 self.step(Step::UpdateChecksum {
-                    field: field.unwrap_or_default(),
+                    field,
                     value: format!("{value:#06x}"),
                 });
             }
@@ -313,14 +315,22 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// The field that a checksum is in.
+    fn checksum(&self, name: &str) -> String {
+        let fields = &self.loaded.program.sources.checksums;
+        fields.get(name).cloned().unwrap_or_else(|| name.to_owned())
+    }
+
     fn condition(&mut self, node: usize, holds: bool) {
         let Some(Node::Condition { name, .. }) = self.loaded.program.nodes.get(node) else {
             return;
         };
         let source = self.loaded.program.sources.conditions.get(name);
         let text = source.map(|s| s.text.clone()).filter(|t| !t.is_empty());
+        let text = text.unwrap_or_else(|| name.clone());
+        self.cause = Some(format!("since `{text}` is {holds}"));
         self.step(Step::Condition {
-            text: text.unwrap_or_else(|| name.clone()),
+            text,
             source: source.and_then(|s| s.place()),
             holds,
         });
@@ -332,8 +342,7 @@ impl<'a> Resolver<'a> {
             return;
         };
         if *found == Found::Nothing {
-            // A bare statement of the program: its action says all.
-            self.cause = None;
+            // A bare statement of the program: its action says all, or the condition before it.
             return;
         }
         let source = program.sources.tables.get(&table.name);

@@ -102,13 +102,15 @@ impl Display for Step {
                 field,
                 value,
                 ..
-            } => {
-                write!(f, "    {text}{}", At(source))?;
-                if let (Some(field), Some(value)) = (field, value) {
-                    write!(f, ": {field} is {value}")?;
+            } => match (field, value) {
+                (Some(field), Some(value)) if text.ends_with(field.as_str()) => {
+                    write!(f, "    {field} = {value}{}", At(source))
                 }
-                Ok(())
-            }
+                (Some(field), Some(value)) => {
+                    write!(f, "    {text}{}: {field} is {value}", At(source))
+                }
+                _ => write!(f, "    {text}{}", At(source)),
+            },
             Self::Meter {
                 meter,
                 index,

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, sendmmsg};
 use pcap::{Active, BreakLoop, Capture, Direction, Linktype};
 
-use super::{Burst, MAX_FRAME_BYTES, Port, PortError};
+use super::{Burst, CaptureError, MAX_FRAME_BYTES, Port, PortError};
 use crate::exec::Worker;
 use crate::state::lock;
 use crate::switch::Inner;
@@ -53,6 +53,14 @@ pub enum InterfaceError {
         interface: String,
         /// What libpcap says.
         why: String,
+    },
+    /// Its captures cannot be written.
+    #[error("port {port}: {why}")]
+    Capture {
+        /// The port.
+        port: u32,
+        /// What is wrong.
+        why: CaptureError,
     },
 }
 
@@ -168,6 +176,10 @@ impl InterfacePort {
         let mut sender = open(interface, SEND_RING_BYTES).map_err(failed)?;
         // This handle never reads: no frame is to be copied for it.
         sender.filter("len > 65535", true).map_err(failed)?;
+        if let Some(captures) = &inner.options.captures {
+            let captured = captures.add(port, interface);
+            captured.map_err(|why| InterfaceError::Capture { port, why })?;
+        }
         inner.attach(port, Arc::new(Sender::new(sender)));
         let stop = Arc::new(AtomicBool::new(false));
         let mut receiver = receiver;

@@ -1,13 +1,16 @@
 //! Ports: in-process channels and network interfaces.
 
 mod burst;
+mod capture;
 mod channel;
 mod interface;
 
+pub use capture::{CaptureError, Captures};
 pub use channel::ChannelPort;
 pub use interface::{InterfaceError, InterfacePort};
 
 pub(crate) use burst::Burst;
+pub(crate) use capture::Way;
 pub(crate) use channel::Outgoing;
 
 /// The longest frame that a port takes, in bytes.

@@ -35,6 +35,8 @@ pub(crate) struct Sources {
     pub(crate) deparser: Vec<Statement>,
     pub(crate) conditions: HashMap<String, Source>,
     pub(crate) tables: HashMap<String, Source>,
+    /// `header.field` of each checksum, by the checksum's name.
+    pub(crate) checksums: HashMap<String, String>,
 }
 
 impl Source {
@@ -122,6 +124,11 @@ impl Sources {
                 .collect(),
             conditions: conditions
                 .map(|c| (c.name.clone(), Source::of(c.source_info.as_ref())))
+                .collect(),
+            checksums: doc
+                .checksums
+                .iter()
+                .map(|c| (c.name.clone(), format!("{}.{}", c.target.0, c.target.1)))
                 .collect(),
             tables: tables
                 .map(|t| (t.name.clone(), Source::of(t.source_info.as_ref())))

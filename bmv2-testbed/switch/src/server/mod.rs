@@ -21,6 +21,7 @@ mod entry;
 )]
 mod events;
 mod fault;
+mod local;
 mod packet;
 mod pipeline;
 #[allow(
@@ -42,4 +43,5 @@ mod value;
 )]
 mod write;
 
-pub use run::{Config, Handle, RunError, run};
+pub use local::Local;
+pub use run::{Config, Handle, RunError, Tls, run};

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::core::Core;
 use super::events::{EVENT_QUEUE, MAX_IDLE_ENTRIES, forward};
@@ -39,8 +40,21 @@ pub struct Config {
     pub interfaces: Vec<(u32, String)>,
     /// The switch itself.
     pub options: Options,
+    /// Serve P4Runtime over TLS only.
+    pub tls: Option<Tls>,
     /// A program to start with: the JSON's text and its P4Info.
     pub program: Option<(Vec<u8>, P4Info)>,
+}
+
+/// Certificates in PEM form.
+#[derive(Clone)]
+pub struct Tls {
+    /// The server's certificate chain.
+    pub certificate: Vec<u8>,
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Clients need a certificate that this authority signed; none: they need no certificate.
+    pub client_authority: Option<Vec<u8>>,
 }
 
 /// Why a switch did not start.
@@ -58,6 +72,9 @@ pub enum RunError {
     /// The program was refused.
     #[error("the program was refused: {0}")]
     Program(#[from] LoadError),
+    /// The certificates are of no use.
+    #[error("TLS: {0} (see --grpc-server-cert, --grpc-server-key and --grpc-server-cacert)")]
+    Tls(String),
     /// The server's address could not be listened on.
     #[error("cannot serve P4Runtime on {addr}: {why}")]
     Listen {
@@ -120,6 +137,7 @@ pub async fn run(config: Config) -> Result<Handle, RunError> {
         addr: wanted.clone(),
         why,
     };
+    let server = server(config.tls)?;
     let listener = TcpListener::bind(&wanted).await.map_err(refused)?;
     let addr = listener.local_addr().map_err(refused)?;
     let mut interfaces = Vec::new();
@@ -129,7 +147,7 @@ pub async fn run(config: Config) -> Result<Handle, RunError> {
     let (events, received) = mpsc::channel(EVENT_QUEUE);
     switch.0.listen(events);
     let (stop, stopped) = watch::channel(false);
-    let server = tokio::spawn(serve(Arc::clone(&core), listener, stopped));
+    let server = tokio::spawn(serve(server, Arc::clone(&core), listener, stopped));
     let tasks = vec![
         tokio::spawn(forward(Arc::clone(&core), received)),
         tokio::spawn(sweep(switch.clone())),
@@ -145,7 +163,28 @@ pub async fn run(config: Config) -> Result<Handle, RunError> {
     })
 }
 
-async fn serve(core: Arc<Core>, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+fn server(tls: Option<Tls>) -> Result<Server, RunError> {
+    let server = Server::builder().tcp_nodelay(true);
+    let Some(tls) = tls else {
+        return Ok(server);
+    };
+    let identity = Identity::from_pem(tls.certificate, tls.key);
+    let mut config = ServerTlsConfig::new().identity(identity);
+    if let Some(authority) = tls.client_authority {
+        config = config.client_ca_root(Certificate::from_pem(authority));
+    }
+    server.tls_config(config).map_err(|error| {
+        let cause = std::error::Error::source(&error).map(ToString::to_string);
+        RunError::Tls(cause.unwrap_or_else(|| error.to_string()))
+    })
+}
+
+async fn serve(
+    mut server: Server,
+    core: Arc<Core>,
+    listener: TcpListener,
+    mut stopped: watch::Receiver<bool>,
+) {
     let service = P4RuntimeServer::new(Service(core))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
         .max_encoding_message_size(MAX_REQUEST_BYTES);
@@ -153,8 +192,7 @@ async fn serve(core: Arc<Core>, listener: TcpListener, mut stopped: watch::Recei
         // An error means that the handle is gone, which stops the server too.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    let served = tonic::transport::Server::builder()
-        .tcp_nodelay(true)
+    let served = server
         .add_service(service)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
         .await;
