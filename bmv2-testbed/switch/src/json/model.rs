@@ -70,6 +70,9 @@ pub(crate) struct HeaderType {
     /// `[name, width]` or `[name, width, signed]`; the width of a varbit is `"*"`.
     #[serde(default)]
     pub(crate) fields: Vec<Vec<Value>>,
+    /// P4_14's way to give a varbit's length.
+    #[serde(default)]
+    pub(crate) length_exp: Option<Value>,
     /// In bytes, with the varbit at its longest.
     #[serde(default)]
     pub(crate) max_length: Option<u32>,
@@ -174,6 +177,8 @@ pub(crate) struct MeterArray {
     pub(crate) unit: String,
     #[serde(default)]
     pub(crate) result_target: Option<(String, String)>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -183,6 +188,8 @@ pub(crate) struct CounterArray {
     pub(crate) is_direct: bool,
     #[serde(default)]
     pub(crate) size: Option<u64>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -192,6 +199,8 @@ pub(crate) struct RegisterArray {
     pub(crate) size: Option<u64>,
     #[serde(default)]
     pub(crate) bitwidth: Option<u32>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -200,6 +209,8 @@ pub(crate) struct Calculation {
     pub(crate) algo: Value,
     #[serde(default)]
     pub(crate) input: Vec<Value>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -238,6 +249,17 @@ pub(crate) struct SourceInfo {
     pub(crate) fragment: String,
 }
 
+/// `what`, with its place in the source behind it if that is known: `table In.acl (a.p4:12)`.
+pub(crate) fn placed(what: impl Into<String>, source: Option<&SourceInfo>) -> String {
+    let what = what.into();
+    match source {
+        Some(source) if !source.filename.is_empty() => {
+            format!("{what} ({}:{})", source.filename, source.line)
+        }
+        _ => what,
+    }
+}
+
 #[derive(Debug, Deserialize)]
 pub(crate) struct Pipeline {
     pub(crate) name: String,
@@ -251,6 +273,8 @@ pub(crate) struct Pipeline {
     pub(crate) conditionals: Vec<Conditional>,
     #[serde(default)]
     pub(crate) action_calls: Vec<ActionCall>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -316,6 +340,8 @@ pub(crate) struct ConstEntry {
     pub(crate) action_entry: ConstAction,
     #[serde(default)]
     pub(crate) priority: Option<i64>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -347,6 +373,8 @@ pub(crate) struct ActionProfile {
     pub(crate) max_size: Option<u64>,
     #[serde(default)]
     pub(crate) selector: Option<Selector>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -387,6 +415,10 @@ pub(crate) struct Checksum {
     pub(crate) verify: bool,
     #[serde(default)]
     pub(crate) if_cond: Option<Value>,
+    #[serde(rename = "type", default)]
+    pub(crate) kind: Option<String>,
+    #[serde(default)]
+    pub(crate) source_info: Option<SourceInfo>,
 }
 
 fn yes() -> bool {

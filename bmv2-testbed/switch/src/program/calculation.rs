@@ -157,7 +157,8 @@ pub(crate) fn calculations(
     doc.calculations
         .iter()
         .map(|calculation| {
-            let place = format!("calculation {}", calculation.name);
+            let name = format!("calculation {}", calculation.name);
+            let place = json::placed(name, calculation.source_info.as_ref());
             let (input, payload) = inputs(layout, &calculation.input, &place)?;
             Ok(Calculation {
                 algorithm: algorithm(&calculation.algo, &place)?,
@@ -177,7 +178,8 @@ pub(crate) fn checksums(
 ) -> Result<(Vec<Checksum>, Vec<Checksum>), LoadError> {
     let (mut verify, mut update) = (Vec::new(), Vec::new());
     for checksum in &doc.checksums {
-        let place = format!("checksum {}", checksum.name);
+        let name = format!("checksum {}", checksum.name);
+        let place = json::placed(name, checksum.source_info.as_ref());
         let compile = || -> Result<Checksum, LoadError> {
             let (header, field) = (&checksum.target.0, &checksum.target.1);
             let target = layout.field(header, field, &place)?;

@@ -6,6 +6,7 @@
 
 pub(crate) mod action;
 pub(crate) mod calculation;
+mod check;
 pub(crate) mod error;
 pub(crate) mod expr;
 pub(crate) mod layout;
@@ -156,6 +157,7 @@ impl Program {
         if let Some(set) = doc.parse_vsets.first() {
             return Err(unsupported("parser value set", &set.name));
         }
+        check::check(doc)?;
         let layout = Layout::compile(doc)?;
         let (counters, meters, registers) = arrays(doc)?;
         let index = |arrays: &[Array]| {
@@ -253,7 +255,11 @@ fn arrays(doc: &json::Document) -> Result<Arrays, LoadError> {
     for counter in &doc.counter_arrays {
         counters.push(Array {
             name: counter.name.clone(),
-            size: size_of(counter.size, counter.is_direct, &counter.name)?,
+            size: size_of(
+                counter.size,
+                counter.is_direct,
+                &json::placed(&counter.name, counter.source_info.as_ref()),
+            )?,
             bytes: false,
             width: 64,
         });
@@ -261,24 +267,30 @@ fn arrays(doc: &json::Document) -> Result<Arrays, LoadError> {
     let mut meters = Vec::new();
     for meter in &doc.meter_arrays {
         if meter.rate_count.is_some_and(|rates| rates != 2) {
-            return Err(unsupported("meter without two rates", &meter.name));
+            let place = json::placed(&meter.name, meter.source_info.as_ref());
+            return Err(unsupported("meter without two rates", place));
         }
         meters.push(Array {
             name: meter.name.clone(),
-            size: size_of(meter.size, meter.is_direct, &meter.name)?,
+            size: size_of(
+                meter.size,
+                meter.is_direct,
+                &json::placed(&meter.name, meter.source_info.as_ref()),
+            )?,
             bytes: meter.unit == "bytes",
             width: 2,
         });
     }
     let mut registers = Vec::new();
     for register in &doc.register_arrays {
+        let place = json::placed(&register.name, register.source_info.as_ref());
         let width = register.bitwidth.and_then(|w| u16::try_from(w).ok());
         let width = width
             .filter(|w| (1..=128).contains(w))
-            .ok_or_else(|| unsupported("register of other than 1 to 128 bits", &register.name))?;
+            .ok_or_else(|| unsupported("register of other than 1 to 128 bits", &place))?;
         registers.push(Array {
             name: register.name.clone(),
-            size: size_of(register.size, false, &register.name)?,
+            size: size_of(register.size, false, &place)?,
             bytes: false,
             width,
         });
@@ -326,7 +338,8 @@ fn deparser(
 fn profiles(doc: &json::Document, layout: &Layout) -> Result<Vec<Profile>, LoadError> {
     let mut out = Vec::new();
     for profile in doc.pipelines.iter().flat_map(|p| &p.action_profiles) {
-        let place = format!("action profile {}", profile.name);
+        let name = format!("action profile {}", profile.name);
+        let place = json::placed(name, profile.source_info.as_ref());
         let selector = match &profile.selector {
             None => None,
             Some(selector) => {
@@ -402,14 +415,16 @@ impl Control<'_> {
             match pipeline.name.as_str() {
                 "ingress" => ingress = start,
                 "egress" => egress = start,
-                other => return Err(unsupported(format!("pipeline `{other}`"), "pipelines")),
+                // Checked before: there is no other.
+                _ => continue,
             }
             for table in &pipeline.tables {
                 nodes.push(Node::Table(tables.len()));
                 tables.push(context.table(table)?);
             }
             for condition in &pipeline.conditionals {
-                let place = format!("condition {}", condition.name);
+                let name = format!("condition {}", condition.name);
+                let place = json::placed(name, condition.source_info.as_ref());
                 let expressions = Expressions {
                     layout: self.layout,
                     args: &[],

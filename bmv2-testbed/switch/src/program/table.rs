@@ -195,7 +195,8 @@ impl Context<'_> {
 
     /// Compiles a table.
     pub(crate) fn table(&self, table: &json::Table) -> Result<Table, LoadError> {
-        let place = format!("table {}", table.name);
+        let name = format!("table {}", table.name);
+        let place = json::placed(name, table.source_info.as_ref());
         let mut key = Vec::new();
         let mut key_bytes = 0;
         for part in &table.key {
@@ -264,6 +265,10 @@ impl Context<'_> {
             out.const_default = default.action_const || default.action_entry_const;
         }
         for entry in &table.entries {
+            let place = json::placed(
+                format!("const entry of table {}", table.name),
+                entry.source_info.as_ref(),
+            );
             let entry = self.entry(&out, entry, &place)?;
             out.entries.push(entry);
         }
@@ -470,6 +475,22 @@ fn const_match(
         Some(Value::Bool(flag)) => Some(format!("0x{}", u8::from(*flag))),
         _ => None,
     };
+    let kind = match found.match_type.as_str() {
+        "exact" | "valid" => Some(Match::Exact),
+        "lpm" => Some(Match::Lpm),
+        "ternary" => Some(Match::Ternary),
+        "range" => Some(Match::Range),
+        "optional" => Some(Match::Optional),
+        _ => None,
+    };
+    // An optional field is a ternary one with two masks.
+    let like = |kind| match kind {
+        Some(Match::Optional) => Some(Match::Ternary),
+        other => other,
+    };
+    if like(kind) != like(Some(key.kind)) || found.prefix_length > Some(key.field.width) {
+        return Err(ConstError::Kind);
+    }
     match (found.match_type.as_str(), text) {
         ("exact" | "valid" | "optional", Some(text)) if found.mask.is_none() => {
             value.copy_from_slice(&bytes_of(&text, bytes)?);
@@ -477,7 +498,7 @@ fn const_match(
         }
         ("lpm", Some(text)) => {
             value.copy_from_slice(&bytes_of(&text, bytes)?);
-            *prefix = found.prefix_length.unwrap_or(0).min(key.field.width);
+            *prefix = found.prefix_length.unwrap_or(0);
             prefix_mask(mask, key.field.width, *prefix);
         }
         ("ternary" | "optional", Some(text)) => {
