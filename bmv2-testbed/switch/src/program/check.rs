@@ -15,6 +15,9 @@ use crate::json::{self, placed};
 /// The pipelines of v1model, as simple_switch looks for them.
 const PIPELINES: [&str; 2] = ["ingress", "egress"];
 
+/// The most elements of all counter, meter and register arrays together: some 1.5 GB of meters.
+const MAX_ELEMENTS: u64 = 1 << 24;
+
 /// Each of these once.
 fn unique<T: Eq + Hash + Display>(
     what: &'static str,
@@ -85,7 +88,27 @@ pub(super) fn check(doc: &json::Document) -> Result<(), LoadError> {
             }
         }
     }
+    elements(doc)?;
     pipelines(doc)
+}
+
+/// Arrays take their memory when the program is loaded.
+fn elements(doc: &json::Document) -> Result<(), LoadError> {
+    let counters = doc.counter_arrays.iter();
+    let counters = counters.map(|c| (&c.name, c.size, c.is_direct, &c.source_info));
+    let meters = doc.meter_arrays.iter();
+    let meters = meters.map(|m| (&m.name, m.size, m.is_direct, &m.source_info));
+    let registers = doc.register_arrays.iter();
+    let registers = registers.map(|r| (&r.name, r.size, false, &r.source_info));
+    let mut all: u64 = 0;
+    for (name, size, direct, source) in counters.chain(meters).chain(registers) {
+        all = all.saturating_add(size.filter(|_| !direct).unwrap_or(0));
+        if all > MAX_ELEMENTS {
+            let place = placed(name, source.as_ref());
+            return Err(unsupported("more than 2^24 array elements in all", place));
+        }
+    }
+    Ok(())
 }
 
 fn pipelines(doc: &json::Document) -> Result<(), LoadError> {

@@ -32,9 +32,6 @@ use crate::exec::expr::Expr;
 use crate::hash::Algorithm;
 use crate::json;
 
-/// The largest counter, meter or register array, in elements.
-const MAX_ARRAY: u64 = 1 << 24;
-
 /// A whole program.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -242,8 +239,8 @@ impl Program {
 fn size_of(size: Option<u64>, direct: bool, name: &str) -> Result<usize, LoadError> {
     match size {
         _ if direct => Ok(0),
-        Some(size) if size <= MAX_ARRAY => Ok(size as usize),
-        Some(_) => Err(unsupported("array of more than 2^24 elements", name)),
+        // Checked before: there is room for all.
+        Some(size) => Ok(size as usize),
         None => Err(malformed(name, "it has no size")),
     }
 }
