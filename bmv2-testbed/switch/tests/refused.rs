@@ -239,7 +239,10 @@ fn declarations() -> Vec<Case> {
         (
             "forward",
             vec![Set("counter_arrays/In.drops/size", json!(1_u64 << 40))],
-            &["more than 2^24 array elements in all", "In.drops (forward.p4:"],
+            &[
+                "more than 2^24 array elements in all",
+                "In.drops (forward.p4:",
+            ],
         ),
         (
             "constructs",
