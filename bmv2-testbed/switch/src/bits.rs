@@ -106,24 +106,14 @@ impl Field {
     pub(crate) fn store(self, buf: &mut [u8], value: i128) {
         let last = self.last as usize;
         // Bytes of its own are written whole: no look at what was there.
-        match self.own {
-            1 => return put(buf, last, [value as u8 & mask64(self.width) as u8]),
-            2 => {
-                return put(
-                    buf,
-                    last,
-                    (value as u16 & mask64(self.width) as u16).to_be_bytes(),
-                );
-            }
-            4 => {
-                return put(
-                    buf,
-                    last,
-                    (value as u32 & mask64(self.width) as u32).to_be_bytes(),
-                );
-            }
-            8 => return put(buf, last, (value as u64 & mask64(self.width)).to_be_bytes()),
-            _ => {}
+        if self.own > 0 && self.width <= 64 {
+            let value = value as u64 & mask64(self.width);
+            return match self.own {
+                1 => put(buf, last, [value as u8]),
+                2 => put(buf, last, (value as u16).to_be_bytes()),
+                4 => put(buf, last, (value as u32).to_be_bytes()),
+                _ => put(buf, last, value.to_be_bytes()),
+            };
         }
         let span = u32::from(self.width) + u32::from(self.shift);
         if span <= 64 {
@@ -219,13 +209,11 @@ pub(crate) fn mask(width: u16) -> u128 {
     }
 }
 
+/// As [`mask`], of at most 64 bits.
 #[inline]
 fn mask64(width: u16) -> u64 {
-    if width >= 64 {
-        u64::MAX
-    } else {
-        (1 << width) - 1
-    }
+    let zeros = 64_u32.saturating_sub(width.into());
+    u64::MAX.checked_shr(zeros).unwrap_or(0)
 }
 
 /// Reads the low `width` bits as two's complement.

@@ -192,15 +192,27 @@ impl Inner {
             drop_port: self.options.drop_port,
             now_ns,
             trace: None,
+            large: 0,
             registers: Registers::default(),
         };
         let mut burst = std::mem::take(&mut worker.burst);
         let (mut received, mut dropped, mut looped) = (0, 0, 0);
-        for frame in frames {
+        let captures = self.options.captures.as_ref();
+        let mut frames = frames.inspect(|frame| {
             received += 1;
-            if let Some(captures) = &self.options.captures {
+            if let Some(captures) = captures {
                 captures.frame(port, Way::In, frame);
             }
+        });
+        if self.options.trace.is_none() && loaded.program.takes_turns {
+            let mut ports = Ports {
+                inner: self,
+                burst: Some(&mut burst),
+            };
+            let outcome = worker.process_burst(&mut context, port, &mut frames, &mut ports);
+            (dropped, looped) = (outcome.dropped, outcome.looped);
+        }
+        for frame in frames {
             context.trace = self.options.trace.as_ref().map(|_| Trace::default());
             let mut ports = Ports {
                 inner: self,

@@ -2,7 +2,8 @@
 
 use std::collections::HashMap;
 
-use super::{At, Op, Pure, Reg};
+use super::{At, Op, Pure, Reg, Size};
+use crate::bits::Field;
 
 /// A jump's target that may not be known yet. Jumps hold labels until [`Builder::finish`].
 pub(super) type Label = At;
@@ -47,7 +48,16 @@ impl Builder {
         self.forget();
     }
 
-    /// Forgets what the registers hold, since fields may have changed.
+    /// Forgets what was read from these bytes, which are written now. What was computed from
+    /// them before stays what it was.
+    fn written(&mut self, at: At, len: u32) {
+        self.known.retain(|pure, _| {
+            pure.read()
+                .is_none_or(|(from, bytes)| from + bytes <= at || at + len <= from)
+        });
+    }
+
+    /// Forgets what the registers hold, since any field may have changed.
     pub(super) fn forget(&mut self) {
         self.known.clear();
         self.next = 0;
@@ -81,7 +91,51 @@ impl Builder {
             16 => Op::Copy16(to, from),
             _ => Op::Copy(to, from, len),
         });
-        self.forget();
+        self.written(to, len);
+    }
+
+    /// Writes a register to bytes that are a field's own.
+    pub(super) fn store(&mut self, size: Size, at: At, reg: Reg) {
+        self.push(match size {
+            Size::One => Op::Store1(at, reg),
+            Size::Two => Op::Store2(at, reg),
+            Size::Four => Op::Store4(at, reg),
+            Size::Eight => Op::Store8(at, reg),
+        });
+        self.written(at, size.bytes() as u32);
+    }
+
+    /// Writes to a field that shares its bytes.
+    pub(super) fn mix(&mut self, field: Field, op: Op) {
+        self.push(op);
+        let bytes = (u32::from(field.width) + u32::from(field.shift)).div_ceil(8);
+        self.written(field.last + 1 - bytes, bytes);
+    }
+
+    /// Goes to `to` unless these bytes, masked, are `value`; together with the last such jump if
+    /// they follow its bytes.
+    pub(super) fn unless_equal(&mut self, mut at: At, mask: &[u8], value: &[u8], to: Label) {
+        let (mut masks, mut values) = (Vec::new(), Vec::new());
+        if let Some((last_at, last_mask, last_value, last_to)) = self.last().and_then(Op::as_unless)
+            && last_at + last_mask.len() as u32 == at
+            && last_to == to
+            && matches!(last_mask.len() + mask.len(), 2 | 4 | 8)
+        {
+            self.ops.pop();
+            (at, masks, values) = (last_at, last_mask, last_value);
+        }
+        masks.extend_from_slice(mask);
+        values.extend_from_slice(value);
+        self.push(match (masks.as_slice(), values.as_slice()) {
+            ([mask], [value]) => Op::UnlessEqual1(at, *mask, *value, to),
+            (mask, value) if mask.len() == 2 => {
+                Op::UnlessEqual2(at, number(mask) as u16, number(value) as u16, to)
+            }
+            (mask, value) if mask.len() == 4 => {
+                Op::UnlessEqual4(at, number(mask) as u32, number(value) as u32, to)
+            }
+            (mask, value) => Op::UnlessEqual8(at, number(mask), number(value), to),
+        });
     }
 
     /// Writes constant bytes; together with the last ones if they follow them.
@@ -101,9 +155,9 @@ impl Builder {
             [a, b, c, d] => Op::Put4(at, [*a, *b, *c, *d]),
             [a, b, c, d, e, f, g, h] => Op::Put8(at, [*a, *b, *c, *d, *e, *f, *g, *h]),
             zeros if zeros.iter().all(|byte| *byte == 0) => Op::Zero(at, zeros.len() as u32),
-            _ => Op::Put(at, all.into()),
+            bytes => Op::Put(at, bytes.into()),
         });
-        self.forget();
+        self.written(at, all.len() as u32);
     }
 
     /// The register that holds the result of `pure`.
@@ -175,5 +229,48 @@ impl Op {
             Self::Zero(at, len) => (*at, vec![0; *len as usize]),
             _ => return None,
         })
+    }
+
+    /// Place, mask, value and target of a jump unless bytes are equal.
+    fn as_unless(&self) -> Option<(At, Vec<u8>, Vec<u8>, Label)> {
+        Some(match self {
+            Self::UnlessEqual1(at, mask, value, to) => (*at, vec![*mask], vec![*value], *to),
+            Self::UnlessEqual2(at, mask, value, to) => (
+                *at,
+                mask.to_ne_bytes().into(),
+                value.to_ne_bytes().into(),
+                *to,
+            ),
+            Self::UnlessEqual4(at, mask, value, to) => (
+                *at,
+                mask.to_ne_bytes().into(),
+                value.to_ne_bytes().into(),
+                *to,
+            ),
+            _ => return None,
+        })
+    }
+}
+
+impl Pure {
+    /// The bytes that it reads: place and number.
+    fn read(&self) -> Option<(At, u32)> {
+        match self {
+            Self::Load1(at, ..) => Some((*at, 1)),
+            Self::Load2(at, ..) => Some((*at, 2)),
+            Self::Load4(at, ..) => Some((*at, 4)),
+            Self::Load8(at, ..) => Some((*at, 8)),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes as a number as the machine itself would read it.
+fn number(bytes: &[u8]) -> u64 {
+    match *bytes {
+        [a, b] => u16::from_ne_bytes([a, b]).into(),
+        [a, b, c, d] => u32::from_ne_bytes([a, b, c, d]).into(),
+        [a, b, c, d, e, f, g, h] => u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
+        _ => 0,
     }
 }

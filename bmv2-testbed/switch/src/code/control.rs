@@ -3,10 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use super::build::{Builder, Label};
-use super::{At, Code, Emit, Op, Targets};
+use super::{At, Code, EMIT_HEADERS, Emit, Op, Targets};
 use crate::exec::expr::{Expr, HeaderRef};
 use crate::program::action::Instruction;
 use crate::program::calculation::Checksum;
+use crate::program::layout::PLACES;
 use crate::program::table::Table;
 use crate::program::{Node, Program};
 
@@ -51,20 +52,10 @@ impl Code {
         let ingress = program.ingress.map(|start| compiler.pipeline(start));
         let egress = program.egress.map(|start| compiler.pipeline(start));
         let pending = compiler.tables;
-        let emit = program.emit.iter().map(|index| {
-            let header = program.layout.headers.get(*index);
-            match header.filter(|header| header.varbit.is_none()) {
-                None => Emit::Header(*index),
-                Some(header) => Emit::Plain {
-                    valid: header.valid,
-                    start: header.start,
-                    len: header.fixed_bytes,
-                },
-            }
-        });
-        let emit = emit.collect();
+        let emit = emits(program);
         let (ops, place) = compiler.build.finish();
-        if ops.len() > MAX_OPS || loops(program) {
+        let reached = program.layout.state_bytes <= PLACES;
+        if ops.len() > MAX_OPS || !reached || loops(program) {
             return Self {
                 emit,
                 ..Self::default()
@@ -84,6 +75,7 @@ impl Code {
             tables: tables.collect(),
             parser: parser.map(&place),
             verify: Some(place(verify)),
+            accept: place(verify),
             update: Some(place(update)),
             states: states.into_iter().map(&place).collect(),
             ingress: ingress.map(&place),
@@ -92,6 +84,31 @@ impl Code {
             emit,
         }
     }
+}
+
+/// The headers of the frame, grouped.
+fn emits(program: &Program) -> Vec<Emit> {
+    let mut emits: Vec<Emit> = Vec::new();
+    for index in &program.emit {
+        let header = program.layout.headers.get(*index);
+        let Some(header) = header.filter(|header| header.varbit.is_none()) else {
+            emits.push(Emit::Header(*index));
+            continue;
+        };
+        let part = (header.start, header.fixed_bytes);
+        match emits.last_mut() {
+            Some(Emit::Plain { valid, parts })
+                if *valid + parts.len() == header.valid && parts.len() < EMIT_HEADERS =>
+            {
+                parts.push(part);
+            }
+            _ => emits.push(Emit::Plain {
+                valid: header.valid,
+                parts: vec![part],
+            }),
+        }
+    }
+    emits
 }
 
 /// Whether a packet could come back to a node that it has been to. p4c writes no such flow.

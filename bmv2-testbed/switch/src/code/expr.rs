@@ -105,6 +105,7 @@ impl Builder {
 
     fn binary(&mut self, op: Binary, left: &Expr, right: &Expr, by: u32) -> Option<Known> {
         match (op, right) {
+            (Binary::And, Expr::Const(mask)) if *mask >= 0 => self.masked(left, *mask, by),
             (Binary::And | Binary::Or | Binary::Xor, _) => {
                 let (a, a_bits) = self.low(left, by)?;
                 let (b, b_bits) = self.low(right, by)?;
@@ -156,6 +157,42 @@ impl Builder {
             }
             _ => None,
         }
+    }
+
+    /// `(expr & mask) >> by`.
+    fn masked(&mut self, expr: &Expr, mask: i128, by: u32) -> Option<Known> {
+        let shifted = mask >> by.min(127);
+        let bits = 128 - shifted.leading_zeros();
+        let (value, known) = match expr {
+            Expr::Binary(Binary::And, inner, other) => {
+                if let Expr::Const(other) = &**other {
+                    return self.masked(inner, mask & other, by);
+                }
+                self.low(expr, by)?
+            }
+            // What is masked away of ~x is masked away of x.
+            Expr::BitNot(inner) => {
+                let (value, known) = self.masked(inner, mask, by)?;
+                let flip = (Value::Const(shifted as u64), Some(bits));
+                let value = self.bitwise(Binary::Xor, (value, known), flip)?;
+                return Some((value, Some(bits)));
+            }
+            // Nothing but a slice.
+            Expr::Field(field) if mask & (mask + 1) == 0 && !field.signed && mask > 0 => {
+                let width = (128 - mask.leading_zeros()).min(field.width.into()) as u16;
+                let own = if width == field.width { field.own } else { 0 };
+                let part = Field {
+                    width,
+                    own,
+                    ..*field
+                };
+                return self.low(&Expr::Field(part), by);
+            }
+            _ => self.low(expr, by)?,
+        };
+        let bits = known.map_or(bits, |known| known.min(bits));
+        let mask = (Value::Const(shifted as u64), Some(bits));
+        Some((self.bitwise(Binary::And, (value, known), mask)?, Some(bits)))
     }
 
     fn bitwise(&mut self, op: Binary, a: Known, b: Known) -> Option<Value> {
@@ -270,9 +307,8 @@ impl Builder {
                 self.equal(*field, 0, !when, to);
             }
             Expr::Compare(op, _, left, right) => {
-                let mark = self.mark();
-                if self.compare(*op, left, right, when, to).is_none() {
-                    self.rewind(&mark);
+                let compared = self.try_twice(|b| b.compare(*op, left, right, when, to));
+                if compared.is_none() {
                     self.push(Op::Test(Box::new(condition.clone()), when, to));
                 }
             }
@@ -375,11 +411,11 @@ impl Builder {
     }
 
     fn equal_one(&mut self, at: At, value: u8, when: bool, to: Label) {
-        self.push(if when {
-            Op::IfEqual1(at, u8::MAX, value, to)
+        if when {
+            self.push(Op::IfEqual1(at, u8::MAX, value, to));
         } else {
-            Op::UnlessEqual1(at, u8::MAX, value, to)
-        });
+            self.unless_equal(at, &[u8::MAX], &[value], to);
+        }
     }
 
     /// Jumps if `(field == value) == when`; the field has a window and is as wide as the value.
@@ -391,30 +427,39 @@ impl Builder {
             ones(field.width.into()) << field.shift,
             value << field.shift,
         );
+        if !when {
+            let from = 8 - size.bytes();
+            let (mask, value) = (mask.to_be_bytes(), value.to_be_bytes());
+            let (mask, value) = (mask.get(from..), value.get(from..));
+            self.unless_equal(at, mask.unwrap_or_default(), value.unwrap_or_default(), to);
+            return;
+        }
         // Numbers as a load in the machine's own byte order sees them.
         let two = |n: u64| (n as u16).to_be();
         let four = |n: u64| (n as u32).to_be();
-        self.push(match (size, when) {
-            (Size::One, true) => Op::IfEqual1(at, mask as u8, value as u8, to),
-            (Size::One, false) => Op::UnlessEqual1(at, mask as u8, value as u8, to),
-            (Size::Two, true) => Op::IfEqual2(at, two(mask), two(value), to),
-            (Size::Two, false) => Op::UnlessEqual2(at, two(mask), two(value), to),
-            (Size::Four, true) => Op::IfEqual4(at, four(mask), four(value), to),
-            (Size::Four, false) => Op::UnlessEqual4(at, four(mask), four(value), to),
-            (Size::Eight, true) => Op::IfEqual8(at, mask.to_be(), value.to_be(), to),
-            (Size::Eight, false) => Op::UnlessEqual8(at, mask.to_be(), value.to_be(), to),
+        self.push(match size {
+            Size::One => Op::IfEqual1(at, mask as u8, value as u8, to),
+            Size::Two => Op::IfEqual2(at, two(mask), two(value), to),
+            Size::Four => Op::IfEqual4(at, four(mask), four(value), to),
+            Size::Eight => Op::IfEqual8(at, mask.to_be(), value.to_be(), to),
         });
     }
 
     /// Assigns to a field; none (and nothing done) if that has no operations.
     pub(super) fn set(&mut self, to: Field, from: &Expr) -> Option<()> {
+        self.try_twice(|build| build.assign(to, from))
+    }
+
+    /// Does something that may run out of registers: then once more, with all of them.
+    fn try_twice(&mut self, what: impl Fn(&mut Self) -> Option<()>) -> Option<()> {
         let mark = self.mark();
-        let done = self.assign(to, from);
-        match done {
-            Some(()) => self.forget(),
-            None => self.rewind(&mark),
+        for _ in 0..2 {
+            if what(self).is_some() {
+                return Some(());
+            }
+            self.rewind(&mark);
         }
-        done
+        None
     }
 
     fn assign(&mut self, to: Field, from: &Expr) -> Option<()> {
@@ -437,6 +482,18 @@ impl Builder {
         if to.width > 64 {
             return None;
         }
+        let mut from = from;
+        // A mask that is as wide as the field, which is written whole.
+        let exact = self
+            .container(to)
+            .is_none_or(|(size, _)| size.bytes() * 8 == usize::from(to.width));
+        while let Expr::Binary(Binary::And, inner, mask) = from
+            && let Expr::Const(mask) = **mask
+            && exact
+            && mask as u64 & ones(to.width.into()) == ones(to.width.into())
+        {
+            from = inner;
+        }
         let (value, bits) = self.low(from, 0)?;
         let Value::Reg(mut reg) = value else {
             let Value::Const(value) = value else {
@@ -450,18 +507,13 @@ impl Builder {
                 if width < size.bytes() as u32 * 8 && bits.is_none_or(|bits| bits > width) {
                     reg = self.value(Pure::AndConst(reg, ones(width)))?;
                 }
-                self.push(match size {
-                    Size::One => Op::Store1(at, reg),
-                    Size::Two => Op::Store2(at, reg),
-                    Size::Four => Op::Store4(at, reg),
-                    Size::Eight => Op::Store8(at, reg),
-                });
+                self.store(size, at, reg);
             }
             None => {
                 if to.width + u16::from(to.shift) > 64 {
                     return None;
                 }
-                self.push(Op::StoreField(to, reg));
+                self.mix(to, Op::StoreField(to, reg));
             }
         }
         Some(())
@@ -483,7 +535,9 @@ impl Builder {
                 let bytes = value.to_be_bytes();
                 self.put(at, bytes.get(8 - size.bytes()..)?);
             }
-            None if to.width + u16::from(to.shift) <= 64 => self.push(Op::PutField(to, value)),
+            None if to.width + u16::from(to.shift) <= 64 => {
+                self.mix(to, Op::PutField(to, value));
+            }
             None => return None,
         }
         Some(())

@@ -41,6 +41,8 @@ pub(crate) struct Code {
     /// those to update.
     pub(crate) verify: Option<At>,
     pub(crate) update: Option<At>,
+    /// Where the parser goes on when it accepts: the same as `verify`.
+    pub(crate) accept: At,
     /// Where each parser state starts.
     pub(crate) states: Vec<At>,
     /// Where to go on after each table.
@@ -49,18 +51,21 @@ pub(crate) struct Code {
     pub(crate) emit: Vec<Emit>,
 }
 
-/// A header of the frame.
-#[derive(Clone, Copy, Debug)]
+/// Headers of the frame, one after the other.
+#[derive(Debug)]
 pub(crate) enum Emit {
-    /// Its bytes as they are, if it is valid.
+    /// At most eight, whose validity bytes follow each other from `valid` on: where each is, and
+    /// how long.
     Plain {
         valid: usize,
-        start: usize,
-        len: usize,
+        parts: Vec<(usize, usize)>,
     },
     /// One with a varbit, by its index.
     Header(usize),
 }
+
+/// Headers in one [`Emit::Plain`]: as many validity bytes as are looked at together.
+pub(crate) const EMIT_HEADERS: usize = 8;
 
 /// Where to go on after a table, by slot: the action's code, then the next node's.
 #[derive(Debug, Default)]

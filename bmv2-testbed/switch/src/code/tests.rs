@@ -10,6 +10,7 @@ use crate::bits::{Field, GUARD_BYTES};
 use crate::exec::expr::{Binary, Compare, Expr, Sign};
 use crate::exec::{Context, Packet, Registers};
 use crate::program::Program;
+use crate::program::layout::STATE_BYTES;
 use crate::state::State;
 
 /// Bytes of headers, then of metadata with bytes of its own, then a byte for verdicts.
@@ -18,6 +19,7 @@ const HEADER_BYTES: usize = 40;
 const METADATA: usize = HEADERS + HEADER_BYTES;
 const VERDICT: usize = METADATA + 15;
 const BYTES: usize = VERDICT + 1 + GUARD_BYTES;
+const UNUSED: usize = STATE_BYTES - BYTES;
 
 /// Metadata: 9 bits in two bytes, 1 bit in one, 24 in four, 48 in eight.
 fn metadata(index: usize) -> Field {
@@ -33,6 +35,7 @@ fn buffer() -> impl Strategy<Value = Vec<u8>> {
             buf[last + 1 - usize::from(field.own)..=last].fill(0);
             field.store(&mut buf, value);
         }
+        buf.extend([0; UNUSED]);
         buf
     })
 }
@@ -136,13 +139,14 @@ impl Machine {
             drop_port: 511,
             now_ns: 0,
             trace: None,
+            large: 0,
             registers: Registers::default(),
         };
         let mut packet = Packet {
             buf: buf.to_vec(),
             ..Packet::default()
         };
-        context.execute(0, &mut packet).unwrap();
+        context.execute(0, false, &mut packet).unwrap();
         packet.buf
     }
 }

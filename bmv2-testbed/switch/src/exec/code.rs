@@ -4,6 +4,7 @@ use super::parse::MAX_STATES;
 use super::{Context, Packet};
 use crate::bits::Field;
 use crate::code::{At, Case, Op, REGISTERS, Reg, Targets};
+use crate::program::layout::{PLACES, STATE_BYTES};
 
 /// The registers of [`crate::code`].
 pub(crate) struct Registers([u64; REGISTERS]);
@@ -26,23 +27,28 @@ impl Registers {
     }
 }
 
-/// The `N` bytes at a place; zeros outside the buffer, where no operation points.
+/// The state of a packet that has code: places are below [`PLACES`].
+type Buffer = [u8; STATE_BYTES];
+
+/// The `N` (at most 16) bytes at a place. Places are cut to their range, so that no check is
+/// needed.
 #[inline(always)]
-fn bytes<const N: usize>(buf: &[u8], at: At) -> [u8; N] {
-    let bytes = buf.get(at as usize..).and_then(|b| b.first_chunk::<N>());
+fn bytes<const N: usize>(buf: &Buffer, at: At) -> [u8; N] {
+    let at = at as usize % PLACES;
+    let bytes = buf.get(at..).and_then(|b| b.first_chunk::<N>());
     bytes.copied().unwrap_or([0; N])
 }
 
 #[inline(always)]
-fn put<const N: usize>(buf: &mut [u8], at: At, value: [u8; N]) {
-    let place = buf.get_mut(at as usize..);
-    if let Some(place) = place.and_then(|b| b.first_chunk_mut::<N>()) {
+fn put<const N: usize>(buf: &mut Buffer, at: At, value: [u8; N]) {
+    let at = at as usize % PLACES;
+    if let Some(place) = buf.get_mut(at..).and_then(|b| b.first_chunk_mut::<N>()) {
         *place = value;
     }
 }
 
 #[inline(always)]
-fn copy<const N: usize>(buf: &mut [u8], to: At, from: At) {
+fn copy<const N: usize>(buf: &mut Buffer, to: At, from: At) {
     put::<N>(buf, to, bytes::<N>(buf, from));
 }
 
@@ -75,257 +81,254 @@ fn select(cases: &[Case], key: u64, default: At) -> At {
 }
 
 impl Context<'_> {
-    /// Runs the code from a place to its end.
+    /// Runs the code from a place to its end, or to a table of [`Context::large`]: then it says
+    /// where to `resume`, which begins with that table.
     ///
     /// # Errors
     /// The parser's error.
-    pub(crate) fn execute(&mut self, start: At, packet: &mut Packet) -> Result<(), u32> {
+    pub(crate) fn execute(
+        &mut self,
+        start: At,
+        mut resume: bool,
+        packet: &mut Packet,
+    ) -> Result<Option<At>, u32> {
         let program = self.program;
         let code = &program.code;
+        let ops = code.ops.as_slice();
         let mut at = start as usize;
         let mut visited = 0;
         loop {
-            let Some(op) = code.ops.get(at) else {
-                return Ok(());
+            let op = {
+                let Some(buf) = packet.buf.first_chunk_mut::<STATE_BYTES>() else {
+                    return Ok(None);
+                };
+                let regs = &mut self.registers;
+                loop {
+                    let Some(op) = ops.get(at) else {
+                        return Ok(None);
+                    };
+                    at += 1;
+                    match op {
+                        Op::IfEqual1(place, mask, value, to) => {
+                            if bytes::<1>(buf, *place)[0] & mask == *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessEqual1(place, mask, value, to) => {
+                            if bytes::<1>(buf, *place)[0] & mask != *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::IfEqual2(place, mask, value, to) => {
+                            if u16::from_ne_bytes(bytes(buf, *place)) & mask == *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessEqual2(place, mask, value, to) => {
+                            if u16::from_ne_bytes(bytes(buf, *place)) & mask != *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::IfEqual4(place, mask, value, to) => {
+                            if u32::from_ne_bytes(bytes(buf, *place)) & mask == *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessEqual4(place, mask, value, to) => {
+                            if u32::from_ne_bytes(bytes(buf, *place)) & mask != *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::IfEqual8(place, mask, value, to) => {
+                            if u64::from_ne_bytes(bytes(buf, *place)) & mask == *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessEqual8(place, mask, value, to) => {
+                            if u64::from_ne_bytes(bytes(buf, *place)) & mask != *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::IfSame(a, b, to) => {
+                            if regs.get(*a) == regs.get(*b) {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessSame(a, b, to) => {
+                            if regs.get(*a) != regs.get(*b) {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::IfLess(a, b, to) => {
+                            if regs.get(*a) < regs.get(*b) {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessLess(a, b, to) => {
+                            if regs.get(*a) >= regs.get(*b) {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::IfConst(a, value, to) => {
+                            if regs.get(*a) == *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessConst(a, value, to) => {
+                            if regs.get(*a) != *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::IfLessConst(a, value, to) => {
+                            if regs.get(*a) < *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::UnlessLessConst(a, value, to) => {
+                            if regs.get(*a) >= *value {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::Jump(to) => at = *to as usize,
+                        Op::Switch(key, cases, default) => {
+                            at = select(cases, regs.get(*key), *default) as usize
+                        }
+                        Op::Test(condition, when, to) => {
+                            if condition.test(buf.as_slice()) == *when {
+                                at = *to as usize;
+                            }
+                        }
+                        Op::Const(to, value) => regs.set(*to, *value),
+                        Op::Load1(to, place, shift, mask) => {
+                            let value = (bytes::<1>(buf, *place)[0] >> (shift % 8)) & mask;
+                            regs.set(*to, value.into());
+                        }
+                        Op::Load2(to, place, shift, mask) => {
+                            let value =
+                                (u16::from_be_bytes(bytes(buf, *place)) >> (shift % 16)) & mask;
+                            regs.set(*to, value.into());
+                        }
+                        Op::Load4(to, place, shift, mask) => {
+                            let value =
+                                (u32::from_be_bytes(bytes(buf, *place)) >> (shift % 32)) & mask;
+                            regs.set(*to, value.into());
+                        }
+                        Op::Load8(to, place, shift, mask) => {
+                            let value =
+                                (u64::from_be_bytes(bytes(buf, *place)) >> (shift % 64)) & mask;
+                            regs.set(*to, value);
+                        }
+                        Op::Add(to, a, b) => regs.set(*to, regs.get(*a).wrapping_add(regs.get(*b))),
+                        Op::Subtract(to, a, b) => {
+                            regs.set(*to, regs.get(*a).wrapping_sub(regs.get(*b)))
+                        }
+                        Op::Multiply(to, a, b) => {
+                            regs.set(*to, regs.get(*a).wrapping_mul(regs.get(*b)))
+                        }
+                        Op::And(to, a, b) => regs.set(*to, regs.get(*a) & regs.get(*b)),
+                        Op::Or(to, a, b) => regs.set(*to, regs.get(*a) | regs.get(*b)),
+                        Op::Xor(to, a, b) => regs.set(*to, regs.get(*a) ^ regs.get(*b)),
+                        Op::AddConst(to, a, value) => {
+                            regs.set(*to, regs.get(*a).wrapping_add(*value))
+                        }
+                        Op::AndConst(to, a, value) => regs.set(*to, regs.get(*a) & value),
+                        Op::OrConst(to, a, value) => regs.set(*to, regs.get(*a) | value),
+                        Op::XorConst(to, a, value) => regs.set(*to, regs.get(*a) ^ value),
+                        Op::ShiftLeft(to, a, value) => {
+                            regs.set(*to, regs.get(*a).wrapping_shl((*value).into()))
+                        }
+                        Op::ShiftRight(to, a, value) => {
+                            regs.set(*to, regs.get(*a).wrapping_shr((*value).into()))
+                        }
+                        Op::Store1(to, reg) => put(buf, *to, [regs.get(*reg) as u8]),
+                        Op::Store2(to, reg) => put(buf, *to, (regs.get(*reg) as u16).to_be_bytes()),
+                        Op::Store4(to, reg) => put(buf, *to, (regs.get(*reg) as u32).to_be_bytes()),
+                        Op::Store8(to, reg) => put(buf, *to, regs.get(*reg).to_be_bytes()),
+                        Op::StoreField(to, reg) => to.store(buf, i128::from(regs.get(*reg))),
+                        Op::Put1(to, value) => put(buf, *to, [*value]),
+                        Op::Put2(to, value) => put(buf, *to, *value),
+                        Op::Put4(to, value) => put(buf, *to, *value),
+                        Op::Put8(to, value) => put(buf, *to, *value),
+                        Op::PutField(to, value) => to.store(buf, i128::from(*value)),
+                        Op::Put(to, value) => {
+                            let to = *to as usize;
+                            if let Some(to) = buf.get_mut(to..to + value.len()) {
+                                copy_short(to, value);
+                            }
+                        }
+                        Op::Zero(to, len) => {
+                            let to = *to as usize;
+                            if let Some(to) = buf.get_mut(to..to + *len as usize) {
+                                to.fill(0);
+                            }
+                        }
+                        Op::Copy1(to, from) => copy::<1>(buf, *to, *from),
+                        Op::Copy2(to, from) => copy::<2>(buf, *to, *from),
+                        Op::Copy4(to, from) => copy::<4>(buf, *to, *from),
+                        Op::Copy6(to, from) => copy::<6>(buf, *to, *from),
+                        Op::Copy8(to, from) => copy::<8>(buf, *to, *from),
+                        Op::Copy16(to, from) => copy::<16>(buf, *to, *from),
+                        Op::Copy(to, from, len) => copy_within(buf, *to, *from, *len as usize),
+                        // All others by name: without a rest, no check is needed which operation it is.
+                        Op::Table(_)
+                        | Op::End
+                        | Op::EndIfExited
+                        | Op::Visit
+                        | Op::Select(_)
+                        | Op::Extract { .. }
+                        | Op::Peek { .. }
+                        | Op::AddHeader { .. }
+                        | Op::RemoveHeader { .. }
+                        | Op::AssignHeader { .. }
+                        | Op::MarkToDrop
+                        | Op::Exit
+                        | Op::Hash { .. }
+                        | Op::Verify(_)
+                        | Op::Update(_)
+                        | Op::Step(..)
+                        | Op::Run(_)
+                        | Op::ParserStep(..) => break op,
+                    }
+                }
             };
-            at += 1;
-            let buf = packet.buf.as_mut_slice();
-            let regs = &mut self.registers;
-            let (condition, to) = match op {
-                Op::Jump(to) => (true, *to),
-                Op::IfEqual1(place, mask, value, to) => {
-                    (bytes::<1>(buf, *place)[0] & mask == *value, *to)
-                }
-                Op::UnlessEqual1(place, mask, value, to) => {
-                    (bytes::<1>(buf, *place)[0] & mask != *value, *to)
-                }
-                Op::IfEqual2(place, mask, value, to) => {
-                    (u16::from_ne_bytes(bytes(buf, *place)) & mask == *value, *to)
-                }
-                Op::UnlessEqual2(place, mask, value, to) => {
-                    (u16::from_ne_bytes(bytes(buf, *place)) & mask != *value, *to)
-                }
-                Op::IfEqual4(place, mask, value, to) => {
-                    (u32::from_ne_bytes(bytes(buf, *place)) & mask == *value, *to)
-                }
-                Op::UnlessEqual4(place, mask, value, to) => {
-                    (u32::from_ne_bytes(bytes(buf, *place)) & mask != *value, *to)
-                }
-                Op::IfEqual8(place, mask, value, to) => {
-                    (u64::from_ne_bytes(bytes(buf, *place)) & mask == *value, *to)
-                }
-                Op::UnlessEqual8(place, mask, value, to) => {
-                    (u64::from_ne_bytes(bytes(buf, *place)) & mask != *value, *to)
-                }
-                Op::IfSame(a, b, to) => (regs.get(*a) == regs.get(*b), *to),
-                Op::UnlessSame(a, b, to) => (regs.get(*a) != regs.get(*b), *to),
-                Op::IfLess(a, b, to) => (regs.get(*a) < regs.get(*b), *to),
-                Op::UnlessLess(a, b, to) => (regs.get(*a) >= regs.get(*b), *to),
-                Op::IfConst(a, value, to) => (regs.get(*a) == *value, *to),
-                Op::UnlessConst(a, value, to) => (regs.get(*a) != *value, *to),
-                Op::IfLessConst(a, value, to) => (regs.get(*a) < *value, *to),
-                Op::UnlessLessConst(a, value, to) => (regs.get(*a) >= *value, *to),
-                Op::Test(condition, when, to) => (condition.test(buf) == *when, *to),
-                Op::Switch(key, cases, default) => (true, select(cases, regs.get(*key), *default)),
-                Op::Table(index) => (true, self.found(*index as usize, packet)),
-
-                Op::Const(to, value) => {
-                    regs.set(*to, *value);
-                    continue;
-                }
-                Op::Load1(to, place, shift, mask) => {
-                    let value = (bytes::<1>(buf, *place)[0] >> shift) & mask;
-                    regs.set(*to, value.into());
-                    continue;
-                }
-                Op::Load2(to, place, shift, mask) => {
-                    let value = (u16::from_be_bytes(bytes(buf, *place)) >> shift) & mask;
-                    regs.set(*to, value.into());
-                    continue;
-                }
-                Op::Load4(to, place, shift, mask) => {
-                    let value = (u32::from_be_bytes(bytes(buf, *place)) >> shift) & mask;
-                    regs.set(*to, value.into());
-                    continue;
-                }
-                Op::Load8(to, place, shift, mask) => {
-                    let value = (u64::from_be_bytes(bytes(buf, *place)) >> shift) & mask;
-                    regs.set(*to, value);
-                    continue;
-                }
-                Op::Add(to, a, b) => {
-                    regs.set(*to, regs.get(*a).wrapping_add(regs.get(*b)));
-                    continue;
-                }
-                Op::Subtract(to, a, b) => {
-                    regs.set(*to, regs.get(*a).wrapping_sub(regs.get(*b)));
-                    continue;
-                }
-                Op::Multiply(to, a, b) => {
-                    regs.set(*to, regs.get(*a).wrapping_mul(regs.get(*b)));
-                    continue;
-                }
-                Op::And(to, a, b) => {
-                    regs.set(*to, regs.get(*a) & regs.get(*b));
-                    continue;
-                }
-                Op::Or(to, a, b) => {
-                    regs.set(*to, regs.get(*a) | regs.get(*b));
-                    continue;
-                }
-                Op::Xor(to, a, b) => {
-                    regs.set(*to, regs.get(*a) ^ regs.get(*b));
-                    continue;
-                }
-                Op::AddConst(to, a, value) => {
-                    regs.set(*to, regs.get(*a).wrapping_add(*value));
-                    continue;
-                }
-                Op::AndConst(to, a, value) => {
-                    regs.set(*to, regs.get(*a) & value);
-                    continue;
-                }
-                Op::OrConst(to, a, value) => {
-                    regs.set(*to, regs.get(*a) | value);
-                    continue;
-                }
-                Op::XorConst(to, a, value) => {
-                    regs.set(*to, regs.get(*a) ^ value);
-                    continue;
-                }
-                Op::ShiftLeft(to, a, value) => {
-                    regs.set(*to, regs.get(*a).wrapping_shl((*value).into()));
-                    continue;
-                }
-                Op::ShiftRight(to, a, value) => {
-                    regs.set(*to, regs.get(*a).wrapping_shr((*value).into()));
-                    continue;
-                }
-                Op::Store1(to, reg) => {
-                    put(buf, *to, [regs.get(*reg) as u8]);
-                    continue;
-                }
-                Op::Store2(to, reg) => {
-                    put(buf, *to, (regs.get(*reg) as u16).to_be_bytes());
-                    continue;
-                }
-                Op::Store4(to, reg) => {
-                    put(buf, *to, (regs.get(*reg) as u32).to_be_bytes());
-                    continue;
-                }
-                Op::Store8(to, reg) => {
-                    put(buf, *to, regs.get(*reg).to_be_bytes());
-                    continue;
-                }
-                Op::StoreField(to, reg) => {
-                    to.store(buf, i128::from(regs.get(*reg)));
-                    continue;
-                }
-                Op::Put1(to, value) => {
-                    put(buf, *to, [*value]);
-                    continue;
-                }
-                Op::Put2(to, value) => {
-                    put(buf, *to, *value);
-                    continue;
-                }
-                Op::Put4(to, value) => {
-                    put(buf, *to, *value);
-                    continue;
-                }
-                Op::Put8(to, value) => {
-                    put(buf, *to, *value);
-                    continue;
-                }
-                Op::Put(to, value) => {
-                    let to = *to as usize;
-                    if let Some(to) = buf.get_mut(to..to + value.len()) {
-                        copy_short(to, value);
+            match op {
+                Op::Table(index) => {
+                    if self.large & (1 << (index % 128)) != 0 && !resume {
+                        return Ok(Some((at - 1) as At));
                     }
-                    continue;
+                    resume = false;
+                    at = self.found(*index as usize, packet) as usize;
                 }
-                Op::Zero(to, len) => {
-                    let to = *to as usize;
-                    if let Some(to) = buf.get_mut(to..to + *len as usize) {
-                        to.fill(0);
-                    }
-                    continue;
-                }
-                Op::PutField(to, value) => {
-                    to.store(buf, i128::from(*value));
-                    continue;
-                }
-                Op::Copy1(to, from) => {
-                    copy::<1>(buf, *to, *from);
-                    continue;
-                }
-                Op::Copy2(to, from) => {
-                    copy::<2>(buf, *to, *from);
-                    continue;
-                }
-                Op::Copy4(to, from) => {
-                    copy::<4>(buf, *to, *from);
-                    continue;
-                }
-                Op::Copy6(to, from) => {
-                    copy::<6>(buf, *to, *from);
-                    continue;
-                }
-                Op::Copy8(to, from) => {
-                    copy::<8>(buf, *to, *from);
-                    continue;
-                }
-                Op::Copy16(to, from) => {
-                    copy::<16>(buf, *to, *from);
-                    continue;
-                }
-                Op::Copy(to, from, len) => {
-                    copy_within(buf, *to, *from, *len as usize);
-                    continue;
-                }
+                Op::End => return Ok(None),
+                Op::EndIfExited if packet.exited => return Ok(None),
                 Op::Extract { to, len, valid } => {
                     if !extract(*to, *len, *valid, packet) {
                         return Err(program.errors.packet_too_short);
                     }
-                    continue;
                 }
                 Op::Peek { to, offset, len } => {
                     if !peek(*to, *offset, *len, packet) {
                         return Err(program.errors.packet_too_short);
                     }
-                    continue;
                 }
                 Op::Visit => {
                     visited += 1;
                     if visited > MAX_STATES {
                         return Err(program.errors.invalid_argument);
                     }
-                    continue;
                 }
-                Op::End => return Ok(()),
-                Op::EndIfExited if packet.exited => return Ok(()),
-                Op::Verify(index) => {
-                    self.verify(*index as usize, packet);
-                    continue;
+                Op::Select(index) => {
+                    let state = program.parser.states.get(*index as usize);
+                    let next = match state {
+                        None => None,
+                        Some(state) => self.select(state, packet)?,
+                    };
+                    let next = next.and_then(|next| code.states.get(next));
+                    at = next.copied().unwrap_or(code.accept) as usize;
                 }
-                Op::Update(index) => {
-                    self.update(*index as usize, packet);
-                    continue;
-                }
-                Op::Select(index) => match program.parser.states.get(*index as usize) {
-                    None => return Ok(()),
-                    Some(state) => match self.select(state, packet)? {
-                        None => return Ok(()),
-                        Some(next) => (true, code.states.get(next).copied().unwrap_or(0)),
-                    },
-                },
-                other => {
-                    self.seldom(other, packet)?;
-                    continue;
-                }
-            };
-            if condition {
-                at = to as usize;
+                Op::Verify(index) => self.verify(*index as usize, packet),
+                Op::Update(index) => self.update(*index as usize, packet),
+                other => self.seldom(other, packet)?,
             }
         }
     }
@@ -435,7 +438,7 @@ fn extract(to: At, len: u32, valid: At, packet: &mut Packet) -> bool {
         copy_short(to, from);
     }
     packet.parsed = end;
-    put(&mut packet.buf, valid, [1]);
+    packet.set_valid(valid as usize, true);
     true
 }
 

@@ -23,7 +23,7 @@ impl Context<'_> {
             && let Some(code) = code
         {
             // Nothing but a parser ends with an error.
-            let _ = self.execute(code, packet);
+            let _ = self.execute(code, false, packet);
             return;
         }
         let program = self.program;
@@ -248,8 +248,9 @@ impl Context<'_> {
     }
 }
 
+/// Builds the key of a packet in zeroed bytes.
 #[inline]
-fn build_key(table: &Table, packet: &Packet, key: &mut [u8]) {
+pub(super) fn build_key(table: &Table, packet: &Packet, key: &mut [u8]) {
     for step in &table.steps {
         match *step {
             KeyStep::Copy {

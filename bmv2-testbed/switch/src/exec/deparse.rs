@@ -4,9 +4,25 @@ use super::code::copy_short;
 use super::trace::{Block, Event, trace, written};
 use super::{Context, Packet};
 use crate::bits::copy_bits;
-use crate::code::Emit;
+use crate::code::{EMIT_HEADERS, Emit};
 use crate::hash::Algorithm;
 use crate::program::calculation::{Input, MAX_RUN_BYTES, Run};
+
+/// Appends the headers whose validity bytes from `valid` on are not zero.
+fn emit_plain(valid: usize, parts: &[(usize, usize)], packet: &Packet, out: &mut Vec<u8>) {
+    let flags = packet.buf.get(valid..).and_then(|b| b.first_chunk());
+    let flags = u64::from_le_bytes(flags.copied().unwrap_or_default());
+    let others = EMIT_HEADERS.saturating_sub(parts.len()) * 8;
+    let mut left = flags << others >> others;
+    while left != 0 {
+        let header = left.trailing_zeros() as usize / 8;
+        left &= !(0xff << (header * 8));
+        if let Some((start, len)) = parts.get(header) {
+            let bytes = packet.buf.get(*start..start + len);
+            out.extend_from_slice(bytes.unwrap_or_default());
+        }
+    }
+}
 
 /// Hashes bytes of the packet state, without those of invalid headers.
 fn hash_runs(algorithm: Algorithm, runs: &[Run], packet: &Packet) -> u64 {
@@ -138,7 +154,7 @@ impl Context<'_> {
     fn update_checksums(&mut self, packet: &mut Packet) {
         if let (Some(code), None) = (self.program.code.update, &self.trace) {
             // Nothing but a parser ends with an error.
-            let _ = self.execute(code, packet);
+            let _ = self.execute(code, false, packet);
             return;
         }
         for (index, checksum) in self.program.update.iter().enumerate() {
@@ -165,14 +181,9 @@ impl Context<'_> {
         }
         out.clear();
         for emit in &self.program.code.emit {
-            match *emit {
-                Emit::Plain { valid, start, len } => {
-                    if packet.is_valid(valid) {
-                        let bytes = packet.buf.get(start..start + len);
-                        out.extend_from_slice(bytes.unwrap_or_default());
-                    }
-                }
-                Emit::Header(header) => self.emit(header, packet, out),
+            match emit {
+                Emit::Plain { valid, parts } => emit_plain(*valid, parts, packet, out),
+                Emit::Header(header) => self.emit(*header, packet, out),
             }
         }
         out.extend_from_slice(packet.payload());

@@ -8,6 +8,7 @@
 //! ```
 
 mod action;
+mod burst;
 mod code;
 mod control;
 mod deparse;
@@ -17,6 +18,7 @@ mod parse;
 pub(crate) mod trace;
 mod traffic;
 
+pub(crate) use burst::may_take_turns;
 pub(crate) use code::Registers;
 pub(crate) use packet::Packet;
 pub(crate) use traffic::{Outcome, Worker};
@@ -42,6 +44,8 @@ pub(crate) struct Context<'a> {
     pub(crate) now_ns: u64,
     /// The packet's way, if anyone wants to know it.
     pub(crate) trace: Option<Trace>,
+    /// By number, the tables before which a packet's code halts: see [`burst`].
+    pub(crate) large: u128,
     /// Scratch space of the program's code.
     pub(crate) registers: Registers,
 }

@@ -17,10 +17,10 @@ impl Context<'_> {
         packet.parsed = 0;
         let code = &self.program.code;
         if let (Some(parser), Some(verify), None) = (code.parser, code.verify, &self.trace) {
-            if let Err(error) = self.execute(parser, packet) {
+            if let Err(error) = self.execute(parser, false, packet) {
                 packet.parser_error = error;
                 // Nothing but a parser ends with an error.
-                let _ = self.execute(verify, packet);
+                let _ = self.execute(verify, false, packet);
             }
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::burst::Halted;
 use super::trace::{Drop, Event, trace};
 use super::{Context, Packet, Sink};
 use crate::bits::Field;
@@ -51,6 +52,22 @@ pub(crate) struct Worker {
     out: Vec<u8>,
     /// Frames that wait to be sent, between bursts empty.
     pub(crate) burst: Burst,
+    /// Packets side by side, between bursts none; and the keys of those that wait.
+    pub(super) halted: Vec<Halted>,
+    pub(super) keys: Vec<u8>,
+    /// How many entries were fetched ahead.
+    pub(super) fetched: usize,
+}
+
+impl Context<'_> {
+    /// Parses a packet and tells the program of errors.
+    pub(super) fn parse_all(&mut self, packet: &mut Packet) {
+        self.parse(packet);
+        let standard = &self.program.standard;
+        let (error, wrong) = (packet.parser_error, packet.checksum_error);
+        set(standard.parser_error, packet, u64::from(error));
+        set(standard.checksum_error, packet, u64::from(wrong));
+    }
 }
 
 fn set(field: Option<Field>, packet: &mut Packet, value: u64) {
@@ -68,6 +85,20 @@ impl Worker {
         frame: &[u8],
         sink: &mut impl Sink,
     ) -> Outcome {
+        let packet = self.receive(context, port, frame);
+        let mut outcome = Outcome::default();
+        self.queue.push_back(Work::Ingress(packet));
+        self.work(context, sink, &mut outcome);
+        outcome
+    }
+
+    /// A packet of a frame that has come in.
+    pub(super) fn receive(
+        &mut self,
+        context: &Context<'_>,
+        port: u32,
+        frame: &[u8],
+    ) -> Box<Packet> {
         let mut packet = self.spare.pop().unwrap_or_default();
         packet.reset(context.program, frame);
         packet.ingress_port = port;
@@ -81,8 +112,23 @@ impl Worker {
             &mut packet,
             context.now_ns / 1000,
         );
-        self.queue.push_back(Work::Ingress(packet));
-        let mut outcome = Outcome::default();
+        packet
+    }
+
+    /// Runs what comes of a packet that has been through ingress.
+    pub(super) fn finish(
+        &mut self,
+        context: &mut Context<'_>,
+        packet: Box<Packet>,
+        sink: &mut impl Sink,
+        outcome: &mut Outcome,
+    ) {
+        self.after_ingress(context, packet, sink, outcome);
+        self.work(context, sink, outcome);
+    }
+
+    /// Works until nothing is left of a frame.
+    fn work(&mut self, context: &mut Context<'_>, sink: &mut impl Sink, outcome: &mut Outcome) {
         let mut passes = 0;
         while let Some(work) = self.queue.pop_front() {
             passes += 1;
@@ -93,13 +139,12 @@ impl Worker {
                 break;
             }
             match work {
-                Work::Ingress(packet) => self.ingress(context, packet, sink, &mut outcome),
+                Work::Ingress(packet) => self.ingress(context, packet, sink, outcome),
                 Work::Egress(packet, port) => {
-                    self.egress(context, packet, port, sink, &mut outcome);
+                    self.egress(context, packet, port, sink, outcome);
                 }
             }
         }
-        outcome
     }
 
     fn recycle(&mut self, packet: Box<Packet>) {
@@ -140,12 +185,21 @@ impl Worker {
                 bytes: packet.data.len(),
             }
         );
-        context.parse(&mut packet);
-        let (error, wrong) = (packet.parser_error, packet.checksum_error);
-        set(standard.parser_error, &mut packet, u64::from(error));
-        set(standard.checksum_error, &mut packet, u64::from(wrong));
+        context.parse_all(&mut packet);
         context.pipeline(program.ingress, program.code.ingress, &mut packet);
+        self.after_ingress(context, packet, sink, outcome);
+    }
 
+    /// Does what ingress has decided.
+    fn after_ingress(
+        &mut self,
+        context: &mut Context<'_>,
+        mut packet: Box<Packet>,
+        sink: &mut impl Sink,
+        outcome: &mut Outcome,
+    ) {
+        let program = context.program;
+        let standard = &program.standard;
         if let Some((session, list)) = packet.clone {
             self.clone_ingress(context, &packet, session, list);
         }

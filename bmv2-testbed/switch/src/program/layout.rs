@@ -13,6 +13,12 @@ const MAX_VARBIT_BYTES: u32 = 2048;
 /// The largest packet state that is accepted, in bytes.
 const MAX_STATE_BYTES: usize = 1 << 20;
 
+/// Bytes of packet state that [`crate::code`] reaches; a program with more runs in its written
+/// form.
+pub(crate) const PLACES: usize = 4096;
+/// The shortest packet state: whatever place is read or written, 16 bytes from there exist.
+pub(crate) const STATE_BYTES: usize = PLACES + 16;
+
 /// Index of a header instance.
 pub(crate) type HeaderIndex = usize;
 
@@ -83,6 +89,8 @@ pub(crate) struct Layout {
     stack_by_name: HashMap<String, usize>,
     /// First byte of the area for action arguments.
     pub(crate) args_start: usize,
+    /// Bytes of the buffer that are used.
+    pub(crate) state_bytes: usize,
     /// The buffer at the start of a packet.
     pub(crate) template: Vec<u8>,
 }
@@ -254,7 +262,8 @@ impl Layout {
         if total > MAX_STATE_BYTES {
             return Err(unsupported("packet state over 1 MiB", "the headers"));
         }
-        self.template = vec![0; total];
+        self.state_bytes = total;
+        self.template = vec![0; total.max(STATE_BYTES)];
         for header in &self.headers {
             if header.metadata
                 && let Some(valid) = self.template.get_mut(header.valid)

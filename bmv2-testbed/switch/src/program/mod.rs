@@ -29,6 +29,7 @@ use table::{Context, Table};
 use crate::bits::Field;
 use crate::code::Code;
 use crate::exec::expr::Expr;
+use crate::exec::may_take_turns;
 use crate::hash::Algorithm;
 use crate::json;
 
@@ -59,6 +60,8 @@ pub(crate) struct Program {
     pub(crate) standard: Standard,
     /// What packets run that nobody traces.
     pub(crate) code: Code,
+    /// Whether packets may take turns in running it.
+    pub(crate) takes_turns: bool,
     /// Metadata fields, zeroed when a packet starts over.
     pub(crate) metadata: Vec<(usize, usize)>,
     pub(crate) sources: Sources,
@@ -209,6 +212,7 @@ impl Program {
         let mut program = Self {
             standard: Standard::compile(doc, &layout)?,
             code: Code::default(),
+            takes_turns: false,
             errors: Errors::compile(doc),
             sources: Sources::collect(doc),
             metadata,
@@ -232,6 +236,7 @@ impl Program {
             digests,
         };
         program.code = Code::new(&program);
+        program.takes_turns = may_take_turns(&program);
         Ok(program)
     }
 }

@@ -34,7 +34,17 @@ pub(crate) struct State {
     pub(crate) replication: RwLock<Replication>,
 }
 
+/// A table from so many entries on is large: more than the nearest caches hold.
+const LARGE_ENTRIES: usize = 4096;
+
 impl State {
+    /// The large exact tables, by number; only those numbered below 128.
+    pub(crate) fn large(&self) -> u128 {
+        let tables = self.tables.iter().take(128).enumerate();
+        let large = tables.filter(|(_, table)| table.can_fetch(LARGE_ENTRIES));
+        large.fold(0, |all, (index, _)| all | 1 << index)
+    }
+
     /// The state that the program starts with: default and const entries, all else empty.
     pub(crate) fn new(program: &Program) -> Self {
         let arrays = |arrays: &[crate::program::Array]| {

@@ -43,6 +43,22 @@ impl Shards {
         self.shards.get(at).map(|s| &s.0)
     }
 
+    /// Reads the entries of these values for nothing but to have them in the cache; returns how
+    /// many there are.
+    ///
+    /// All locks are taken before the first entry is looked for: a lock makes the processor wait
+    /// for every read before it, and here the reads are to overlap. A lock that is not free at
+    /// once is left alone.
+    pub(crate) fn fetch<'k>(&self, values: impl Iterator<Item = (u64, &'k [u8])>) -> usize {
+        let locked: Vec<_> = values
+            .filter_map(|(hash, value)| Some((hash, value, self.shard(hash)?.try_read().ok()?)))
+            .collect();
+        let found = locked
+            .iter()
+            .filter(|(hash, value, shard)| shard.find_value(*hash, value).is_some());
+        found.count()
+    }
+
     /// Calls `f` with the entry of this value; it stays as it is until `f` is done.
     #[inline]
     pub(crate) fn look_up<R>(

@@ -99,6 +99,21 @@ impl TableState {
         }
     }
 
+    /// Whether [`TableState::fetch`] helps, when that is from so many entries on.
+    pub(crate) fn can_fetch(&self, entries: usize) -> bool {
+        self.len.load(Ordering::Relaxed) >= entries && matches!(self.store, Store::Exact(_))
+    }
+
+    /// Brings the entries of these keys (each `key_bytes` long) into the cache for a look-up soon
+    /// after; returns how many there are.
+    pub(crate) fn fetch(&self, keys: &[u8], key_bytes: usize) -> usize {
+        let Store::Exact(shards) = &self.store else {
+            return 0;
+        };
+        let keys = keys.chunks_exact(key_bytes.max(1));
+        shards.fetch(keys.map(|key| (self.hasher.hash_one(key), key)))
+    }
+
     fn hash(&self, key: Key<'_>) -> u64 {
         match self.store {
             Store::Ternary(_) => self.hasher.hash_one(key),
