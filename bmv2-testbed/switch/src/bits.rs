@@ -115,6 +115,13 @@ impl Field {
                 _ => put(buf, last, value.to_be_bytes()),
             };
         }
+        self.mix(buf, value);
+    }
+
+    /// Writes the value among the bits of other fields.
+    #[inline(never)]
+    fn mix(self, buf: &mut [u8], value: i128) {
+        let last = self.last as usize;
         let span = u32::from(self.width) + u32::from(self.shift);
         if span <= 64 {
             if let Some(bytes) = buf.get_mut(last.wrapping_sub(7)..=last) {
@@ -193,8 +200,8 @@ impl Field {
 /// Writes bytes that end at `last`.
 #[inline]
 fn put<const N: usize>(buf: &mut [u8], last: usize, bytes: [u8; N]) {
-    let place = buf.get_mut((last + 1).wrapping_sub(N)..=last);
-    if let Some(place) = place.and_then(|p| p.first_chunk_mut::<N>()) {
+    let upto = buf.get_mut(..last + 1);
+    if let Some(place) = upto.and_then(|p| p.last_chunk_mut::<N>()) {
         *place = bytes;
     }
 }

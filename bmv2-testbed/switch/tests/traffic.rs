@@ -164,6 +164,51 @@ async fn flows_count_and_time_out() {
 }
 
 #[tokio::test]
+async fn a_burst_over_a_large_table_leaves_in_order() {
+    let served = Served::start("forward").await;
+    let switch = served.handle.switch().clone();
+    let one = switch.attach_channel(1, 8);
+    let outs = [switch.attach_channel(2, 512), switch.attach_channel(3, 512)];
+    let mut client = served.primary().await;
+    // As many as the table takes.
+    let flows = 1024_u16;
+    let updates = (0..flows).map(|sport| {
+        let matches = vec![
+            exact(&[10, 0, 0, 1]),
+            exact(&[10, 0, 1, 2]),
+            exact(&sport.to_be_bytes()),
+            exact(&[7, 208]),
+        ];
+        let send = served.call("send", &[&[2 + (sport % 2) as u8], &MAC]);
+        table_update(Type::Insert, &served.entry("flow", matches, 0, send))
+    });
+    client.write(updates.collect()).await.unwrap();
+    // Some of no flow among them, which no route takes either.
+    let sports: Vec<u16> = (0..300_u16).map(|i| i * 7 % 1100).collect();
+    let frame = |sport: &u16| {
+        let packet = Udp {
+            sport: *sport,
+            ..Udp::default()
+        };
+        packet.frame()
+    };
+    let frames: Vec<_> = sports.iter().map(frame).collect();
+    one.inject_burst(frames.iter().map(Vec::as_slice));
+    for (parity, out) in (0..2_u16).zip(&outs) {
+        let wanted = sports.iter().filter(|s| **s < flows && **s % 2 == parity);
+        let wanted: Vec<u16> = wanted.copied().collect();
+        let left = std::iter::from_fn(|| out.try_receive());
+        let left = left.map(|frame| {
+            assert_eq!(check_udp(&frame), (63, MAC));
+            u16::from_be_bytes([frame[34], frame[35]])
+        });
+        assert_eq!(left.collect::<Vec<_>>(), wanted);
+    }
+    let missed = sports.iter().filter(|s| **s >= flows).count();
+    assert_eq!(switch.stats().dropped, missed as u64);
+}
+
+#[tokio::test]
 async fn acl_priorities_ranges_and_meters() {
     let served = Served::start("forward").await;
     let switch = served.handle.switch().clone();

@@ -231,7 +231,7 @@ impl Context<'_> {
     fn load_args(&self, args: &[u8], packet: &mut Packet) {
         let start = self.program.layout.args_start;
         if let Some(to) = packet.buf.get_mut(start..start + args.len()) {
-            to.copy_from_slice(args);
+            copy_short(to, args);
         }
     }
 

@@ -5,6 +5,7 @@
 //! atomic.
 
 pub(crate) mod entry;
+mod hasher;
 mod index;
 pub(crate) mod meter;
 pub(crate) mod profile;
@@ -35,7 +36,7 @@ pub(crate) struct State {
 }
 
 /// A table from so many entries on is large: more than the nearest caches hold.
-const LARGE_ENTRIES: usize = 4096;
+const LARGE_ENTRIES: usize = 1024;
 
 impl State {
     /// The large exact tables, by number; only those numbered below 128.

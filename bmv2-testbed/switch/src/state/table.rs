@@ -3,10 +3,10 @@
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use ahash::RandomState;
 use arc_swap::ArcSwapOption;
 
 use super::entry::{Entry, Key, Rare, Spec};
+use super::hasher::Hasher;
 use super::profile::Call;
 use super::shards::Shards;
 use super::wide::{Levels, Priorities};
@@ -33,7 +33,7 @@ enum Store {
 #[derive(Debug)]
 pub(crate) struct TableState {
     store: Store,
-    hasher: RandomState,
+    hasher: Hasher,
     max_size: usize,
     len: AtomicUsize,
     /// What a miss does.
@@ -61,7 +61,7 @@ impl TableState {
         };
         let state = Self {
             store,
-            hasher: RandomState::new(),
+            hasher: Hasher::new(),
             max_size,
             len: AtomicUsize::new(0),
             default: ArcSwapOption::from_pointee(table.default.clone()),
@@ -93,7 +93,7 @@ impl TableState {
             return f(None);
         }
         match &self.store {
-            Store::Exact(shards) => shards.look_up(self.hasher.hash_one(key), key, f),
+            Store::Exact(shards) => shards.look_up(self.hasher.hash(key), key, f),
             Store::Lpm(levels) => f(read(levels).look_up(&self.hasher, key)),
             Store::Ternary(order) => f(read(order).look_up(key)),
         }
@@ -111,13 +111,13 @@ impl TableState {
             return 0;
         };
         let keys = keys.chunks_exact(key_bytes.max(1));
-        shards.fetch(keys.map(|key| (self.hasher.hash_one(key), key)))
+        shards.fetch(keys.map(|key| (self.hasher.hash(key), key)))
     }
 
     fn hash(&self, key: Key<'_>) -> u64 {
         match self.store {
-            Store::Ternary(_) => self.hasher.hash_one(key),
-            _ => self.hasher.hash_one(key.value),
+            Store::Ternary(_) => self.hasher.hash_key(key),
+            _ => self.hasher.hash(key.value),
         }
     }
 

@@ -1,8 +1,7 @@
 //! Entries that match more than one key: by longest prefix, and by priority.
 
-use ahash::RandomState;
-
 use super::entry::{Entry, Key};
+use super::hasher::Hasher;
 use super::index::Index;
 use crate::program::table::{MAX_KEY_BYTES, prefix_mask};
 
@@ -41,7 +40,7 @@ impl Levels {
 
     /// The entry of the longest prefix that the key has.
     #[inline]
-    pub(crate) fn look_up(&self, hasher: &RandomState, key: &[u8]) -> Option<&Entry> {
+    pub(crate) fn look_up(&self, hasher: &Hasher, key: &[u8]) -> Option<&Entry> {
         if key.len() <= SHORT_KEY_BYTES {
             self.longest(hasher, key, &mut [0; SHORT_KEY_BYTES])
         } else {
@@ -49,13 +48,13 @@ impl Levels {
         }
     }
 
-    fn longest(&self, hasher: &RandomState, key: &[u8], space: &mut [u8]) -> Option<&Entry> {
+    fn longest(&self, hasher: &Hasher, key: &[u8], space: &mut [u8]) -> Option<&Entry> {
         let masked = space.get_mut(..key.len())?;
         self.levels.iter().find_map(|level| {
             for ((out, byte), mask) in masked.iter_mut().zip(key).zip(&level.mask) {
                 *out = byte & mask;
             }
-            let hash = hasher.hash_one(&*masked);
+            let hash = hasher.hash(masked);
             level.entries.find_value(hash, masked)
         })
     }
