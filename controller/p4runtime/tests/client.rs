@@ -38,6 +38,28 @@ fn codes(error: &WriteError) -> Vec<Code> {
     }
 }
 
+/// A read's parts have statuses of their own, as a write's updates have (P4Runtime 13.3).
+#[tokio::test]
+async fn a_refused_part_of_a_read_is_named() {
+    let switch = Switch::start().await;
+    let client = primary(&switch).await;
+    let results = [(Code::Ok, ""), (Code::NotFound, "there is no table 7")];
+    switch.with(|state| state.read_status = Some(batch_status(&results)));
+    let error = client.read(vec![entity(1), entity(2)]).await.unwrap_err();
+    let ClientError::Refused { code, message, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((*code, message.as_str()), (Code::NotFound, results[1].1));
+
+    switch.with(|state| state.read_status = Some(Status::unimplemented("not this")));
+    let error = client.read(vec![entity(1)]).await.unwrap_err();
+    assert!(error.to_string().contains("not this"), "{error}");
+
+    switch.with(|state| state.read_status = Some(batch_status(&results)));
+    let error = client.read(vec![entity(1)]).await.unwrap_err();
+    assert!(matches!(error, ClientError::Protocol { .. }), "{error:?}");
+}
+
 #[tokio::test]
 async fn an_unreachable_switch_is_named() {
     let closed = {

@@ -1,8 +1,9 @@
 //! Reading entities, as a stream or collected (P4Runtime 11).
 
-use tonic::Streaming;
+use tonic::{Code, Status, Streaming};
 
-use super::{Client, ClientError};
+use super::write::decode_batch;
+use super::{Client, ClientError, code_of};
 use crate::p4::v1 as pb;
 
 const RPC: &str = "Read";
@@ -11,6 +12,8 @@ const RPC: &str = "Read";
 #[derive(Debug)]
 pub struct EntityStream {
     client: Client,
+    /// How many entities the request has.
+    asked: usize,
     incoming: Streaming<pb::ReadResponse>,
 }
 
@@ -25,7 +28,26 @@ impl EntityStream {
         let part = self.client.within(RPC, timeout, self.incoming.message());
         match part.await? {
             Ok(part) => Ok(part.map(|part| part.entities)),
-            Err(status) => Err(self.client.translate(RPC, &status)),
+            Err(status) => Err(self.refusal(&status)),
+        }
+    }
+
+    /// What one part of the request was refused with, if that is why the read ended so
+    /// (P4Runtime 13.3); the others were answered.
+    fn refusal(&self, status: &Status) -> ClientError {
+        let errors = match decode_batch(status, self.asked) {
+            Ok(Some(errors)) => errors,
+            Ok(None) => return self.client.translate(RPC, status),
+            Err(fault) => return ClientError::Protocol { rpc: RPC, fault },
+        };
+        let refused = |error: &&pb::Error| code_of(error) != Code::Ok;
+        match errors.iter().find(refused) {
+            None => self.client.translate(RPC, status),
+            Some(error) => ClientError::Refused {
+                rpc: RPC,
+                code: code_of(error),
+                message: error.message.clone(),
+            },
         }
     }
 }
@@ -41,6 +63,7 @@ impl Client {
         &self,
         entities: Vec<pb::Entity>,
     ) -> Result<EntityStream, ClientError> {
+        let asked = entities.len();
         let request = pb::ReadRequest {
             device_id: self.0.config.device_id,
             role: self.role(),
@@ -51,6 +74,7 @@ impl Client {
         let incoming = self.unary(RPC, self.0.config.rpc_timeout, response).await?;
         Ok(EntityStream {
             client: self.clone(),
+            asked,
             incoming,
         })
     }

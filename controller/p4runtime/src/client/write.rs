@@ -177,7 +177,10 @@ fn is_aborted(error: &pb::Error) -> bool {
 
 /// The results in the details of an `UNKNOWN` status (P4Runtime 12.3); `None` if
 /// the status carries none and so is about the whole request.
-fn decode_batch(status: &Status, count: usize) -> Result<Option<Vec<pb::Error>>, String> {
+pub(super) fn decode_batch(
+    status: &Status,
+    count: usize,
+) -> Result<Option<Vec<pb::Error>>, String> {
     if status.details().is_empty() {
         return Ok(None);
     }

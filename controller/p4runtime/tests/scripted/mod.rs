@@ -26,6 +26,8 @@ pub(crate) struct State {
     pub(crate) write_rule: Option<WriteRule>,
     pub(crate) reads: Vec<ReadRequest>,
     pub(crate) read_parts: Vec<ReadResponse>,
+    /// What a read ends with, after its parts.
+    pub(crate) read_status: Option<Status>,
     pub(crate) pipelines: Vec<SetForwardingPipelineConfigRequest>,
     pub(crate) pipeline_answers: VecDeque<Result<(), Status>>,
     pub(crate) pipeline: Option<Result<Option<ForwardingPipelineConfig>, Status>>,
@@ -187,9 +189,11 @@ impl P4Runtime for Switch {
     ) -> Result<Response<Self::ReadStream>, Status> {
         let parts = self.with(|state| {
             state.reads.push(request.into_inner());
-            state.read_parts.clone()
+            let parts = state.read_parts.clone().into_iter().map(Ok);
+            let status = state.read_status.clone().map(Err);
+            parts.chain(status).collect::<Vec<_>>()
         });
-        let parts = tokio_stream::iter(parts.into_iter().map(Ok));
+        let parts = tokio_stream::iter(parts);
         Ok(Response::new(Box::pin(parts)))
     }
 
