@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, ValueEnum};
 use shunt_switch::log::{Form, Logger, Rotation, Target as LogTarget};
-use shunt_switch::{Captures, Config, DROP_PORT, Options, Tls};
+use shunt_switch::{Captures, Config, DROP_PORT, Deviation, Options, Tls};
 
 /// The port of `simple_switch_grpc`, but of this machine only.
 const DEFAULT_GRPC: &str = "127.0.0.1:9559";
@@ -81,6 +81,10 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FORM", num_args = 0..=1, default_missing_value = "text",
         help_heading = "Watching packets")]
     log: Option<LogForm>,
+
+    /// Depart from the P4Runtime specification as real servers do (repeatable).
+    #[arg(long, value_enum, value_name = "HOW", value_delimiter = ',')]
+    deviate: Vec<Deviation>,
 
     /// Log to standard output (as --log text, if that does not stand beside it).
     #[arg(long, conflicts_with = "log_file", help_heading = "Watching packets")]
@@ -493,6 +497,7 @@ impl Arguments {
             options: Options {
                 device_id: self.device_id,
                 drop_port,
+                deviations: self.deviate.iter().copied().collect(),
                 cpu_port: target.cpu_port,
                 trace: logger.map(Logger::sink),
                 captures: captures.map_err(|e| e.to_string())?,

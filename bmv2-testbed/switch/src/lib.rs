@@ -31,5 +31,5 @@ pub use port::{
     PortError,
 };
 pub use program::error::LoadError;
-pub use server::{Config, Handle, Local, RunError, Tls, run};
+pub use server::{Config, Deviation, Deviations, Handle, Local, RunError, Tls, run};
 pub use switch::{DROP_PORT, Options, Stats, Switch, TraceSink};

@@ -18,7 +18,9 @@ use crate::port::{
 };
 use crate::program::Program;
 use crate::program::error::LoadError;
-use crate::state::entry::Entry;
+use crate::server::Deviations;
+use crate::state::entry::{Entry, Spec, Target};
+use crate::state::profile::Call;
 use crate::state::{State, lock};
 
 /// The default of `--drop-port`, as simple_switch's.
@@ -43,6 +45,8 @@ pub struct Options {
     pub trace: Option<TraceSink>,
     /// Where each port's frames are captured, if anywhere.
     pub captures: Option<Captures>,
+    /// How the P4Runtime server departs from the specification.
+    pub deviations: Deviations,
 }
 
 impl Default for Options {
@@ -54,6 +58,7 @@ impl Default for Options {
             clock: Arc::new(SystemClock::default()),
             trace: None,
             captures: None,
+            deviations: Deviations::default(),
         }
     }
 }
@@ -118,18 +123,53 @@ impl Loaded {
         let program = Program::load(json)?;
         let info = Info::bind(p4info, &program)?;
         let state = State::new(&program);
-        Ok(Self {
+        let loaded = Self {
             program,
             state,
             info,
-        })
+        };
+        loaded.release();
+        Ok(loaded)
+    }
+
+    /// Entries that a program brings are constant, unless the P4Info says that their table is not
+    /// (`entries` without `const`).
+    fn release(&self) {
+        for table in self.info.tables.values().filter(|t| !t.is_const) {
+            let Some(state) = self.state.tables.get(table.index) else {
+                continue;
+            };
+            let mut brought = Vec::new();
+            let done: Result<(), ()> = state.scan(|entry| brought.push(entry.clone()), || Ok(()));
+            debug_assert!(done.is_ok());
+            for old in brought {
+                if let Target::Call { slot, args } = old.target()
+                    && state.remove(old.key()).is_ok()
+                {
+                    let args = args.into();
+                    let call = Call { slot, args };
+                    let entry = Entry::with_call(&old.pattern(), &call, Spec::default());
+                    // There is room, for it was here just now.
+                    let _ = state.insert(entry);
+                }
+            }
+        }
     }
 }
+
+/// The loaded program as packets take it. Nothing but a packet in work refers to it, so that
+/// whoever takes it away knows when the last such packet is done.
+#[derive(Debug)]
+struct Running(Arc<Loaded>);
 
 /// What threads share.
 pub(crate) struct Inner {
     pub(crate) options: Options,
     pub(crate) loaded: ArcSwapOption<Loaded>,
+    /// What packets run through; none without a program, and while packets are held.
+    running: ArcSwapOption<Running>,
+    /// Held while packets are.
+    held: Mutex<()>,
     /// Replaced whole when a port is connected, so that packets need no lock.
     ports: ArcSwap<HashMap<u32, Arc<dyn Port>>>,
     events: Mutex<Option<Sender<Event>>>,
@@ -178,8 +218,12 @@ impl Inner {
         port: u32,
         frames: impl Iterator<Item = &'f [u8]>,
     ) {
-        let loaded = self.loaded.load();
-        let Some(loaded) = loaded.as_ref() else {
+        let mut running = self.running.load();
+        if running.is_none() {
+            drop(lock(&self.held));
+            running = self.running.load();
+        }
+        let Some(Running(loaded)) = running.as_deref() else {
             let lost = frames.count();
             count(&self.counters.received, lost);
             count(&self.counters.no_program, lost);
@@ -266,6 +310,33 @@ impl Inner {
                 }
             },
         });
+    }
+
+    /// Packets run through this program from now on.
+    pub(crate) fn install(&self, loaded: Arc<Loaded>) {
+        let _held = lock(&self.held);
+        self.running
+            .store(Some(Arc::new(Running(Arc::clone(&loaded)))));
+        self.loaded.store(Some(loaded));
+    }
+
+    /// Does something that every packet is to see whole or not at all: packets in work end
+    /// first, and those that come wait, as long as `change` takes. A port that has a frame run
+    /// while it takes another would wait for itself.
+    pub(crate) fn between_packets<T>(&self, change: impl FnOnce() -> T) -> T {
+        let _held = lock(&self.held);
+        let running = self.running.swap(None);
+        let loaded = running.as_ref().map(|r| Arc::clone(&r.0));
+        if let Some(mut running) = running {
+            // A burst takes microseconds.
+            while Arc::get_mut(&mut running).is_none() {
+                std::thread::yield_now();
+            }
+        }
+        let done = change();
+        self.running
+            .store(loaded.map(|loaded| Arc::new(Running(loaded))));
+        done
     }
 
     fn transmit(&self, port: u32, frame: &[u8]) -> Delivery {
@@ -363,6 +434,8 @@ impl Switch {
         Self(Arc::new(Inner {
             options,
             loaded: ArcSwapOption::empty(),
+            running: ArcSwapOption::empty(),
+            held: Mutex::default(),
             ports: ArcSwap::default(),
             events: Mutex::new(None),
             counters: Counters::default(),
@@ -376,7 +449,7 @@ impl Switch {
     /// The program is refused as [`LoadError`] says, and the old one stays.
     pub fn load(&self, json: &[u8], p4info: P4Info) -> Result<(), LoadError> {
         let loaded = Loaded::new(json, p4info)?;
-        self.0.loaded.store(Some(Arc::new(loaded)));
+        self.0.install(Arc::new(loaded));
         Ok(())
     }
 

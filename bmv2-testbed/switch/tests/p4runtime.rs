@@ -81,8 +81,8 @@ async fn checks_come_in_the_specified_order() {
         code(client.rpc.write(request.clone()).await),
         Code::FailedPrecondition
     );
-    request.atomicity = pb::write_request::Atomicity::RollbackOnError as i32;
-    assert_eq!(code(client.rpc.write(request).await), Code::Unimplemented);
+    request.atomicity = 9;
+    assert_eq!(code(client.rpc.write(request).await), Code::InvalidArgument);
 }
 
 #[tokio::test]
@@ -103,7 +103,7 @@ async fn pipeline_actions_and_cookie() {
         .unwrap();
     assert!(answer.into_inner().config.is_none());
     let commit = client.pipeline(Action::Commit, None).await;
-    assert_eq!(commit.unwrap_err().code(), Code::FailedPrecondition);
+    assert_eq!(commit.unwrap_err().code(), Code::NotFound);
     let config = pb::ForwardingPipelineConfig {
         p4info: Some(served.info.clone()),
         p4_device_config: served.json.clone(),
@@ -123,8 +123,6 @@ async fn pipeline_actions_and_cookie() {
     let both = client.pipeline(Action::Commit, config.clone()).await;
     assert_eq!(both.unwrap_err().code(), Code::InvalidArgument);
     client.pipeline(Action::Commit, None).await.unwrap();
-    let reconcile = client.pipeline(Action::ReconcileAndCommit, config).await;
-    assert_eq!(reconcile.unwrap_err().code(), Code::Unimplemented);
     let request = get(ResponseType::CookieOnly);
     let answer = client.rpc.get_forwarding_pipeline_config(request).await;
     let config = answer.unwrap().into_inner().config.unwrap();
@@ -405,16 +403,16 @@ async fn wildcard_reads_are_strict_and_chunked() {
         priority: 1,
         ..Default::default()
     };
-    let refused = client.entries(priority).await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    let refused = client.unread(Entity::TableEntry(priority)).await;
+    assert_eq!(refused.0, Code::InvalidArgument);
     let request = pb::ReadRequest {
         device_id: 1,
         entities: vec![pb::Entity { entity: None }],
         ..Default::default()
     };
     let mut stream = client.rpc.read(request).await.unwrap().into_inner();
-    let refused = stream.message().await.unwrap_err();
-    assert_eq!(refused.code(), Code::InvalidArgument);
+    let refused = batch_errors(&stream.message().await.unwrap_err());
+    assert_eq!(refused[0].0, Code::InvalidArgument);
 }
 
 #[tokio::test]
@@ -505,19 +503,34 @@ async fn profiles_members_groups_and_one_shot() {
         action_profile_actions: vec![action(1, 2), action(2, 1)],
         ..Default::default()
     };
-    entry.action = with(pb::table_action::Type::ActionProfileActionSet(set));
+    let one_shot = with(pb::table_action::Type::ActionProfileActionSet(set));
+    let mixed = pb::TableEntry {
+        action: one_shot.clone(),
+        ..entry.clone()
+    };
+    assert_eq!(
+        code(client.one(table_update(Type::Modify, &mixed)).await),
+        Code::InvalidArgument
+    );
     client
-        .one(table_update(Type::Modify, &entry))
+        .one(table_update(Type::Delete, &entry))
         .await
         .unwrap();
+    // Nothing refers to the group any more.
+    client.one(update(Type::Delete, both)).await.unwrap();
+    client.one(update(Type::Delete, member(1))).await.unwrap();
+    client.one(update(Type::Delete, member(2))).await.unwrap();
+    entry.action = one_shot;
+    client.insert(&entry).await;
+    assert_eq!(
+        code(client.one(update(Type::Insert, member(1))).await),
+        Code::InvalidArgument
+    );
     let filter = pb::TableEntry {
         table_id: entry.table_id,
         ..Default::default()
     };
     assert_eq!(client.entries(filter).await.unwrap(), [entry]);
-    // Nothing refers to the group any more.
-    client.one(update(Type::Delete, both)).await.unwrap();
-    client.one(update(Type::Delete, member(1))).await.unwrap();
 }
 
 #[tokio::test]

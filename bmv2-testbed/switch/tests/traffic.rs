@@ -462,29 +462,96 @@ async fn multicast_and_clones() {
     assert_eq!((copy[3], copy.len()), (9, 30));
 }
 
+/// Lets the switch's time pass until `wait` is over.
+async fn passing<T>(served: &Served, wait: impl Future<Output = T>) -> T {
+    let mut wait = std::pin::pin!(wait);
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(10));
+    loop {
+        tokio::select! {
+            over = &mut wait => return over,
+            _ = ticks.tick() => served.clock.advance(100_000_000),
+        }
+    }
+}
+
 #[tokio::test]
-async fn digests_reach_the_primary() {
+async fn digests_reach_the_primary_in_lists() {
     let served = Served::start("constructs").await;
     let switch = served.handle.switch().clone();
     let (one, two) = (switch.attach_channel(1, 8), switch.attach_channel(2, 8));
     let mut client = served.primary().await;
+    let digest_id = served.info.digests[0].preamble.as_ref().unwrap().id;
+    // Not enabled yet: nothing comes of it.
     one.inject(&values(22));
     assert_eq!(two.try_receive().unwrap()[3], 2);
-    let digest = client
+    let config = |max_list_size| {
+        Entity::DigestEntry(pb::DigestEntry {
+            digest_id,
+            config: Some(pb::digest_entry::Config {
+                max_timeout_ns: 1_000_000_000,
+                max_list_size,
+                ack_timeout_ns: 1 << 60,
+            }),
+        })
+    };
+    let code = |r: Result<(), (Code, String)>| r.unwrap_err().0;
+    let early = client.one(update(Type::Modify, config(2))).await;
+    assert_eq!(code(early), Code::NotFound);
+    client.one(update(Type::Insert, config(2))).await.unwrap();
+    let again = client.one(update(Type::Insert, config(2))).await;
+    assert_eq!(code(again), Code::AlreadyExists);
+    let all = Entity::DigestEntry(pb::DigestEntry::default());
+    assert_eq!(client.read(all).await.unwrap(), [config(2)]);
+
+    let bits = |value: &[u8]| pb::P4Data {
+        data: Some(pb::p4_data::Data::Bitstring(value.to_vec())),
+    };
+    let learned = |a: u8| pb::P4Data {
+        data: Some(pb::p4_data::Data::Struct(pb::P4StructLike {
+            members: vec![bits(&[a]), bits(&[3, 4])],
+        })),
+    };
+    let frame = |a: u8| {
+        let mut frame = values(22);
+        frame[2] = a;
+        frame
+    };
+    let list = |r: &Response| match r {
+        Response::Digest(d) => Some(d.clone()),
+        _ => None,
+    };
+    // A full list, without duplicates.
+    for a in [1, 1, 2] {
+        one.inject(&frame(a));
+        two.try_receive().unwrap();
+    }
+    let full = client.next(list).await.unwrap();
+    assert_eq!(full.digest_id, digest_id);
+    assert_eq!(full.data, [learned(1), learned(2)]);
+    // What was sent is not sent again before it is acknowledged; a list that isn't full waits.
+    one.inject(&frame(1));
+    one.inject(&frame(3));
+    let late = passing(&served, client.next(list)).await.unwrap();
+    assert_eq!(late.data, [learned(3)]);
+    let ack = |digest_id, list_id| {
+        let ack = pb::DigestListAck { digest_id, list_id };
+        pb::stream_message_request::Update::DigestAck(ack)
+    };
+    client.send(ack(digest_id, full.list_id)).await;
+    client.send(ack(digest_id + 1, 1)).await;
+    let error = client
         .next(|r| match r {
-            Response::Digest(d) => Some(d.clone()),
+            Response::Error(e) => Some(e.clone()),
             _ => None,
         })
         .await
         .unwrap();
-    let id = served.info.digests[0].preamble.as_ref().unwrap().id;
-    assert_eq!(digest.digest_id, id);
-    let bits = |value: &[u8]| pb::P4Data {
-        data: Some(pb::p4_data::Data::Bitstring(value.to_vec())),
-    };
-    let members = vec![bits(&[1]), bits(&[3, 4])];
-    let expected = pb::p4_data::Data::Struct(pb::P4StructLike { members });
-    assert_eq!(digest.data[0].data, Some(expected));
+    assert_eq!(error.canonical_code, Code::InvalidArgument as i32);
+    // Stream messages are dealt with in order: the acknowledgement has been, too.
+    one.inject(&frame(1));
+    let again = passing(&served, client.next(list)).await.unwrap();
+    assert_eq!(again.data, [learned(1)]);
+    client.one(update(Type::Delete, config(2))).await.unwrap();
 }
 
 #[tokio::test]

@@ -155,7 +155,7 @@ impl Context<'_> {
                 };
                 let cell = self.state.meters.get(*meter).and_then(|m| m.get(at));
                 if let Some(cell) = cell {
-                    let colour = lock(cell).execute(units, self.now_ns);
+                    let colour = lock(cell).execute(units, packet.ingress_length, self.now_ns);
                     to.store(&mut packet.buf, i128::from(colour));
                 }
                 self.trace_cell(Cell::Meter(*meter), at, cell.is_some());

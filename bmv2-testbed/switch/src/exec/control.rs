@@ -172,7 +172,7 @@ impl Context<'_> {
             } else {
                 1
             };
-            let colour = lock(cell).execute(units, self.now_ns);
+            let colour = lock(cell).execute(units, packet.ingress_length, self.now_ns);
             target.store(&mut packet.buf, i128::from(colour));
             trace!(self, Event::DirectMeter { meter, colour });
         } else if let Some((_, target)) = table.meter {

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 
 use p4runtime::p4::config::v1 as pb;
+use pb::action_profile::SelectorSizeSemantics;
 
 use super::{
-    ActionInfo, ArrayInfo, FieldInfo, Info, PacketField, ParamInfo, ProfileInfo, Scope, TableInfo,
+    ActionInfo, ArrayInfo, DataKind, FieldInfo, Info, PacketField, ParamInfo, ProfileInfo, Scope,
+    SizeBy, TableInfo,
 };
 use crate::program::error::{LoadError, malformed, unsupported};
 use crate::program::table::Match;
@@ -139,6 +141,13 @@ impl Info {
                         .filter(|s| *s > 0)
                         .unwrap_or(limit),
                     max_group_size: usize::try_from(profile.max_group_size).unwrap_or(0),
+                    weights_disallowed: profile.weights_disallowed,
+                    size_by: match &profile.selector_size_semantics {
+                        Some(SelectorSizeSemantics::SumOfMembers(sum)) => SizeBy::Members {
+                            max_weight: sum.max_member_weight,
+                        },
+                        _ => SizeBy::Weights,
+                    },
                     table: profile.table_ids.first().copied().unwrap_or(0),
                 },
             );
@@ -227,7 +236,8 @@ impl Info {
             action_ids,
             needs_priority,
             const_default: table.const_default_action_id != 0 || compiled.const_default,
-            is_const: table.is_const_table || !compiled.entries.is_empty(),
+            is_const: table.is_const_table
+                || (!compiled.entries.is_empty() && !table.has_initial_entries),
             profile: (table.implementation_id != 0).then_some(table.implementation_id),
             has_counter: false,
             has_meter: false,
@@ -247,6 +257,7 @@ impl Info {
         for meter in &p4info.direct_meters {
             let head = preamble(&meter.preamble, "direct meter")?;
             if let Some(table) = self.tables.get_mut(&meter.direct_table_id) {
+                check_rates(meter.spec.as_ref(), &head.name)?;
                 table.has_meter = true;
                 self.direct_meters.insert(head.id, meter.direct_table_id);
             }
@@ -259,11 +270,13 @@ impl Info {
         for meter in &p4info.meters {
             let head = preamble(&meter.preamble, "meter")?;
             let array = array(&program.meters, head, "meter")?;
+            check_rates(meter.spec.as_ref(), &head.name)?;
             self.meters.insert(head.id, array);
         }
         for register in &p4info.registers {
             let head = preamble(&register.preamble, "register")?;
-            let array = array(&program.registers, head, "register")?;
+            let mut array = array(&program.registers, head, "register")?;
+            array.data = data_kind(register, &head.name)?;
             self.registers.insert(head.id, array);
         }
         for digest in &p4info.digests {
@@ -291,7 +304,46 @@ fn array(
         index,
         size: found.size,
         width: found.width,
+        data: DataKind::Bits,
     })
+}
+
+/// What a register's cells are on the wire.
+fn data_kind(register: &pb::Register, name: &str) -> Result<DataKind, LoadError> {
+    use pb::p4_bitstring_like_type_spec::TypeSpec as Bits;
+    use pb::p4_data_type_spec::TypeSpec;
+    let spec = register
+        .type_spec
+        .as_ref()
+        .and_then(|s| s.type_spec.as_ref());
+    match spec {
+        None => Ok(DataKind::Bits),
+        Some(TypeSpec::Bitstring(bits)) => match bits.type_spec {
+            Some(Bits::Int(_)) => Ok(DataKind::Signed),
+            _ => Ok(DataKind::Bits),
+        },
+        // Without a look into the type's definition: v1model's registers are of bit strings.
+        Some(TypeSpec::NewType(_)) => Ok(DataKind::Bits),
+        Some(TypeSpec::Bool(_)) => Ok(DataKind::Bool),
+        Some(TypeSpec::SerializableEnum(_)) => Ok(DataKind::Enum),
+        Some(_) => Err(unsupported(
+            "register of something else than a bit string, a boolean or an enumeration with values",
+            format!("P4Info register {name}"),
+        )),
+    }
+}
+
+/// v1model's meters have two rates. One of a single rate and two colours is the same with both
+/// rates alike.
+fn check_rates(spec: Option<&pb::MeterSpec>, name: &str) -> Result<(), LoadError> {
+    use pb::meter_spec::Type;
+    match spec.map(|s| s.r#type()) {
+        Some(Type::SingleRateThreeColor) => Err(unsupported(
+            "meter of a single rate and three colours",
+            format!("P4Info meter {name}"),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn match_kind(field: &pb::MatchField, place: &str) -> Result<Match, LoadError> {

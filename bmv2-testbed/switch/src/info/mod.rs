@@ -102,8 +102,20 @@ pub(crate) struct ProfileInfo {
     pub(crate) size: usize,
     /// 0: no limit.
     pub(crate) max_group_size: usize,
+    pub(crate) weights_disallowed: bool,
+    pub(crate) size_by: SizeBy,
     /// One table that uses it: its slots are the members' slots.
     pub(crate) table: u32,
+}
+
+/// What makes a group's size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SizeBy {
+    Weights,
+    /// 0: no limit to a weight.
+    Members {
+        max_weight: i32,
+    },
 }
 
 /// A counter, meter or register array.
@@ -113,6 +125,17 @@ pub(crate) struct ArrayInfo {
     pub(crate) index: usize,
     pub(crate) size: usize,
     pub(crate) width: u16,
+    pub(crate) data: DataKind,
+}
+
+/// What a register holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DataKind {
+    Bits,
+    Signed,
+    Bool,
+    /// An enumeration with values.
+    Enum,
 }
 
 /// A field of packet-in or packet-out metadata.

@@ -1,16 +1,17 @@
 //! What the server's requests share: who is connected, who is primary, which pipeline is set.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 
 use p4runtime::p4::v1 as pb;
 use tokio::sync::mpsc::Sender;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::arbitration::{Arbitration, Notices, StreamId};
+use super::deviation::Deviations;
 use super::fault::Fault;
 use super::pipeline::Saved;
-use crate::state::lock;
+use crate::state::{lock, write};
 use crate::switch::{Inner, Loaded};
 
 /// One message to a client.
@@ -21,12 +22,11 @@ pub(crate) type Message = Result<pb::StreamMessageResponse, Status>;
 pub(crate) const STREAM_QUEUE: usize = 4096;
 
 /// Guarded together, since arbitration decides who may change the pipeline.
-#[derive(Default)]
 pub(crate) struct Control {
     pub(crate) arbitration: Arbitration,
     streams: HashMap<StreamId, Sender<Message>>,
     next_stream: StreamId,
-    /// Saved and not committed.
+    /// Saved and not committed; reads and writes are about it.
     pub(crate) saved: Option<Saved>,
     /// The committed configuration, as the client sent it.
     pub(crate) config: Option<pb::ForwardingPipelineConfig>,
@@ -36,8 +36,9 @@ pub(crate) struct Control {
 pub(crate) struct Core {
     pub(crate) switch: Arc<Inner>,
     control: Mutex<Control>,
-    /// Held while updates are applied: one request at a time.
-    pub(crate) writing: Mutex<()>,
+    /// Held while updates are applied: one request at a time, and none while a read takes its
+    /// snapshot. Taken before `control`.
+    pub(crate) writing: RwLock<()>,
 }
 
 fn arbitration_message(update: pb::MasterArbitrationUpdate) -> pb::StreamMessageResponse {
@@ -53,11 +54,22 @@ pub(crate) fn message(update: pb::stream_message_response::Update) -> pb::Stream
 
 impl Core {
     pub(crate) fn new(switch: Arc<Inner>) -> Self {
+        let control = Control {
+            arbitration: Arbitration::new(switch.options.deviations),
+            streams: HashMap::new(),
+            next_stream: 0,
+            saved: None,
+            config: None,
+        };
         Self {
             switch,
-            control: Mutex::default(),
-            writing: Mutex::default(),
+            control: Mutex::new(control),
+            writing: RwLock::default(),
         }
+    }
+
+    pub(crate) fn deviations(&self) -> Deviations {
+        self.switch.options.deviations
     }
 
     pub(crate) fn device_id(&self) -> u64 {
@@ -68,8 +80,14 @@ impl Core {
         lock(&self.control)
     }
 
-    /// The loaded program, or what a request without one gets.
+    /// The program that reads and writes are about: the saved one, else the one that runs.
     pub(crate) fn loaded(&self) -> Result<Arc<Loaded>, Fault> {
+        let saved = self.control().saved.as_ref().map(|s| Arc::clone(&s.loaded));
+        saved.map_or_else(|| self.running(), Ok)
+    }
+
+    /// The program that packets run through, or what a request without one gets.
+    pub(crate) fn running(&self) -> Result<Arc<Loaded>, Fault> {
         let loaded = self.switch.loaded.load_full();
         loaded.ok_or_else(|| Fault::precondition("no forwarding pipeline is set"))
     }
@@ -89,10 +107,12 @@ impl Core {
         if device_id == self.device_id() {
             return Ok(());
         }
-        Err(Fault::not_found(format!(
+        let fault = Fault::not_found(format!(
             "device {device_id} is unknown; this is device {}",
             self.device_id()
-        )))
+        ));
+        // To PI it is a device without a pipeline.
+        Err(fault.pi(Code::FailedPrecondition))
     }
 
     /// A client opened a stream.
@@ -112,12 +132,14 @@ impl Core {
         control.notify(notices);
     }
 
-    /// A client's arbitration message.
+    /// A client's arbitration message. Blocks until requests in progress are done: a new primary
+    /// is told so when the old one's writes have ended.
     pub(crate) fn arbitrate(
         &self,
         stream: StreamId,
         request: &pb::MasterArbitrationUpdate,
     ) -> Result<(), Fault> {
+        let _writing = write(&self.writing);
         let mut control = self.control();
         let notices = control
             .arbitration
@@ -132,10 +154,14 @@ impl Core {
         sender.is_some_and(|s| s.try_send(Ok(message)).is_ok())
     }
 
-    /// Sends to the default role's primary.
-    pub(crate) fn send_primary(&self, message: pb::StreamMessageResponse) -> bool {
-        let primary = self.control().arbitration.primary();
-        primary.is_some_and(|stream| self.send(stream, message))
+    /// Sends to every role's primary; whether one took it.
+    pub(crate) fn send_primaries(&self, message: &pb::StreamMessageResponse) -> bool {
+        let primaries = self.control().arbitration.primaries();
+        let mut sent = false;
+        for stream in primaries {
+            sent |= self.send(stream, message.clone());
+        }
+        sent
     }
 
     /// Ends every client's stream.

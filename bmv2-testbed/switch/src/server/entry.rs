@@ -4,27 +4,27 @@ use std::sync::Mutex;
 
 use p4runtime::p4::v1 as pb;
 use pb::field_match::FieldMatchType;
+use tonic::Code;
 
 use super::fault::Fault;
 use super::value::{canonical, padded};
-use crate::info::{FieldInfo, Info, Scope, TableInfo};
+use crate::info::{FieldInfo, Info, ProfileInfo, Scope, SizeBy, TableInfo};
 use crate::program::table::{Lookup, Match, Pattern, prefix_mask};
 use crate::state::entry::{Entry, Indirect, Rare, Spec, Target};
 use crate::state::lock;
 use crate::state::meter::{Meter, Rates};
-use crate::state::profile::{Call, OneShot, Watch, Weight};
+use crate::state::profile::{Call, OneShot, Watch};
 use crate::switch::Loaded;
 
 /// The most actions of a one-shot set.
 const MAX_ONE_SHOT: usize = 4096;
-/// The largest weight of one action or member.
-const MAX_WEIGHT: i32 = 65_536;
 
 /// The table of this id.
 pub(crate) fn table(info: &Info, id: u32) -> Result<&TableInfo, Fault> {
-    info.tables
-        .get(&id)
-        .ok_or_else(|| Fault::not_found(format!("there is no table of id {id:#x}")))
+    info.tables.get(&id).ok_or_else(|| {
+        let fault = Fault::not_found(format!("there is no table of id {id:#x}"));
+        fault.pi(Code::InvalidArgument)
+    })
 }
 
 /// The packed key that an entry's matches and priority mean.
@@ -216,7 +216,7 @@ pub(crate) fn call(
     let described = described.ok_or_else(|| Fault::invalid("unknown action"))?;
     match (scope, default) {
         (Scope::TableOnly, true) | (Scope::DefaultOnly, false) => {
-            return Err(Fault::invalid(format!(
+            return Err(Fault::denied(format!(
                 "table {}: action {} may {} be the default",
                 table.name,
                 described.name,
@@ -262,19 +262,6 @@ pub(crate) fn call(
     })
 }
 
-/// A weight between 1 and a limit.
-pub(crate) fn weight(weight: i32, watch: Watch, what: &str) -> Result<Weight, Fault> {
-    match u32::try_from(weight) {
-        Ok(found) if found > 0 && weight <= MAX_WEIGHT => Ok(Weight {
-            weight: found,
-            watch,
-        }),
-        _ => Err(Fault::invalid(format!(
-            "{what}: weight {weight} is not within 1 and {MAX_WEIGHT}"
-        ))),
-    }
-}
-
 /// What a table entry's action means: a call, or (with an empty call) something of the table's
 /// action profile.
 pub(crate) fn target(
@@ -313,47 +300,71 @@ pub(crate) fn target(
         ))),
         (Type::ActionProfileGroupId(id), Some(_)) => Ok(indirect(Indirect::Group(*id))),
         (Type::ActionProfileActionSet(set), Some(profile)) => {
-            let actions = &set.action_profile_actions;
-            let limit = match profile.max_group_size {
-                0 => MAX_ONE_SHOT,
-                limit => limit,
-            };
-            if actions.is_empty() || actions.len() > MAX_ONE_SHOT {
-                return Err(Fault::invalid(format!(
-                    "table {}: an action set takes 1 to {MAX_ONE_SHOT} actions",
-                    table.name
-                )));
-            }
-            let mut total = 0_usize;
-            let mut out = Vec::new();
-            for item in actions {
-                use pb::action_profile_action::WatchKind;
-                let watch = match &item.watch_kind {
-                    None => Watch::None,
-                    Some(WatchKind::Watch(port)) => Watch::Number(*port),
-                    Some(WatchKind::WatchPort(port)) => {
-                        Watch::Bytes(super::value::port(port, "watch_port")?)
-                    }
-                };
-                let weight = weight(item.weight, watch, &format!("table {}", table.name))?;
-                total += weight.weight as usize;
-                let action = item.action.as_ref().ok_or_else(|| {
-                    Fault::invalid(format!("table {}: an action is empty", table.name))
-                })?;
-                out.push((call(info, table, action, false)?, weight));
-            }
-            if total > limit.max(out.len()) {
-                return Err(Fault::new(
-                    tonic::Code::ResourceExhausted,
-                    format!(
-                        "table {}: the weights sum to {total}, over {limit}",
-                        table.name
-                    ),
-                ));
-            }
-            Ok(indirect(Indirect::OneShot(OneShot::new(out))))
+            one_shot(info, table, profile, set).map(|set| indirect(Indirect::OneShot(set)))
         }
     }
+}
+
+/// A set of actions with their weights (P4Runtime, "One Shot Action Selector Programming").
+fn one_shot(
+    info: &Info,
+    table: &TableInfo,
+    profile: &ProfileInfo,
+    set: &pb::ActionProfileActionSet,
+) -> Result<OneShot, Fault> {
+    use pb::action_profile_action::WatchKind;
+    use pb::action_profile_action_set::{ActionSelectionMode, SizeSemantics};
+    let name = &table.name;
+    let actions = &set.action_profile_actions;
+    if actions.is_empty() || actions.len() > MAX_ONE_SHOT {
+        return Err(Fault::invalid(format!(
+            "table {name}: an action set takes 1 to {MAX_ONE_SHOT} actions"
+        )));
+    }
+    if set.group_action.is_some() {
+        let why = format!("table {name}: a group action");
+        return Err(Fault::unimplemented(why));
+    }
+    // v1model's selectors hash, and the P4Info says how they count: no set has its own way.
+    let own_mode = !matches!(
+        set.action_selection_mode(),
+        ActionSelectionMode::DefaultModeDeterminedByActionSelector | ActionSelectionMode::Hash
+    );
+    let own_size = match set.size_semantics() {
+        SizeSemantics::DefaultSizeDeterminedByActionSelector => false,
+        SizeSemantics::SumOfWeights => profile.size_by != SizeBy::Weights,
+        SizeSemantics::SumOfMembers => profile.size_by == SizeBy::Weights,
+    };
+    if own_mode || own_size {
+        return Err(Fault::unimplemented(format!(
+            "table {name}: a selection mode or size semantics other than the selector's"
+        )));
+    }
+    let mut out = Vec::new();
+    for item in actions {
+        let watch = match &item.watch_kind {
+            None => Watch::None,
+            Some(WatchKind::Watch(port)) => Watch::Number(*port),
+            Some(WatchKind::WatchPort(port)) => {
+                Watch::Bytes(super::value::port(port, "watch_port")?)
+            }
+        };
+        let weight = profile.weight(item.weight, watch, &format!("table {name}"))?;
+        let action = item.action.as_ref();
+        let action =
+            action.ok_or_else(|| Fault::invalid(format!("table {name}: an action is empty")))?;
+        out.push((call(info, table, action, false)?, weight));
+    }
+    let size = profile.size_of(out.iter().map(|(_, weight)| weight));
+    if profile.max_group_size > 0 && size > profile.max_group_size {
+        let fault = Fault::invalid(format!(
+            "table {name}: the action set's size is {size}, over {}",
+            profile.max_group_size
+        ));
+        return Err(fault.pi(Code::ResourceExhausted));
+    }
+    let wire = (set.action_selection_mode, set.size_semantics);
+    Ok(OneShot::new(out, wire))
 }
 
 /// Rates from a meter configuration; negative ones are refused.
@@ -368,7 +379,13 @@ pub(crate) fn rates(config: &pb::MeterConfig, what: &str) -> Result<Rates, Fault
         pburst: rate(config.pburst, "pburst")?,
     };
     if rates.cir > rates.pir {
-        return Err(Fault::invalid(format!("{what}: cir is above pir")));
+        let fault = Fault::invalid(format!("{what}: cir is above pir"));
+        return Err(fault.pi(Code::Unknown));
+    }
+    if config.eburst != 0 {
+        return Err(Fault::invalid(format!(
+            "{what}: eburst is of single-rate meters, this one has two rates"
+        )));
     }
     Ok(rates)
 }
@@ -397,7 +414,6 @@ pub(crate) fn entry(
         .ok_or_else(|| Fault::invalid(format!("table {}: the action is missing", table.name)))?;
     let pattern = pattern(loaded, table, &wire.r#match, wire.priority)?;
     let (call, indirect) = target(loaded, table, action)?;
-    let refused = |what: &str| Fault::invalid(format!("table {}: it has no {what}", table.name));
     let idle_timeout_ns = u64::try_from(wire.idle_timeout_ns).map_err(|_| {
         Fault::invalid(format!(
             "table {}: the idle timeout is negative",
@@ -405,27 +421,14 @@ pub(crate) fn entry(
         ))
     })?;
     if idle_timeout_ns > 0 && !table.idle_timeout {
-        return Err(refused("idle timeout"));
+        return Err(no_resource(table, "idle timeout"));
     }
-    let mut counted = None;
-    if let Some(data) = &wire.counter_data {
-        if !table.has_counter {
-            return Err(refused("direct counter"));
-        }
-        counted = Some(counts(data, &table.name)?);
-    }
-    let mut meter = None;
-    if let Some(config) = &wire.meter_config {
-        if !table.has_meter {
-            return Err(refused("direct meter"));
-        }
-        let rates = rates(config, &table.name)?;
-        let mut configured = Meter::default();
-        configured.configure(Some(rates), now_ns);
-        meter = Some(Mutex::new(configured));
-    } else if table.has_meter {
-        meter = Some(Mutex::default());
-    }
+    let (counted, rates) = resources(table, wire)?;
+    let meter = table.has_meter.then(|| {
+        let mut meter = Meter::default();
+        meter.configure(rates, now_ns);
+        Mutex::new(meter)
+    });
     let rare = Rare {
         controller_metadata: wire.controller_metadata,
         metadata: wire.metadata.clone().into(),
@@ -446,11 +449,62 @@ pub(crate) fn entry(
     Ok(entry)
 }
 
+/// Packets and bytes, and rates.
+type Resources = (Option<(u64, u64)>, Option<Rates>);
+
+/// The counts and rates that an entry is written with. Counts of colours may only be cleared.
+pub(crate) fn resources(table: &TableInfo, wire: &pb::TableEntry) -> Result<Resources, Fault> {
+    let data = wire.counter_data.as_ref();
+    if data.is_some() && !table.has_counter {
+        return Err(no_resource(table, "direct counter"));
+    }
+    let meter = wire.meter_config.is_some() || wire.meter_counter_data.is_some();
+    if meter && !table.has_meter {
+        return Err(no_resource(table, "direct meter"));
+    }
+    if let Some(data) = &wire.meter_counter_data {
+        check_colours(data, &table.name)?;
+    }
+    let config = wire.meter_config.as_ref();
+    Ok((
+        data.map(|d| counts(d, &table.name)).transpose()?,
+        config.map(|c| rates(c, &table.name)).transpose()?,
+    ))
+}
+
+/// What a table without this resource is refused with.
+pub(crate) fn no_resource(table: &TableInfo, what: &str) -> Fault {
+    Fault::invalid(format!("table {}: it has no {what}", table.name))
+}
+
+/// As in bmv2, misses are neither counted nor metered.
+pub(crate) fn default_resource(table: &TableInfo) -> Fault {
+    let name = &table.name;
+    let fault = Fault::unimplemented(format!("table {name}: counter or meter of a default entry"));
+    fault.pi(Code::Unknown)
+}
+
+/// Counts of colours can be cleared, not set.
+pub(crate) fn check_colours(data: &pb::MeterCounterData, what: &str) -> Result<(), Fault> {
+    let colours = [data.green, data.yellow, data.red];
+    if colours
+        .into_iter()
+        .flatten()
+        .any(|c| c != pb::CounterData::default())
+    {
+        return Err(Fault::invalid(format!(
+            "{what}: the counts of a meter's colours can only be set to 0"
+        )));
+    }
+    Ok(())
+}
+
 /// What a reader wants besides the entry itself.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Wanted {
     pub(crate) counter: bool,
     pub(crate) meter: bool,
+    pub(crate) colours: bool,
     pub(crate) idle: bool,
 }
 
@@ -528,6 +582,15 @@ pub(crate) fn wire_counts((packets, bytes): (u64, u64)) -> pb::CounterData {
     }
 }
 
+/// Counts of a meter's colours on the wire.
+pub(crate) fn wire_colours([green, yellow, red]: [(u64, u64); 3]) -> pb::MeterCounterData {
+    pb::MeterCounterData {
+        green: Some(wire_counts(green)),
+        yellow: Some(wire_counts(yellow)),
+        red: Some(wire_counts(red)),
+    }
+}
+
 /// Rates on the wire.
 pub(crate) fn wire_rates(rates: Rates) -> pb::MeterConfig {
     let rate = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -551,7 +614,7 @@ fn wire_target(info: &Info, table: &TableInfo, target: Target<'_>) -> pb::TableA
                 use pb::action_profile_action::WatchKind;
                 pb::ActionProfileAction {
                     action: Some(wire_action(info, table, call.slot, &call.args)),
-                    weight: weight.weight as i32,
+                    weight: weight.given,
                     watch_kind: match weight.watch {
                         Watch::None => None,
                         Watch::Number(port) => Some(WatchKind::Watch(port)),
@@ -561,9 +624,12 @@ fn wire_target(info: &Info, table: &TableInfo, target: Target<'_>) -> pb::TableA
                     },
                 }
             });
+            let (action_selection_mode, size_semantics) = set.wire;
             Type::ActionProfileActionSet(pb::ActionProfileActionSet {
                 action_profile_actions: actions.collect(),
-                ..pb::ActionProfileActionSet::default()
+                action_selection_mode,
+                size_semantics,
+                group_action: None,
             })
         }
     };
@@ -597,9 +663,10 @@ pub(crate) fn wire_entry(
     if wanted.counter && table.has_counter {
         wire.counter_data = Some(wire_counts(entry.counter().get()));
     }
-    if wanted.meter && table.has_meter {
-        let rates = entry.meter().and_then(|m| lock(m).rates());
-        wire.meter_config = rates.map(wire_rates);
+    if let Some(meter) = entry.meter().filter(|_| wanted.meter || wanted.colours) {
+        let meter = lock(meter);
+        wire.meter_config = meter.rates().filter(|_| wanted.meter).map(wire_rates);
+        wire.meter_counter_data = wanted.colours.then(|| wire_colours(meter.counts()));
     }
     if wanted.idle && table.idle_timeout {
         wire.time_since_last_hit = Some(pb::table_entry::IdleTimeout {

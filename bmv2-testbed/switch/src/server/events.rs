@@ -1,20 +1,24 @@
-//! Tells the primary of packet-ins, digests and idle entries.
+//! Tells the primaries of packet-ins, digests and idle entries.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use p4runtime::p4::v1 as pb;
 use pb::stream_message_response::Update;
 use tokio::sync::mpsc::Receiver;
 
 use super::core::{Core, message};
+use super::digest::wire_list;
 use super::entry::wire_key;
 use super::packet::packet_in;
-use super::value::canonical;
+use super::pad;
+use crate::state::lock;
 use crate::switch::{Event, Loaded};
 
 /// Events that wait to be sent; more are dropped and counted.
 pub(crate) const EVENT_QUEUE: usize = 8192;
+/// How often it is looked for digest lists that have waited long enough.
+const DIGEST_TICK: Duration = Duration::from_millis(10);
 /// The most entries of one idle notification.
 pub(crate) const MAX_IDLE_ENTRIES: usize = 1000;
 
@@ -24,30 +28,15 @@ fn timestamp() -> i64 {
     now.map_or(0, |d| i64::try_from(d.as_nanos()).unwrap_or(i64::MAX))
 }
 
-fn update(core: &Core, loaded: &Loaded, list: u64, event: Event) -> Option<Update> {
+fn update(core: &Core, loaded: &Loaded, event: Event) -> Option<Update> {
     let info = &loaded.info;
     match event {
         Event::PacketIn(frame) => Some(Update::Packet(packet_in(&info.packet_in, &frame)?)),
         Event::Digest { id, values } => {
             let (digest_id, _) = info.digests.get(&id)?;
-            let member = |value: Vec<u8>| pb::P4Data {
-                data: Some(pb::p4_data::Data::Bitstring(canonical(&value))),
-            };
-            let mut members: Vec<_> = values.into_iter().map(member).collect();
-            // A digest of one field is that field, of more a struct of them.
-            let data = if members.len() == 1 {
-                members.pop()?
-            } else {
-                pb::P4Data {
-                    data: Some(pb::p4_data::Data::Struct(pb::P4StructLike { members })),
-                }
-            };
-            Some(Update::Digest(pb::DigestList {
-                digest_id: *digest_id,
-                list_id: list,
-                data: vec![data],
-                timestamp: timestamp(),
-            }))
+            let now_ns = core.switch.options.clock.now_ns();
+            let list = lock(&loaded.state.digests).push(*digest_id, values, now_ns)?;
+            Some(Update::Digest(wire_list(list, timestamp())))
         }
         Event::Idle { table, entries } => {
             let table = info.tables.get(info.table_by_index.get(&table)?)?;
@@ -71,18 +60,46 @@ fn update(core: &Core, loaded: &Loaded, list: u64, event: Event) -> Option<Updat
     }
 }
 
+fn send(core: &Core, loaded: &Loaded, mut update: Update) {
+    if core.deviations().pad_bytes {
+        pad::message(&loaded.info, &mut update);
+    }
+    if !core.send_primaries(&message(update)) {
+        core.switch.count_event_lost();
+    }
+}
+
 /// Sends events on until the switch is gone.
 pub(crate) async fn forward(core: Arc<Core>, mut events: Receiver<Event>) {
-    let mut list = 0;
-    while let Some(event) = events.recv().await {
+    let mut gathers = false;
+    let mut ticks = tokio::time::interval(DIGEST_TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let event = tokio::select! {
+            event = events.recv() => match event {
+                Some(event) => Some(event),
+                None => break,
+            },
+            _ = ticks.tick(), if gathers => None,
+        };
         let Some(loaded) = core.switch.loaded.load_full() else {
+            gathers = false;
             continue;
         };
-        list += 1;
-        if let Some(update) = update(&core, &loaded, list, event)
-            && !core.send_primary(message(update))
-        {
-            core.switch.count_event_lost();
+        match event {
+            Some(event) => {
+                if let Some(update) = update(&core, &loaded, event) {
+                    send(&core, &loaded, update);
+                }
+            }
+            None => {
+                let now_ns = core.switch.options.clock.now_ns();
+                let due = lock(&loaded.state.digests).due(now_ns);
+                for list in due {
+                    send(&core, &loaded, Update::Digest(wire_list(list, timestamp())));
+                }
+            }
         }
+        gathers = lock(&loaded.state.digests).gathers();
     }
 }

@@ -5,6 +5,8 @@ use p4runtime::p4::v1 as pb;
 use prost::Message;
 use tonic::{Code, Status};
 
+use super::deviation::Deviations;
+
 /// The type URL of one update's error in a batch's details.
 const ERROR_URL: &str = "type.googleapis.com/p4.v1.Error";
 
@@ -13,6 +15,8 @@ const ERROR_URL: &str = "type.googleapis.com/p4.v1.Error";
 pub(crate) struct Fault {
     pub(crate) code: Code,
     pub(crate) message: String,
+    /// What PI answers, where that is another code.
+    pi: Option<Code>,
 }
 
 impl Fault {
@@ -20,7 +24,26 @@ impl Fault {
         Self {
             code,
             message: message.into(),
+            pi: None,
         }
+    }
+
+    /// Notes that PI answers with another code.
+    pub(crate) fn pi(mut self, code: Code) -> Self {
+        self.pi = Some(code);
+        self
+    }
+
+    /// The fault as a server tells it that departs from the specification so.
+    pub(crate) fn told(mut self, deviations: Deviations) -> Self {
+        if let (true, Some(code)) = (deviations.pi, self.pi) {
+            self.code = code;
+        }
+        self
+    }
+
+    pub(crate) fn aborted(message: impl Into<String>) -> Self {
+        Self::new(Code::Aborted, message)
     }
 
     pub(crate) fn invalid(message: impl Into<String>) -> Self {
@@ -58,14 +81,14 @@ impl From<Fault> for Status {
     }
 }
 
-/// The status of a batch: OK if every update was, else `UNKNOWN` with one `p4.v1.Error` for each
-/// update, in order (P4Runtime, "Batching of updates").
+/// The status of a batch: OK if every part was, else `UNKNOWN` with one `p4.v1.Error` for each
+/// update or read, in order (P4Runtime, "Batching of updates").
 pub(crate) fn batch_status(results: &[Result<(), Fault>]) -> Result<(), Status> {
     let failed = results.iter().filter(|r| r.is_err()).count();
     if failed == 0 {
         return Ok(());
     }
-    let message = format!("{failed} of {} updates failed", results.len());
+    let message = format!("{failed} of {} failed", results.len());
     let details = results
         .iter()
         .map(|result| {

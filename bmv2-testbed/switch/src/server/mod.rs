@@ -8,40 +8,35 @@
 //!                          ^----- events task <-- packet-in, digests, idle entries
 //! ```
 
+#![allow(
+    deprecated,
+    reason = "clients in use still send what the specification deprecates"
+)]
+
+mod answer;
 mod arbitration;
+mod atomic;
 mod core;
-#[allow(
-    deprecated,
-    reason = "clients in use still send what the specification deprecates"
-)]
+mod deviation;
+mod digest;
 mod entry;
-#[allow(
-    deprecated,
-    reason = "clients in use still send what the specification deprecates"
-)]
 mod events;
 mod fault;
 mod local;
 mod packet;
+mod pad;
+mod pi;
 mod pipeline;
-#[allow(
-    deprecated,
-    reason = "clients in use still send what the specification deprecates"
-)]
+mod profile;
 mod read;
-#[allow(
-    deprecated,
-    reason = "clients in use still send what the specification deprecates"
-)]
+mod reconcile;
 mod replication;
+mod resource;
 mod run;
 mod service;
 mod value;
-#[allow(
-    deprecated,
-    reason = "clients in use still send what the specification deprecates"
-)]
 mod write;
 
+pub use deviation::{Deviation, Deviations};
 pub use local::Local;
 pub use run::{Config, Handle, RunError, Tls, run};

@@ -32,8 +32,13 @@ pub(crate) fn packet_in(fields: &[PacketField], frame: &[u8]) -> Option<pb::Pack
     Some(pb::PacketIn { payload, metadata })
 }
 
-/// Puts metadata in front of the payload.
-pub(crate) fn packet_out(fields: &[PacketField], packet: &pb::PacketOut) -> Result<Vec<u8>, Fault> {
+/// Puts metadata in front of the payload. Every field has to be given, unless the server is
+/// `lenient`: then it is 0.
+pub(crate) fn packet_out(
+    fields: &[PacketField],
+    packet: &pb::PacketOut,
+    lenient: bool,
+) -> Result<Vec<u8>, Fault> {
     let mut frame = vec![0; header_bits(fields).div_ceil(8)];
     if frame.len() + packet.payload.len() > MAX_FRAME_BYTES {
         return Err(Fault::invalid("the packet-out is longer than a frame"));
@@ -42,9 +47,13 @@ pub(crate) fn packet_out(fields: &[PacketField], packet: &pb::PacketOut) -> Resu
     for field in fields {
         let what = || format!("packet_out field {}", field.name);
         let mut given = packet.metadata.iter().filter(|m| m.metadata_id == field.id);
-        let found = given
-            .next()
-            .ok_or_else(|| Fault::invalid(format!("{}: it is missing", what())))?;
+        let Some(found) = given.next() else {
+            if !lenient {
+                return Err(Fault::invalid(format!("{}: it is missing", what())));
+            }
+            at += usize::from(field.width);
+            continue;
+        };
         if given.next().is_some() {
             return Err(Fault::invalid(format!("{}: it is given twice", what())));
         }
@@ -53,11 +62,11 @@ pub(crate) fn packet_out(fields: &[PacketField], packet: &pb::PacketOut) -> Resu
         copy_bits(&value, value.len() * 8 - width, &mut frame, at, width);
         at += width;
     }
-    if packet.metadata.len() != fields.len() {
+    let known = |id: u32| fields.iter().any(|f| f.id == id);
+    if let Some(unknown) = packet.metadata.iter().find(|m| !known(m.metadata_id)) {
         return Err(Fault::invalid(format!(
-            "packet_out: {} metadata fields were given, there are {}",
-            packet.metadata.len(),
-            fields.len()
+            "packet_out has no metadata field of id {}",
+            unknown.metadata_id
         )));
     }
     frame.extend_from_slice(&packet.payload);
@@ -84,7 +93,7 @@ mod tests {
             payload: vec![0xaa],
             metadata: vec![meta(2, &[3]), meta(1, &[1, 0])],
         };
-        let frame = packet_out(&fields, &out).unwrap();
+        let frame = packet_out(&fields, &out, false).unwrap();
         assert_eq!(frame, [0x80, 0x03, 0xaa]);
         let back = packet_in(&fields, &frame).unwrap();
         assert_eq!(back.payload, [0xaa]);
@@ -94,6 +103,10 @@ mod tests {
             payload: vec![],
             metadata: vec![meta(1, &[1])],
         };
-        assert!(packet_out(&fields, &short).is_err());
+        assert!(packet_out(&fields, &short, false).is_err());
+        assert_eq!(packet_out(&fields, &short, true).unwrap(), [0, 0x80]);
+        let mut unknown = short;
+        unknown.metadata.push(meta(3, &[1]));
+        assert!(packet_out(&fields, &unknown, true).is_err());
     }
 }

@@ -1,17 +1,20 @@
-//! Answers reads, entity by entity, without holding a lock while answers are made.
+//! Finds what reads ask for. Nothing is locked while answers are made of it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use p4runtime::p4::v1 as pb;
 use pb::entity::Entity;
+use tonic::Code;
 
-use super::entry::{self, Wanted, wire_counts, wire_entry, wire_key, wire_rates};
+use super::digest;
+use super::entry::{self, Wanted, wire_colours, wire_counts, wire_entry, wire_key, wire_rates};
 use super::fault::Fault;
 use super::replication;
-use super::value::canonical;
+use super::resource::{self, indices};
+use super::value::{canonical, wire_data};
 use crate::info::{ArrayInfo, ProfileInfo, TableInfo};
-use crate::state::entry::{Entry, Key};
+use crate::state::entry::{Entry, Key, Target};
 use crate::state::profile::Watch;
 use crate::state::{lock, read};
 use crate::switch::Loaded;
@@ -20,61 +23,146 @@ use crate::switch::Loaded;
 pub(crate) struct Reader<'a> {
     pub(crate) loaded: &'a Loaded,
     pub(crate) now_ns: u64,
+    /// Whether tables without a default action have a default entry too, without an action.
+    pub(crate) all_defaults: bool,
+}
+
+/// A part of what was asked for. Entries of tables, which may be many, are put on the wire one
+/// by one.
+pub(crate) enum Found<'a> {
+    Entity(Box<Entity>),
+    Entries(&'a TableInfo, Vec<Entry>, As),
+}
+
+impl Found<'_> {
+    fn one(entity: Entity) -> Self {
+        Self::Entity(Box::new(entity))
+    }
+}
+
+/// What entries are answered as.
+#[derive(Clone, Copy)]
+pub(crate) enum As {
+    Entries(Wanted),
+    Counters,
+    /// With or without the counts of the colours.
+    Meters(bool),
 }
 
 /// Takes one answer; an error means that the client is gone.
 pub(crate) type Emit<'e> = &'e mut dyn FnMut(Entity) -> Result<(), Fault>;
 
-impl Reader<'_> {
-    /// Answers one entity of a read request.
-    pub(crate) fn entity(&self, wanted: &pb::Entity, emit: Emit<'_>) -> Result<(), Fault> {
+type Out<'o, 'a> = &'o mut Vec<Found<'a>>;
+
+impl<'a> Reader<'a> {
+    /// Finds what one entity of a read request means.
+    pub(crate) fn find(&self, wanted: &pb::Entity) -> Result<Vec<Found<'a>>, Fault> {
         let wanted = wanted.entity.as_ref();
-        match wanted.ok_or_else(|| Fault::invalid("an entity is empty"))? {
-            Entity::TableEntry(wire) => self.table_entries(wire, emit),
-            Entity::ActionProfileMember(wire) => self.members(wire, emit),
-            Entity::ActionProfileGroup(wire) => self.groups(wire, emit),
-            Entity::CounterEntry(wire) => self.counters(wire, emit),
-            Entity::DirectCounterEntry(wire) => self.direct_counters(wire, emit),
-            Entity::MeterEntry(wire) => self.meters(wire, emit),
-            Entity::DirectMeterEntry(wire) => self.direct_meters(wire, emit),
-            Entity::RegisterEntry(wire) => self.registers(wire, emit),
-            Entity::PacketReplicationEngineEntry(wire) => {
-                for entry in replication::read_entries(&self.loaded.state, wire)? {
-                    emit(Entity::PacketReplicationEngineEntry(entry))?;
-                }
-                Ok(())
+        let wanted = wanted.ok_or_else(|| {
+            let fault = Fault::invalid("an entity is empty");
+            fault.pi(Code::Unknown)
+        })?;
+        let mut out = Vec::new();
+        match wanted {
+            Entity::TableEntry(wire) => self.table_entries(wire, &mut out)?,
+            Entity::ActionProfileMember(wire) => self.members(wire, &mut out)?,
+            Entity::ActionProfileGroup(wire) => self.groups(wire, &mut out)?,
+            Entity::CounterEntry(wire) => self.counters(wire, &mut out)?,
+            Entity::DirectCounterEntry(wire) => {
+                let filter = wire.table_entry.as_ref();
+                let with = |table: &TableInfo| table.has_counter;
+                self.direct(filter, "direct counter", with, As::Counters, &mut out)?;
             }
-            Entity::DigestEntry(_) => Err(Fault::unimplemented("reading digest entries")),
-            Entity::ValueSetEntry(_) => Err(Fault::unimplemented("value sets")),
-            Entity::ExternEntry(_) => Err(Fault::unimplemented("extern entries")),
+            Entity::MeterEntry(wire) => self.meters(wire, &mut out)?,
+            Entity::DirectMeterEntry(wire) => {
+                let filter = wire.table_entry.as_ref();
+                let with = |table: &TableInfo| table.has_meter;
+                let kind = As::Meters(wire.counter_data.is_some());
+                self.direct(filter, "direct meter", with, kind, &mut out)?;
+            }
+            Entity::RegisterEntry(wire) => self.registers(wire, &mut out)?,
+            Entity::PacketReplicationEngineEntry(wire) => {
+                let entries = replication::read_entries(&self.loaded.state, wire)?.into_iter();
+                let entity = Entity::PacketReplicationEngineEntry;
+                out.extend(entries.map(|entry| Found::one(entity(entry))));
+            }
+            Entity::DigestEntry(wire) => {
+                let digests = lock(&self.loaded.state.digests);
+                let entries = digest::read_entries(&self.loaded.info, &digests, wire)?;
+                out.extend(
+                    entries
+                        .into_iter()
+                        .map(|e| Found::one(Entity::DigestEntry(e))),
+                );
+            }
+            Entity::ValueSetEntry(_) => return Err(Fault::unimplemented("value sets")),
+            // There are no externs, so that all of them are none.
+            Entity::ExternEntry(wire) if *wire == pb::ExternEntry::default() => {}
+            Entity::ExternEntry(_) => return Err(Fault::unimplemented("extern entries")),
         }
+        Ok(out)
     }
 
-    fn table_entries(&self, wire: &pb::TableEntry, emit: Emit<'_>) -> Result<(), Fault> {
-        let info = &self.loaded.info;
+    /// Answers with what was found.
+    pub(crate) fn answer(&self, found: Found<'_>, emit: Emit<'_>) -> Result<(), Fault> {
+        let (table, entries, kind) = match found {
+            Found::Entity(entity) => return emit(*entity),
+            Found::Entries(table, entries, kind) => (table, entries, kind),
+        };
+        for entry in entries {
+            emit(match kind {
+                As::Entries(wanted) => {
+                    let info = &self.loaded.info;
+                    Entity::TableEntry(wire_entry(info, table, &entry, wanted, self.now_ns))
+                }
+                As::Counters => Entity::DirectCounterEntry(pb::DirectCounterEntry {
+                    table_entry: Some(wire_key(table, &entry)),
+                    data: Some(wire_counts(entry.counter().get())),
+                }),
+                As::Meters(colours) => {
+                    let meter = entry.meter().map(|m| lock(m));
+                    let rates = meter.as_ref().and_then(|m| m.rates());
+                    let counts = meter.map(|m| m.counts()).filter(|_| colours);
+                    Entity::DirectMeterEntry(pb::DirectMeterEntry {
+                        table_entry: Some(wire_key(table, &entry)),
+                        config: rates.map(wire_rates),
+                        counter_data: counts.map(wire_colours),
+                    })
+                }
+            })?;
+        }
+        Ok(())
+    }
+
+    fn table_entries(&self, wire: &pb::TableEntry, out: Out<'_, 'a>) -> Result<(), Fault> {
         let wanted = Wanted {
             counter: wire.counter_data.is_some(),
             meter: wire.meter_config.is_some(),
+            colours: wire.meter_counter_data.is_some(),
             idle: wire.time_since_last_hit.is_some(),
         };
-        let tables = self.tables(wire)?;
-        for table in tables {
+        for table in self.tables(wire)? {
+            let refused = |why: &str| Fault::invalid(format!("table {}: {why}", table.name));
             if wire.is_default_action {
+                if wanted.idle {
+                    return Err(refused("time_since_last_hit of a default entry"));
+                }
                 if let Some(entry) = self.default_entry(table) {
-                    emit(Entity::TableEntry(entry))?;
+                    out.push(Found::one(Entity::TableEntry(entry)));
                 }
                 continue;
             }
-            for found in self.entries(table, wire)? {
-                let entry = wire_entry(info, table, &found, wanted, self.now_ns);
-                emit(Entity::TableEntry(entry))?;
+            if wanted.idle && !table.idle_timeout && wire.table_id != 0 {
+                return Err(refused("time_since_last_hit, without an idle timeout"));
             }
+            let entries = self.entries(table, wire)?;
+            out.push(Found::Entries(table, entries, As::Entries(wanted)));
         }
         Ok(())
     }
 
     /// The tables that a filter means: one, or all if its id is 0.
-    fn tables(&self, wire: &pb::TableEntry) -> Result<Vec<&TableInfo>, Fault> {
+    fn tables(&self, wire: &pb::TableEntry) -> Result<Vec<&'a TableInfo>, Fault> {
         let info = &self.loaded.info;
         if wire.table_id != 0 {
             return Ok(vec![entry::table(info, wire.table_id)?]);
@@ -94,12 +182,21 @@ impl Reader<'_> {
     fn default_entry(&self, table: &TableInfo) -> Option<pb::TableEntry> {
         let state = self.loaded.state.tables.get(table.index)?;
         let default = state.default.load();
-        let default = default.as_deref()?;
+        let Some(default) = default.as_deref() else {
+            return self.all_defaults.then(|| pb::TableEntry {
+                table_id: table.id,
+                is_default_action: true,
+                ..pb::TableEntry::default()
+            });
+        };
         let info = &self.loaded.info;
         let action = entry::wire_action(info, table, default.slot, &default.args);
+        let note = lock(self.loaded.state.defaults.get(table.index)?).clone();
         Some(pb::TableEntry {
             table_id: table.id,
             is_default_action: true,
+            controller_metadata: note.controller_metadata,
+            metadata: note.metadata,
             is_const: table.const_default,
             action: Some(pb::TableAction {
                 r#type: Some(pb::table_action::Type::Action(action)),
@@ -114,14 +211,29 @@ impl Reader<'_> {
             return Ok(Vec::new());
         };
         let mut found: Vec<Entry> = Vec::new();
+        let all = |found: &mut Vec<Entry>| {
+            state.scan(|entry| found.push(entry.clone()), || Ok::<_, Fault>(()))
+        };
         if wire.r#match.is_empty() {
-            state.scan(|entry| found.push(entry.clone()), || Ok(()))?;
+            all(&mut found)?;
+        } else if table.needs_priority && wire.priority == 0 {
+            // The key at any priority.
+            let pattern = entry::pattern(self.loaded, table, &wire.r#match, 1)?;
+            all(&mut found)?;
+            found.retain(|e| (e.value(), e.mask()) == (&*pattern.value, &*pattern.mask));
         } else {
             let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
             found.extend(state.get(Key::from(&pattern)));
         }
         if wire.priority != 0 {
             found.retain(|e| e.priority() == wire.priority);
+        }
+        if let Some(action) = &wire.action {
+            let id = action_filter(table, action)?;
+            let of = |slot: u16| table.action_ids.get(usize::from(slot)).copied();
+            found.retain(
+                |e| matches!(e.target(), Target::Call { slot, .. } if of(slot) == Some(id)),
+            );
         }
         if wire.controller_metadata != 0 {
             found.retain(|e| e.controller_metadata() == wire.controller_metadata);
@@ -132,7 +244,37 @@ impl Reader<'_> {
         Ok(found)
     }
 
-    fn profiles(&self, id: u32) -> Result<Vec<&ProfileInfo>, Fault> {
+    /// Direct counters or meters, of one entry or of all.
+    fn direct(
+        &self,
+        filter: Option<&pb::TableEntry>,
+        what: &str,
+        with: impl Fn(&TableInfo) -> bool,
+        kind: As,
+        out: Out<'_, 'a>,
+    ) -> Result<(), Fault> {
+        let filter = filter.cloned().unwrap_or_default();
+        for table in self.tables(&filter)? {
+            if !with(table) {
+                if filter.table_id == 0 {
+                    continue;
+                }
+                return Err(entry::no_resource(table, what));
+            }
+            if filter.is_default_action {
+                return Err(entry::default_resource(table));
+            }
+            let entries = self.entries(table, &filter)?;
+            if entries.is_empty() && !filter.r#match.is_empty() {
+                let why = format!("table {}: there is no such entry", table.name);
+                return Err(Fault::not_found(why).pi(Code::InvalidArgument));
+            }
+            out.push(Found::Entries(table, entries, kind));
+        }
+        Ok(())
+    }
+
+    fn profiles(&self, id: u32) -> Result<Vec<&'a ProfileInfo>, Fault> {
         let profiles = &self.loaded.info.profiles;
         if id == 0 {
             let mut all: Vec<_> = profiles.values().collect();
@@ -140,12 +282,14 @@ impl Reader<'_> {
             return Ok(all);
         }
         let found = profiles.get(&id);
-        let found = found
-            .ok_or_else(|| Fault::not_found(format!("there is no action profile of id {id:#x}")))?;
+        let found = found.ok_or_else(|| {
+            let fault = Fault::not_found(format!("there is no action profile of id {id:#x}"));
+            fault.pi(Code::InvalidArgument)
+        })?;
         Ok(vec![found])
     }
 
-    fn members(&self, wire: &pb::ActionProfileMember, emit: Emit<'_>) -> Result<(), Fault> {
+    fn members(&self, wire: &pb::ActionProfileMember, out: Out<'_, 'a>) -> Result<(), Fault> {
         for profile in self.profiles(wire.action_profile_id)? {
             let table = entry::table(&self.loaded.info, profile.table)?;
             let Some(state) = self.loaded.state.profiles.get(profile.index) else {
@@ -159,22 +303,24 @@ impl Reader<'_> {
             };
             members.sort_by_key(|m| m.0);
             for (member_id, call) in members {
-                emit(Entity::ActionProfileMember(pb::ActionProfileMember {
-                    action_profile_id: profile.id,
-                    member_id,
-                    action: Some(entry::wire_action(
-                        &self.loaded.info,
-                        table,
-                        call.slot,
-                        &call.args,
-                    )),
-                }))?;
+                out.push(Found::one(Entity::ActionProfileMember(
+                    pb::ActionProfileMember {
+                        action_profile_id: profile.id,
+                        member_id,
+                        action: Some(entry::wire_action(
+                            &self.loaded.info,
+                            table,
+                            call.slot,
+                            &call.args,
+                        )),
+                    },
+                )));
             }
         }
         Ok(())
     }
 
-    fn groups(&self, wire: &pb::ActionProfileGroup, emit: Emit<'_>) -> Result<(), Fault> {
+    fn groups(&self, wire: &pb::ActionProfileGroup, out: Out<'_, 'a>) -> Result<(), Fault> {
         for profile in self.profiles(wire.action_profile_id)? {
             let Some(state) = self.loaded.state.profiles.get(profile.index) else {
                 continue;
@@ -190,7 +336,7 @@ impl Reader<'_> {
                 use pb::action_profile_group::{Member, member::WatchKind};
                 let members = group.members.iter().map(|(id, weight)| Member {
                     member_id: *id,
-                    weight: weight.weight as i32,
+                    weight: weight.given,
                     watch_kind: match weight.watch {
                         Watch::None => None,
                         Watch::Number(port) => Some(WatchKind::Watch(port)),
@@ -199,51 +345,56 @@ impl Reader<'_> {
                         }
                     },
                 });
-                emit(Entity::ActionProfileGroup(pb::ActionProfileGroup {
-                    action_profile_id: profile.id,
-                    group_id,
-                    members: members.collect(),
-                    max_size: group.max_size,
-                }))?;
+                out.push(Found::one(Entity::ActionProfileGroup(
+                    pb::ActionProfileGroup {
+                        action_profile_id: profile.id,
+                        group_id,
+                        members: members.collect(),
+                        max_size: group.max_size,
+                    },
+                )));
             }
         }
         Ok(())
     }
 
-    fn counters(&self, wire: &pb::CounterEntry, emit: Emit<'_>) -> Result<(), Fault> {
+    fn counters(&self, wire: &pb::CounterEntry, out: Out<'_, 'a>) -> Result<(), Fault> {
         let counters = &self.loaded.info.counters;
         for (id, array) in arrays(counters, wire.counter_id, wire.index, "counter")? {
             let cells = self.loaded.state.counters.get(array.index);
             for index in indices(array, wire.index)? {
                 let cell = cells.and_then(|c| c.get(index));
-                emit(Entity::CounterEntry(pb::CounterEntry {
+                out.push(Found::one(Entity::CounterEntry(pb::CounterEntry {
                     counter_id: id,
                     index: wire_index(index),
                     data: cell.map(|c| wire_counts(c.get())),
-                }))?;
+                })));
             }
         }
         Ok(())
     }
 
-    fn meters(&self, wire: &pb::MeterEntry, emit: Emit<'_>) -> Result<(), Fault> {
+    fn meters(&self, wire: &pb::MeterEntry, out: Out<'_, 'a>) -> Result<(), Fault> {
         let meters = &self.loaded.info.meters;
         for (id, array) in arrays(meters, wire.meter_id, wire.index, "meter")? {
             let cells = self.loaded.state.meters.get(array.index);
             for index in indices(array, wire.index)? {
-                let rates = cells.and_then(|c| lock(c.get(index)?).rates());
-                emit(Entity::MeterEntry(pb::MeterEntry {
+                let cell = cells.and_then(|c| c.get(index)).map(|c| lock(c));
+                let rates = cell.as_ref().and_then(|c| c.rates());
+                let wanted = wire.counter_data.is_some();
+                let counts = cell.map(|c| c.counts()).filter(|_| wanted);
+                out.push(Found::one(Entity::MeterEntry(pb::MeterEntry {
                     meter_id: id,
                     index: wire_index(index),
                     config: rates.map(wire_rates),
-                    counter_data: None,
-                }))?;
+                    counter_data: counts.map(wire_colours),
+                })));
             }
         }
         Ok(())
     }
 
-    fn registers(&self, wire: &pb::RegisterEntry, emit: Emit<'_>) -> Result<(), Fault> {
+    fn registers(&self, wire: &pb::RegisterEntry, out: Out<'_, 'a>) -> Result<(), Fault> {
         let registers = &self.loaded.info.registers;
         for (id, array) in arrays(registers, wire.register_id, wire.index, "register")? {
             let Some(cells) = self.loaded.state.registers.get(array.index) else {
@@ -251,58 +402,11 @@ impl Reader<'_> {
             };
             for index in indices(array, wire.index)? {
                 let value = lock(cells).get(index).copied().unwrap_or(0);
-                let value = pb::p4_data::Data::Bitstring(canonical(&value.to_be_bytes()));
-                emit(Entity::RegisterEntry(pb::RegisterEntry {
+                out.push(Found::one(Entity::RegisterEntry(pb::RegisterEntry {
                     register_id: id,
                     index: wire_index(index),
-                    data: Some(pb::P4Data { data: Some(value) }),
-                }))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn direct_counters(&self, wire: &pb::DirectCounterEntry, emit: Emit<'_>) -> Result<(), Fault> {
-        let filter = wire.table_entry.clone().unwrap_or_default();
-        for table in self.tables(&filter)? {
-            if !table.has_counter {
-                if filter.table_id == 0 {
-                    continue;
-                }
-                return Err(Fault::invalid(format!(
-                    "table {}: it has no direct counter",
-                    table.name
-                )));
-            }
-            for found in self.entries(table, &filter)? {
-                emit(Entity::DirectCounterEntry(pb::DirectCounterEntry {
-                    table_entry: Some(wire_key(table, &found)),
-                    data: Some(wire_counts(found.counter().get())),
-                }))?;
-            }
-        }
-        Ok(())
-    }
-
-    fn direct_meters(&self, wire: &pb::DirectMeterEntry, emit: Emit<'_>) -> Result<(), Fault> {
-        let filter = wire.table_entry.clone().unwrap_or_default();
-        for table in self.tables(&filter)? {
-            if !table.has_meter {
-                if filter.table_id == 0 {
-                    continue;
-                }
-                return Err(Fault::invalid(format!(
-                    "table {}: it has no direct meter",
-                    table.name
-                )));
-            }
-            for found in self.entries(table, &filter)? {
-                let rates = found.meter().and_then(|m| lock(m).rates());
-                emit(Entity::DirectMeterEntry(pb::DirectMeterEntry {
-                    table_entry: Some(wire_key(table, &found)),
-                    config: rates.map(wire_rates),
-                    counter_data: None,
-                }))?;
+                    data: Some(wire_data(value, array)),
+                })));
             }
         }
         Ok(())
@@ -330,23 +434,18 @@ fn arrays<'i>(
         all.sort_by_key(|a| a.0);
         return Ok(all);
     }
-    match of.get(&id) {
-        Some(array) => Ok(vec![(id, array)]),
-        None => Err(Fault::not_found(format!(
-            "there is no {what} of id {id:#x}"
-        ))),
-    }
+    Ok(vec![(id, resource::array(of, id, what)?)])
 }
 
-fn indices(array: &ArrayInfo, index: Option<pb::Index>) -> Result<std::ops::Range<usize>, Fault> {
-    match index {
-        None => Ok(0..array.size),
-        Some(pb::Index { index }) => usize::try_from(index)
-            .ok()
-            .filter(|i| *i < array.size)
-            .map(|i| i..i + 1)
-            .ok_or_else(|| {
-                Fault::out_of_range(format!("{}: there is no index {index}", array.name))
-            }),
+/// The action that entries are to have.
+fn action_filter(table: &TableInfo, action: &pb::TableAction) -> Result<u32, Fault> {
+    match &action.r#type {
+        Some(pb::table_action::Type::Action(action)) if table.profile.is_none() => {
+            Ok(action.action_id)
+        }
+        _ => Err(Fault::invalid(format!(
+            "table {}: entries are chosen by an action's id only",
+            table.name
+        ))),
     }
 }

@@ -1,5 +1,7 @@
 //! Multicast groups and clone sessions on the wire.
 
+use std::collections::{HashMap, HashSet};
+
 use p4runtime::p4::v1 as pb;
 use pb::packet_replication_engine_entry::Type as Kind;
 use pb::update::Type;
@@ -17,6 +19,8 @@ const MAX_GROUPS: usize = 65_536;
 const MAX_REPLICAS: usize = 4096;
 /// `mcast_grp` has 16 bits.
 const MAX_GROUP_ID: u32 = 65_535;
+/// `egress_rid` has 16 bits.
+const MAX_INSTANCE: u32 = 65_535;
 /// What simple_switch's clone primitives can name.
 const MAX_SESSION_ID: u32 = 32_767;
 
@@ -28,6 +32,20 @@ fn replicas(wire: &[pb::Replica], what: &str) -> Result<Vec<Replica>, Fault> {
         ));
     }
     let mut out: Vec<Replica> = Vec::with_capacity(wire.len());
+    let mut taken = HashSet::new();
+    let mut take = |port: u32, instance: u32| {
+        if instance > MAX_INSTANCE {
+            return Err(Fault::invalid(format!(
+                "{what}: instance {instance} is over {MAX_INSTANCE}"
+            )));
+        }
+        if !taken.insert((port, instance)) {
+            return Err(Fault::invalid(format!(
+                "{what}: port {port} with instance {instance} is given twice"
+            )));
+        }
+        Ok(())
+    };
     for replica in wire {
         use pb::replica::PortKind;
         let (number, by_bytes) = match &replica.port_kind {
@@ -35,18 +53,17 @@ fn replicas(wire: &[pb::Replica], what: &str) -> Result<Vec<Replica>, Fault> {
             Some(PortKind::EgressPort(number)) => (*number, false),
             Some(PortKind::Port(bytes)) => (port(bytes, what)?, true),
         };
+        take(number, replica.instance)?;
         let mut backups = Vec::new();
         for backup in &replica.backup_replicas {
-            backups.push((Watch::Bytes(port(&backup.port, what)?), backup.instance));
-        }
-        if out
-            .iter()
-            .any(|r| r.port == number && r.instance == replica.instance)
-        {
-            return Err(Fault::invalid(format!(
-                "{what}: port {number} with instance {} is given twice",
-                replica.instance
-            )));
+            let spare = port(&backup.port, what)?;
+            if spare == number {
+                return Err(Fault::invalid(format!(
+                    "{what}: port {number} is a backup of itself"
+                )));
+            }
+            take(spare, backup.instance)?;
+            backups.push((Watch::Bytes(spare), backup.instance));
         }
         out.push(Replica {
             port: number,
@@ -97,41 +114,80 @@ impl Writer<'_> {
                 let id = wire.multicast_group_id;
                 let what = format!("multicast group {id}");
                 check_id(id, MAX_GROUP_ID, &what)?;
-                check_known(kind, state.groups.contains_key(&id), &what)?;
-                check_room(kind, state.groups.len(), &what)?;
-                if kind == Type::Delete {
-                    state.groups.remove(&id);
-                    return Ok(());
-                }
-                let group = MulticastGroup {
-                    replicas: replicas(&wire.replicas, &what)?,
-                    metadata: wire.metadata.clone(),
+                let new = || {
+                    Ok(MulticastGroup {
+                        replicas: replicas(&wire.replicas, &what)?,
+                        metadata: wire.metadata.clone(),
+                    })
                 };
-                state.groups.insert(id, group);
+                let old = set(kind, &mut state.groups, id, new, &what)?;
+                self.log.note(|| {
+                    move |w: &Writer<'_>| {
+                        let groups = &mut write(&w.loaded.state.replication).groups;
+                        restore(groups, id, old);
+                    }
+                });
             }
             Kind::CloneSessionEntry(wire) => {
                 let id = wire.session_id;
                 let what = format!("clone session {id}");
                 check_id(id, MAX_SESSION_ID, &what)?;
-                check_known(kind, state.sessions.contains_key(&id), &what)?;
-                check_room(kind, state.sessions.len(), &what)?;
-                if kind == Type::Delete {
-                    state.sessions.remove(&id);
-                    return Ok(());
-                }
-                if wire.packet_length_bytes < 0 {
-                    return Err(Fault::invalid(format!("{what}: negative length")));
-                }
-                let session = CloneSession {
-                    replicas: replicas(&wire.replicas, &what)?,
-                    class_of_service: wire.class_of_service,
-                    packet_length_bytes: wire.packet_length_bytes,
+                let new = || {
+                    if wire.packet_length_bytes < 0 {
+                        return Err(Fault::invalid(format!("{what}: negative length")));
+                    }
+                    Ok(CloneSession {
+                        replicas: replicas(&wire.replicas, &what)?,
+                        class_of_service: wire.class_of_service,
+                        packet_length_bytes: wire.packet_length_bytes,
+                    })
                 };
-                state.sessions.insert(id, session);
+                let old = set(kind, &mut state.sessions, id, new, &what)?;
+                self.log.note(|| {
+                    move |w: &Writer<'_>| {
+                        let sessions = &mut write(&w.loaded.state.replication).sessions;
+                        restore(sessions, id, old);
+                    }
+                });
             }
         }
         Ok(())
     }
+}
+
+/// Inserts, replaces or removes one; returns what was there.
+fn set<T>(
+    kind: Type,
+    all: &mut HashMap<u32, T>,
+    id: u32,
+    new: impl FnOnce() -> Result<T, Fault>,
+    what: &str,
+) -> Result<Option<T>, Fault> {
+    let known = all.contains_key(&id);
+    match (kind, known) {
+        (Type::Insert, true) => return Err(Fault::exists(format!("{what} exists already"))),
+        (Type::Modify | Type::Delete, false) => {
+            return Err(Fault::not_found(format!("{what}: unknown")));
+        }
+        _ => {}
+    }
+    if kind == Type::Delete {
+        return Ok(all.remove(&id));
+    }
+    if !known && all.len() >= MAX_GROUPS {
+        return Err(Fault::new(
+            Code::ResourceExhausted,
+            format!("{what}: there are {MAX_GROUPS} already"),
+        ));
+    }
+    Ok(all.insert(id, new()?))
+}
+
+fn restore<T>(all: &mut HashMap<u32, T>, id: u32, old: Option<T>) {
+    match old {
+        Some(old) => all.insert(id, old),
+        None => all.remove(&id),
+    };
 }
 
 fn check_id(id: u32, limit: u32, what: &str) -> Result<(), Fault> {
@@ -139,25 +195,12 @@ fn check_id(id: u32, limit: u32, what: &str) -> Result<(), Fault> {
         return Err(Fault::invalid(format!("{what}: the id must not be 0")));
     }
     if id > limit {
-        return Err(Fault::out_of_range(format!("{what}: ids go up to {limit}")));
-    }
-    Ok(())
-}
-
-fn check_known(kind: Type, known: bool, what: &str) -> Result<(), Fault> {
-    match (kind, known) {
-        (Type::Insert, true) => Err(Fault::exists(format!("{what} exists already"))),
-        (Type::Modify | Type::Delete, false) => Err(Fault::not_found(format!("{what}: unknown"))),
-        _ => Ok(()),
-    }
-}
-
-fn check_room(kind: Type, len: usize, what: &str) -> Result<(), Fault> {
-    if kind == Type::Insert && len >= MAX_GROUPS {
-        return Err(Fault::new(
-            Code::ResourceExhausted,
-            format!("{what}: there are {MAX_GROUPS} already"),
-        ));
+        let fault = Fault::out_of_range(format!("{what}: ids go up to {limit}"));
+        let pi = match limit {
+            MAX_SESSION_ID => Code::InvalidArgument,
+            _ => Code::OutOfRange,
+        };
+        return Err(fault.pi(pi));
     }
     Ok(())
 }

@@ -187,7 +187,7 @@ async fn serve(
 ) {
     let service = P4RuntimeServer::new(Service(core))
         .max_decoding_message_size(MAX_REQUEST_BYTES)
-        .max_encoding_message_size(MAX_REQUEST_BYTES);
+        .max_encoding_message_size(usize::MAX);
     let stop = async move {
         // An error means that the handle is gone, which stops the server too.
         let _ = stopped.wait_for(|stop| *stop).await;

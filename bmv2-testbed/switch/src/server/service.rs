@@ -6,24 +6,24 @@ use p4runtime::p4::v1 as pb;
 use pb::p4_runtime_server::P4Runtime;
 use pb::stream_message_request::Update as Request;
 use pb::stream_message_response::Update as Response;
-use pb::write_request::Atomicity;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
+use super::answer::answer;
 use super::arbitration::StreamId;
+use super::atomic;
 use super::core::{Core, Message, STREAM_QUEUE, message};
+use super::digest;
 use super::fault::{Fault, batch_status};
 use super::packet::packet_out;
-use super::read::Reader;
-use super::write::Writer;
 use crate::exec::Worker;
-use crate::state::lock;
+use crate::state::{lock, write};
 
 /// The version of the P4Runtime API that is served.
 const API_VERSION: &str = "1.5.0";
-/// The most entities of one message of a read's answer.
-const READ_CHUNK: usize = 1000;
+/// The version that PI says.
+const PI_API_VERSION: &str = "1.3.0";
 /// Messages of a read's answer that wait for the client.
 const READ_QUEUE: usize = 4;
 
@@ -34,23 +34,18 @@ pub(crate) struct Service(pub(crate) Arc<Core>);
 impl Service {
     fn write_all(&self, request: &pb::WriteRequest) -> Result<(), Status> {
         let core = &self.0;
-        core.check_primary(
-            request.device_id,
-            &request.role,
-            request.election_id.as_ref(),
-        )?;
-        let atomicity = Atomicity::try_from(request.atomicity);
-        if atomicity != Ok(Atomicity::ContinueOnError) {
-            return Err(Fault::unimplemented("atomicity other than CONTINUE_ON_ERROR").into());
-        }
-        let _writing = lock(&core.writing);
-        let loaded = core.loaded()?;
-        let writer = Writer {
-            loaded: &loaded,
-            now_ns: core.switch.options.clock.now_ns(),
+        let rules = core.deviations();
+        let _writing = write(&core.writing);
+        let checked = || {
+            let id = request.election_id.as_ref();
+            core.check_primary(request.device_id, &request.role, id)?;
+            let atomicity = atomic::atomicity(request, rules)?;
+            Ok::<_, Fault>((atomicity, core.loaded()?))
         };
-        let results: Vec<_> = request.updates.iter().map(|u| writer.update(u)).collect();
-        batch_status(&results)
+        let (atomicity, loaded) = checked().map_err(|fault| fault.told(rules))?;
+        let results = atomic::apply(core, &loaded, &request.updates, atomicity);
+        let told = results.into_iter().map(|r| r.map_err(|f| f.told(rules)));
+        batch_status(&told.collect::<Vec<_>>())
     }
 
     /// A message of a client other than arbitration; an answer if it was refused.
@@ -84,8 +79,13 @@ impl Service {
                     )),
                 }
             }
-            // Digests are never repeated, so that acknowledging them changes nothing.
-            Request::DigestAck(_) => Ok(()),
+            Request::DigestAck(ack) => self.acknowledge(stream, &ack).map_err(|fault| {
+                let details = pb::stream_error::Details::DigestListAck;
+                let ack = pb::DigestListAckError {
+                    digest_list_ack: Some(ack),
+                };
+                stream_error(fault, details(ack))
+            }),
             Request::Other(other) => Err(stream_error(
                 Fault::unimplemented("unknown stream message"),
                 pb::stream_error::Details::Other(pb::StreamOtherError { other: Some(other) }),
@@ -94,12 +94,21 @@ impl Service {
         }
     }
 
+    fn acknowledge(&self, stream: StreamId, ack: &pb::DigestListAck) -> Result<(), Fault> {
+        if !self.0.control().arbitration.is_primary(stream) {
+            return Err(Fault::denied("only the primary acknowledges digests"));
+        }
+        let loaded = self.0.running()?;
+        digest::acknowledge(&loaded.info, &mut lock(&loaded.state.digests), ack)
+    }
+
     fn frame(&self, stream: StreamId, packet: &pb::PacketOut) -> Result<Vec<u8>, Fault> {
         if !self.0.control().arbitration.is_primary(stream) {
             return Err(Fault::denied("only the primary may send packets"));
         }
-        let loaded = self.0.loaded()?;
-        packet_out(&loaded.info.packet_out, packet)
+        let loaded = self.0.running()?;
+        let lenient = self.0.deviations().pi;
+        packet_out(&loaded.info.packet_out, packet, lenient)
     }
 }
 
@@ -110,6 +119,18 @@ fn stream_error(fault: Fault, details: pb::stream_error::Details) -> pb::StreamE
         details: Some(details),
         ..pb::StreamError::default()
     }
+}
+
+/// Off the runtime's threads, since it waits for writes.
+async fn arbitrate(
+    core: &Arc<Core>,
+    stream: StreamId,
+    request: pb::MasterArbitrationUpdate,
+) -> Result<(), Fault> {
+    let core = Arc::clone(core);
+    tokio::task::spawn_blocking(move || core.arbitrate(stream, &request))
+        .await
+        .map_err(|e| Fault::new(Code::Internal, e.to_string()))?
 }
 
 async fn serve_stream(
@@ -133,7 +154,7 @@ async fn serve_stream(
         match request.update {
             None => {}
             Some(Request::Arbitration(request)) => {
-                if let Err(fault) = core.arbitrate(stream, &request) {
+                if let Err(fault) = arbitrate(&core, stream, request).await {
                     if let Some(sender) = sender.upgrade() {
                         let _ = sender.send(Err(fault.into())).await;
                     }
@@ -141,7 +162,11 @@ async fn serve_stream(
                 }
             }
             Some(other) => {
-                if let Err(error) = service.stream_request(stream, &mut worker, other) {
+                // PI keeps errors to itself, unless it is told otherwise in its own way.
+                let quiet = core.deviations().pi;
+                if let Err(error) = service.stream_request(stream, &mut worker, other)
+                    && !quiet
+                {
                     core.send(stream, message(Response::Error(error)));
                 }
             }
@@ -168,42 +193,12 @@ impl P4Runtime for Service {
         request: tonic::Request<pb::ReadRequest>,
     ) -> Result<tonic::Response<Self::ReadStream>, Status> {
         let request = request.into_inner();
-        self.0.check_device(request.device_id)?;
-        let loaded = self.0.loaded()?;
-        let now_ns = self.0.switch.options.clock.now_ns();
+        let core = Arc::clone(&self.0);
+        let told = |fault: Fault| fault.told(core.deviations());
+        core.check_device(request.device_id).map_err(told)?;
+        let loaded = core.loaded().map_err(told)?;
         let (sender, receiver) = mpsc::channel(READ_QUEUE);
-        tokio::task::spawn_blocking(move || {
-            let reader = Reader {
-                loaded: &loaded,
-                now_ns,
-            };
-            let gone = || Fault::new(Code::Cancelled, "the client is gone");
-            let mut chunk = Vec::new();
-            let mut answer = |entity| {
-                chunk.push(pb::Entity {
-                    entity: Some(entity),
-                });
-                if chunk.len() < READ_CHUNK {
-                    return Ok(());
-                }
-                let entities = std::mem::take(&mut chunk);
-                let sent = sender.blocking_send(Ok(pb::ReadResponse { entities }));
-                sent.map_err(|_| gone())
-            };
-            let result = request
-                .entities
-                .iter()
-                .try_for_each(|entity| reader.entity(entity, &mut answer));
-            let last = match result {
-                Err(fault) => Some(Err(fault.into())),
-                Ok(()) if chunk.is_empty() => None,
-                Ok(()) => Some(Ok(pb::ReadResponse { entities: chunk })),
-            };
-            if let Some(last) = last {
-                // A client that is gone wants no answer.
-                let _ = sender.blocking_send(last);
-            }
-        });
+        tokio::task::spawn_blocking(move || answer(&core, &loaded, &request, &sender));
         Ok(tonic::Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -213,7 +208,11 @@ impl P4Runtime for Service {
     ) -> Result<tonic::Response<pb::SetForwardingPipelineConfigResponse>, Status> {
         let core = Arc::clone(&self.0);
         let request = request.into_inner();
-        tokio::task::spawn_blocking(move || core.set_pipeline(request))
+        let set = move || {
+            let told = |fault: Fault| fault.told(core.deviations());
+            core.set_pipeline(request).map_err(told)
+        };
+        tokio::task::spawn_blocking(set)
             .await
             .map_err(|e| Status::internal(e.to_string()))??;
         Ok(tonic::Response::new(
@@ -225,7 +224,8 @@ impl P4Runtime for Service {
         &self,
         request: tonic::Request<pb::GetForwardingPipelineConfigRequest>,
     ) -> Result<tonic::Response<pb::GetForwardingPipelineConfigResponse>, Status> {
-        let answer = self.0.get_pipeline(request.get_ref())?;
+        let told = |fault: Fault| fault.told(self.0.deviations());
+        let answer = self.0.get_pipeline(request.get_ref()).map_err(told)?;
         Ok(tonic::Response::new(answer))
     }
 
@@ -240,10 +240,17 @@ impl P4Runtime for Service {
 
     async fn capabilities(
         &self,
-        _request: tonic::Request<pb::CapabilitiesRequest>,
+        request: tonic::Request<pb::CapabilitiesRequest>,
     ) -> Result<tonic::Response<pb::CapabilitiesResponse>, Status> {
+        let pi = self.0.deviations().pi;
+        // Without a device it is about the server.
+        let device_id = request.get_ref().device_id;
+        if device_id != 0 && !pi {
+            self.0.check_device(device_id)?;
+        }
+        let version = if pi { PI_API_VERSION } else { API_VERSION };
         Ok(tonic::Response::new(pb::CapabilitiesResponse {
-            p4runtime_api_version: API_VERSION.into(),
+            p4runtime_api_version: version.into(),
             ..pb::CapabilitiesResponse::default()
         }))
     }

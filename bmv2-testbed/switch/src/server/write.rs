@@ -1,6 +1,6 @@
-//! Executes updates, one at a time, in order.
+//! Executes updates, one at a time, in order. Table entries are here, the rest in the modules
+//! beside it.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use p4runtime::p4::v1 as pb;
@@ -8,27 +8,33 @@ use pb::entity::Entity;
 use pb::update::Type;
 use tonic::Code;
 
-use super::entry::{self, counts, rates};
+use super::atomic::UndoLog;
+use super::entry;
 use super::fault::Fault;
-use crate::info::{ArrayInfo, ProfileInfo, TableInfo};
+use crate::info::{ProfileInfo, TableInfo};
 use crate::program::table::Default as DefaultAction;
 use crate::state::entry::{Entry, Key, Target};
-use crate::state::profile::{Group, Watch};
-use crate::state::table::TableError;
-use crate::state::{lock, read, write};
+use crate::state::table::{TableError, TableState};
+use crate::state::{DefaultNote, lock, read, write};
 use crate::switch::Loaded;
 
 /// What updates are applied to.
 pub(crate) struct Writer<'a> {
     pub(crate) loaded: &'a Loaded,
     pub(crate) now_ns: u64,
+    /// How to undo what was done.
+    pub(crate) log: UndoLog,
 }
 
-fn no_index(what: &str, index: i64) -> Fault {
-    Fault::out_of_range(format!("{what}: there is no index {index}"))
-}
+impl<'a> Writer<'a> {
+    pub(crate) fn new(loaded: &'a Loaded, now_ns: u64, log: UndoLog) -> Self {
+        Self {
+            loaded,
+            now_ns,
+            log,
+        }
+    }
 
-impl Writer<'_> {
     /// Applies one update.
     pub(crate) fn update(&self, update: &pb::Update) -> Result<(), Fault> {
         let kind = Type::try_from(update.r#type).unwrap_or(Type::Unspecified);
@@ -36,7 +42,10 @@ impl Writer<'_> {
             return Err(Fault::invalid("the update has no type"));
         }
         let entity = update.entity.as_ref().and_then(|e| e.entity.as_ref());
-        let entity = entity.ok_or_else(|| Fault::invalid("the update has no entity"))?;
+        let entity = entity.ok_or_else(|| {
+            let fault = Fault::invalid("the update has no entity");
+            fault.pi(Code::Unknown)
+        })?;
         match entity {
             Entity::TableEntry(wire) => self.table_entry(kind, wire),
             Entity::ActionProfileMember(wire) => self.member(kind, wire),
@@ -62,18 +71,7 @@ impl Writer<'_> {
                 only_modify(kind, "a register")?;
                 self.register(wire)
             }
-            Entity::DigestEntry(wire) => {
-                // Digests are sent as they come, one a message; there is nothing to configure.
-                let known = self.loaded.info.digests.values();
-                if known.into_iter().any(|d| d.0 == wire.digest_id) {
-                    Ok(())
-                } else {
-                    Err(Fault::not_found(format!(
-                        "there is no digest of id {:#x}",
-                        wire.digest_id
-                    )))
-                }
-            }
+            Entity::DigestEntry(wire) => self.digest(kind, wire),
             Entity::ValueSetEntry(_) => Err(Fault::unimplemented("value sets")),
             Entity::ExternEntry(_) => Err(Fault::unimplemented("extern entries")),
         }
@@ -81,66 +79,150 @@ impl Writer<'_> {
 
     fn table_entry(&self, kind: Type, wire: &pb::TableEntry) -> Result<(), Fault> {
         let table = entry::table(&self.loaded.info, wire.table_id)?;
-        if wire.time_since_last_hit.is_some() {
-            return Err(Fault::invalid("time_since_last_hit cannot be written"));
+        let refused = |why: &str| Fault::invalid(format!("table {}: {why}", table.name));
+        if wire.is_const {
+            return Err(refused("is_const cannot be written"));
+        }
+        if kind != Type::Delete && wire.time_since_last_hit.is_some() {
+            return Err(refused("time_since_last_hit cannot be written"));
         }
         if wire.is_default_action {
             return self.default_entry(kind, table, wire);
         }
-        if table.is_const {
-            return Err(Fault::denied(format!("table {} is constant", table.name)));
-        }
         let state = self.loaded.state.tables.get(table.index);
         let state = state.ok_or_else(|| Fault::not_found("the table is gone"))?;
-        let failed = |error: TableError| match error {
-            TableError::Exists => {
-                Fault::exists(format!("table {}: the entry exists already", table.name))
-            }
-            TableError::NotFound => {
-                Fault::not_found(format!("table {}: there is no such entry", table.name))
-            }
-            TableError::Full => Fault::new(
-                Code::ResourceExhausted,
-                format!("table {} is full", table.name),
-            ),
-        };
         match kind {
-            Type::Insert => {
-                let entry = entry::entry(self.loaded, table, wire, self.now_ns)?;
-                self.check_target(table, entry.target())?;
-                state.insert(entry.clone()).map_err(failed)?;
-                self.count_use(table, entry.target(), true);
-            }
-            Type::Modify => {
-                let entry = entry::entry(self.loaded, table, wire, self.now_ns)?;
-                self.check_target(table, entry.target())?;
-                let old = state.modify(&entry).map_err(failed)?;
-                self.keep_meter(&entry, &old, wire);
-                if let Some(data) = &wire.counter_data {
-                    let (packets, bytes) = counts(data, &table.name)?;
-                    entry.counter().set(packets, bytes);
-                }
-                self.count_use(table, entry.target(), true);
-                self.count_use(table, old.target(), false);
-            }
-            Type::Delete => {
-                let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
-                let old = state.remove(Key::from(&pattern)).map_err(failed)?;
-                self.count_use(table, old.target(), false);
-            }
-            Type::Unspecified => {}
+            Type::Modify if wire.action.is_none() => self.modify_resources(table, state, wire),
+            _ if table.is_const => Err(constant(table)),
+            Type::Insert => self.insert(table, state, wire),
+            Type::Modify => self.modify(table, state, wire),
+            Type::Delete | Type::Unspecified => self.delete(table, state, wire),
+        }
+    }
+
+    fn insert(
+        &self,
+        table: &TableInfo,
+        state: &TableState,
+        wire: &pb::TableEntry,
+    ) -> Result<(), Fault> {
+        if table.fields.is_empty() {
+            return Err(Fault::invalid(format!(
+                "table {}: it has no key, and so its default entry only",
+                table.name
+            )));
+        }
+        let entry = entry::entry(self.loaded, table, wire, self.now_ns)?;
+        self.check_target(table, entry.target())?;
+        let inserted = state.insert(entry.clone());
+        inserted.map_err(|e| failed(table, e))?;
+        self.count_use(table, entry.target(), true);
+        let id = table.id;
+        self.log
+            .note(|| move |w: &Writer<'_>| w.take_out(id, entry.key()));
+        Ok(())
+    }
+
+    fn modify(
+        &self,
+        table: &TableInfo,
+        state: &TableState,
+        wire: &pb::TableEntry,
+    ) -> Result<(), Fault> {
+        let entry = entry::entry(self.loaded, table, wire, self.now_ns)?;
+        self.check_target(table, entry.target())?;
+        let (set, _) = entry::resources(table, wire)?;
+        if state.get(entry.key()).is_some_and(|e| e.is_const()) {
+            return Err(constant(table));
+        }
+        let old = state.modify(&entry).map_err(|e| failed(table, e))?;
+        keep_meter(&entry, &old);
+        let clear = wire.meter_counter_data.is_some();
+        if let Some(meter) = entry.meter().filter(|_| clear) {
+            lock(meter).clear_counts();
+        }
+        let counted = set.map(|_| entry.counter().get());
+        if let Some((packets, bytes)) = set {
+            entry.counter().set(packets, bytes);
+        }
+        self.count_use(table, entry.target(), true);
+        self.count_use(table, old.target(), false);
+        let id = table.id;
+        self.log
+            .note(|| move |w: &Writer<'_>| w.put_back(id, &old, counted));
+        Ok(())
+    }
+
+    fn delete(
+        &self,
+        table: &TableInfo,
+        state: &TableState,
+        wire: &pb::TableEntry,
+    ) -> Result<(), Fault> {
+        let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
+        let key = Key::from(&pattern);
+        if state.get(key).is_some_and(|e| e.is_const()) {
+            return Err(constant(table));
+        }
+        let old = state.remove(key).map_err(|e| failed(table, e))?;
+        self.count_use(table, old.target(), false);
+        let id = table.id;
+        self.log.note(|| move |w: &Writer<'_>| w.put_in(id, old));
+        Ok(())
+    }
+
+    /// A MODIFY without an action: the entry stays as it is, but for its direct resources.
+    fn modify_resources(
+        &self,
+        table: &TableInfo,
+        state: &TableState,
+        wire: &pb::TableEntry,
+    ) -> Result<(), Fault> {
+        let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
+        let (counts, rates) = entry::resources(table, wire)?;
+        let found = state.get(Key::from(&pattern));
+        let found = found.ok_or_else(|| failed(table, TableError::NotFound))?;
+        self.set_meter(&found, rates, wire.meter_counter_data.is_some());
+        if let Some(counts) = counts {
+            self.set_counts(&found, counts);
         }
         Ok(())
     }
 
-    /// A modified entry without rates keeps none: its meter is back at the default.
-    fn keep_meter(&self, new: &Entry, old: &Entry, wire: &pb::TableEntry) {
-        if let (Some(new), Some(old), Some(_)) = (new.meter(), old.meter(), &wire.meter_config) {
-            let unchanged = lock(new).rates() == lock(old).rates();
-            if unchanged {
-                // The same rates: the buckets go on as they are.
-                std::mem::swap(&mut *lock(new), &mut *lock(old));
+    fn table_state(&self, id: u32) -> Option<(&TableInfo, &TableState)> {
+        let table = self.loaded.info.tables.get(&id)?;
+        Some((table, self.loaded.state.tables.get(table.index)?))
+    }
+
+    /// Undoes an insertion.
+    fn take_out(&self, id: u32, key: Key<'_>) {
+        if let Some((table, state)) = self.table_state(id)
+            && let Ok(old) = state.remove(key)
+        {
+            self.count_use(table, old.target(), false);
+        }
+    }
+
+    /// Undoes a removal.
+    fn put_in(&self, id: u32, old: Entry) {
+        if let Some((table, state)) = self.table_state(id)
+            && state.insert(old.clone()).is_ok()
+        {
+            self.count_use(table, old.target(), true);
+        }
+    }
+
+    /// Undoes a modification, with the counts before it if it changed them.
+    fn put_back(&self, id: u32, old: &Entry, counted: Option<(u64, u64)>) {
+        if let Some((table, state)) = self.table_state(id)
+            && let Ok(new) = state.modify(old)
+        {
+            keep_meter(old, &new);
+            if let Some((packets, bytes)) = counted {
+                old.counter().set(packets, bytes);
             }
+            self.count_use(table, old.target(), true);
+            self.count_use(table, new.target(), false);
         }
     }
 
@@ -160,48 +242,65 @@ impl Writer<'_> {
         if wire.idle_timeout_ns != 0 {
             return refused("a default entry has no idle timeout");
         }
+        let constant = |why: &str| Fault::denied(format!("table {}: {why}", table.name));
+        if table.profile.is_some() {
+            let fault = constant("with an action profile, its default action is constant");
+            return Err(fault.pi(Code::InvalidArgument));
+        }
         if table.const_default {
-            return Err(Fault::denied(format!(
-                "table {}: its default action is constant",
-                table.name
-            )));
+            return Err(constant("its default action is constant"));
+        }
+        if wire.counter_data.is_some() || wire.meter_config.is_some() {
+            return Err(entry::default_resource(table));
         }
         let compiled = self.loaded.program.tables.get(table.index);
         let state = self.loaded.state.tables.get(table.index);
-        let (Some(compiled), Some(state)) = (compiled, state) else {
+        let note = self.loaded.state.defaults.get(table.index);
+        let (Some(compiled), Some(state), Some(note)) = (compiled, state, note) else {
             return Err(Fault::not_found("the table is gone"));
         };
-        let action = match wire.action.as_ref().and_then(|a| a.r#type.as_ref()) {
-            None => compiled.default.clone(),
+        let (action, noted) = match wire.action.as_ref().and_then(|a| a.r#type.as_ref()) {
+            None => (compiled.default.clone(), DefaultNote::default()),
             Some(pb::table_action::Type::Action(action)) => {
                 let call = entry::call(&self.loaded.info, table, action, true)?;
-                Some(DefaultAction {
+                let action = DefaultAction {
                     slot: call.slot,
                     args: call.args,
-                })
+                };
+                let noted = DefaultNote {
+                    controller_metadata: wire.controller_metadata,
+                    metadata: wire.metadata.clone(),
+                };
+                (Some(action), noted)
             }
             Some(_) => return refused("a default entry takes an action, not a member or group"),
         };
-        state.default.store(action.map(Arc::new));
+        let old = state.default.swap(action.map(Arc::new));
+        let old_note = std::mem::replace(&mut *lock(note), noted);
+        let index = table.index;
+        self.log.note(|| {
+            move |w: &Writer<'_>| {
+                let tables = &w.loaded.state;
+                if let (Some(state), Some(note)) =
+                    (tables.tables.get(index), tables.defaults.get(index))
+                {
+                    state.default.store(old);
+                    *lock(note) = old_note;
+                }
+            }
+        });
         Ok(())
     }
 
-    fn profile(&self, id: u32) -> Result<&ProfileInfo, Fault> {
-        let found = self.loaded.info.profiles.get(&id);
-        found.ok_or_else(|| Fault::not_found(format!("there is no action profile of id {id:#x}")))
-    }
-
-    fn profile_of(&self, table: &TableInfo) -> Option<&ProfileInfo> {
+    pub(crate) fn profile_of(&self, table: &TableInfo) -> Option<&ProfileInfo> {
         table
             .profile
             .and_then(|p| self.loaded.info.profiles.get(&p))
     }
 
-    /// A member or group that an entry refers to has to exist.
+    /// A member or group that an entry refers to has to exist, and a selector is programmed
+    /// either in one shot or not.
     fn check_target(&self, table: &TableInfo, target: Target<'_>) -> Result<(), Fault> {
-        let (Target::Member(id) | Target::Group(id)) = target else {
-            return Ok(());
-        };
         let Some(profile) = self.profile_of(table) else {
             return Ok(());
         };
@@ -209,18 +308,25 @@ impl Writer<'_> {
             return Ok(());
         };
         let state = read(state);
-        let (what, known) = match target {
-            Target::Member(_) => ("member", state.members.contains_key(&id)),
-            _ => ("group", state.groups.contains_key(&id)),
+        let (what, id, known) = match target {
+            Target::Member(id) => ("member", id, state.members.contains_key(&id)),
+            Target::Group(id) => ("group", id, state.groups.contains_key(&id)),
+            Target::OneShot(_) if !state.members.is_empty() || !state.groups.is_empty() => {
+                return Err(Fault::invalid(format!(
+                    "action profile {}: it has members and groups, and so takes no action sets",
+                    profile.name
+                )));
+            }
+            Target::OneShot(_) | Target::Call { .. } => return Ok(()),
         };
         if known {
-            Ok(())
-        } else {
-            Err(Fault::not_found(format!(
-                "action profile {}: there is no {what} {id}",
-                profile.name
-            )))
+            return Ok(());
         }
+        let fault = Fault::not_found(format!(
+            "action profile {}: there is no {what} {id}",
+            profile.name
+        ));
+        Err(fault.pi(Code::InvalidArgument))
     }
 
     fn count_use(&self, table: &TableInfo, target: Target<'_>, more: bool) {
@@ -233,250 +339,38 @@ impl Writer<'_> {
         match target {
             Target::Member(id) => write(state).use_member(id, more),
             Target::Group(id) => write(state).use_group(id, more),
-            Target::Call { .. } | Target::OneShot(_) => {}
+            Target::OneShot(_) => write(state).use_one_shot(more),
+            Target::Call { .. } => {}
         }
     }
+}
 
-    fn member(&self, kind: Type, wire: &pb::ActionProfileMember) -> Result<(), Fault> {
-        let profile = self.profile(wire.action_profile_id)?;
-        let table = entry::table(&self.loaded.info, profile.table)?;
-        let state = self.loaded.state.profiles.get(profile.index);
-        let state = state.ok_or_else(|| Fault::not_found("the action profile is gone"))?;
-        let what = || format!("action profile {}, member {}", profile.name, wire.member_id);
-        if wire.member_id == 0 {
-            return Err(Fault::invalid(format!("{}: the id must not be 0", what())));
+fn constant(table: &TableInfo) -> Fault {
+    let what = if table.is_const {
+        "is"
+    } else {
+        "has an entry that is"
+    };
+    let fault = Fault::denied(format!("table {} {what} constant", table.name));
+    fault.pi(Code::Unknown)
+}
+
+fn failed(table: &TableInfo, error: TableError) -> Fault {
+    let name = &table.name;
+    match error {
+        TableError::Exists => Fault::exists(format!("table {name}: the entry exists already")),
+        TableError::NotFound => Fault::not_found(format!("table {name}: there is no such entry")),
+        TableError::Full => {
+            let fault = Fault::new(Code::ResourceExhausted, format!("table {name} is full"));
+            fault.pi(Code::Unknown)
         }
-        let call = || {
-            let action = wire
-                .action
-                .as_ref()
-                .ok_or_else(|| Fault::invalid(format!("{}: it has no action", what())))?;
-            entry::call(&self.loaded.info, table, action, false).map(Arc::new)
-        };
-        let mut state = write(state);
-        match kind {
-            Type::Insert => {
-                let call = call()?;
-                if state.members.contains_key(&wire.member_id) {
-                    return Err(Fault::exists(format!("{}: it exists already", what())));
-                }
-                if state.members.len() >= profile.size {
-                    return Err(Fault::new(
-                        Code::ResourceExhausted,
-                        format!("action profile {} is full", profile.name),
-                    ));
-                }
-                state.members.insert(wire.member_id, call);
-            }
-            Type::Modify => {
-                let call = call()?;
-                let found = state.members.get_mut(&wire.member_id);
-                *found.ok_or_else(|| Fault::not_found(format!("{}: unknown", what())))? = call;
-            }
-            _ => {
-                if state.member_uses.contains_key(&wire.member_id) {
-                    return Err(Fault::precondition(format!("{}: it is in use", what())));
-                }
-                let removed = state.members.remove(&wire.member_id);
-                removed.ok_or_else(|| Fault::not_found(format!("{}: unknown", what())))?;
-            }
-        }
-        Ok(())
     }
+}
 
-    fn group(&self, kind: Type, wire: &pb::ActionProfileGroup) -> Result<(), Fault> {
-        let profile = self.profile(wire.action_profile_id)?;
-        let what = || format!("action profile {}, group {}", profile.name, wire.group_id);
-        if !profile.with_selector {
-            return Err(Fault::invalid(format!("{}: it has no selector", what())));
-        }
-        if wire.group_id == 0 {
-            return Err(Fault::invalid(format!("{}: the id must not be 0", what())));
-        }
-        let state = self.loaded.state.profiles.get(profile.index);
-        let mut state = write(state.ok_or_else(|| Fault::not_found("the profile is gone"))?);
-        if kind == Type::Delete {
-            if state.group_uses.contains_key(&wire.group_id) {
-                return Err(Fault::precondition(format!("{}: it is in use", what())));
-            }
-            let removed = state.groups.remove(&wire.group_id);
-            let removed =
-                removed.ok_or_else(|| Fault::not_found(format!("{}: unknown", what())))?;
-            for member in removed.members.keys() {
-                state.use_member(*member, false);
-            }
-            return Ok(());
-        }
-        let mut members = BTreeMap::new();
-        let mut total = 0_usize;
-        for member in &wire.members {
-            use pb::action_profile_group::member::WatchKind;
-            let watch = match &member.watch_kind {
-                None => Watch::None,
-                Some(WatchKind::Watch(port)) => Watch::Number(*port),
-                Some(WatchKind::WatchPort(port)) => {
-                    Watch::Bytes(super::value::port(port, "watch_port")?)
-                }
-            };
-            let weight = entry::weight(member.weight, watch, &what())?;
-            total += weight.weight as usize;
-            if !state.members.contains_key(&member.member_id) {
-                return Err(Fault::not_found(format!(
-                    "{}: there is no member {}",
-                    what(),
-                    member.member_id
-                )));
-            }
-            if members.insert(member.member_id, weight).is_some() {
-                return Err(Fault::invalid(format!(
-                    "{}: member {} is given twice",
-                    what(),
-                    member.member_id
-                )));
-            }
-        }
-        let limits = [
-            usize::try_from(wire.max_size).unwrap_or(0),
-            profile.max_group_size,
-        ];
-        if let Some(limit) = limits
-            .into_iter()
-            .find(|limit| *limit > 0 && total > *limit)
-        {
-            return Err(Fault::new(
-                Code::ResourceExhausted,
-                format!("{}: the weights sum to {total}, over {limit}", what()),
-            ));
-        }
-        let known = state.groups.contains_key(&wire.group_id);
-        if kind == Type::Insert && known {
-            return Err(Fault::exists(format!("{}: it exists already", what())));
-        }
-        if kind == Type::Modify && !known {
-            return Err(Fault::not_found(format!("{}: unknown", what())));
-        }
-        for member in members.keys() {
-            state.use_member(*member, true);
-        }
-        let group = Group::new(members, wire.max_size);
-        if let Some(old) = state.groups.insert(wire.group_id, group) {
-            for member in old.members.keys() {
-                state.use_member(*member, false);
-            }
-        }
-        Ok(())
-    }
-
-    fn array<'i>(
-        &self,
-        of: &'i HashMap<u32, ArrayInfo>,
-        id: u32,
-        what: &str,
-    ) -> Result<&'i ArrayInfo, Fault> {
-        of.get(&id)
-            .ok_or_else(|| Fault::not_found(format!("there is no {what} of id {id:#x}")))
-    }
-
-    fn counter(&self, wire: &pb::CounterEntry) -> Result<(), Fault> {
-        let array = self.array(&self.loaded.info.counters, wire.counter_id, "counter")?;
-        let data = wire.data.as_ref();
-        let data = data.ok_or_else(|| Fault::invalid(format!("{}: no data", array.name)))?;
-        let (packets, bytes) = counts(data, &array.name)?;
-        let cells = self.loaded.state.counters.get(array.index);
-        for cell in select(cells, wire.index, &array.name)? {
-            cell.set(packets, bytes);
-        }
-        Ok(())
-    }
-
-    fn meter(&self, wire: &pb::MeterEntry) -> Result<(), Fault> {
-        let array = self.array(&self.loaded.info.meters, wire.meter_id, "meter")?;
-        let rates = match &wire.config {
-            None => None,
-            Some(config) => Some(rates(config, &array.name)?),
-        };
-        let cells = self.loaded.state.meters.get(array.index);
-        for cell in select(cells, wire.index, &array.name)? {
-            lock(cell).configure(rates, self.now_ns);
-        }
-        Ok(())
-    }
-
-    fn register(&self, wire: &pb::RegisterEntry) -> Result<(), Fault> {
-        let array = self.array(&self.loaded.info.registers, wire.register_id, "register")?;
-        let data = wire.data.as_ref().and_then(|d| d.data.as_ref());
-        let Some(pb::p4_data::Data::Bitstring(value)) = data else {
-            return Err(Fault::unimplemented(format!(
-                "register {}: data other than a bit string",
-                array.name
-            )));
-        };
-        let name = || format!("register {}", array.name);
-        let bytes = super::value::padded(value, array.width, array.width, name)?;
-        let value = bytes.iter().fold(0_u128, |v, b| v << 8 | u128::from(*b));
-        let Some(cells) = self.loaded.state.registers.get(array.index) else {
-            return Ok(());
-        };
-        let mut cells = lock(cells);
-        match wire.index {
-            None => cells.fill(value),
-            Some(pb::Index { index }) => {
-                let cell = usize::try_from(index).ok().and_then(|i| cells.get_mut(i));
-                *cell.ok_or_else(|| no_index(&array.name, index))? = value;
-            }
-        }
-        Ok(())
-    }
-
-    /// The entry that a direct resource belongs to.
-    fn direct(
-        &self,
-        wire: Option<&pb::TableEntry>,
-        what: &str,
-    ) -> Result<(&TableInfo, Entry), Fault> {
-        let wire = wire.ok_or_else(|| Fault::invalid(format!("{what} without a table entry")))?;
-        let table = entry::table(&self.loaded.info, wire.table_id)?;
-        if wire.is_default_action {
-            return Err(Fault::unimplemented(format!("{what} of a default entry")));
-        }
-        let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
-        let state = self.loaded.state.tables.get(table.index);
-        let found = state.and_then(|s| s.get(Key::from(&pattern)));
-        let found = found.ok_or_else(|| {
-            Fault::not_found(format!("table {}: there is no such entry", table.name))
-        })?;
-        Ok((table, found))
-    }
-
-    fn direct_counter(&self, wire: &pb::DirectCounterEntry) -> Result<(), Fault> {
-        let (table, entry) = self.direct(wire.table_entry.as_ref(), "direct counter")?;
-        if !table.has_counter {
-            return Err(Fault::invalid(format!(
-                "table {}: it has no direct counter",
-                table.name
-            )));
-        }
-        let data = wire.data.as_ref();
-        let data = data.ok_or_else(|| Fault::invalid("direct counter without data"))?;
-        let (packets, bytes) = counts(data, &table.name)?;
-        entry.counter().set(packets, bytes);
-        Ok(())
-    }
-
-    fn direct_meter(&self, wire: &pb::DirectMeterEntry) -> Result<(), Fault> {
-        let (table, entry) = self.direct(wire.table_entry.as_ref(), "direct meter")?;
-        let Some(meter) = entry.meter() else {
-            return Err(Fault::invalid(format!(
-                "table {}: it has no direct meter",
-                table.name
-            )));
-        };
-        let rates = match &wire.config {
-            None => None,
-            Some(config) => Some(rates(config, &table.name)?),
-        };
-        lock(meter).configure(rates, self.now_ns);
-        Ok(())
+/// With the same rates the buckets go on as they are; colours are counted on in any case.
+fn keep_meter(new: &Entry, old: &Entry) {
+    if let (Some(new), Some(old)) = (new.meter(), old.meter()) {
+        lock(new).inherit(&lock(old));
     }
 }
 
@@ -485,21 +379,5 @@ fn only_modify(kind: Type, what: &str) -> Result<(), Fault> {
         Ok(())
     } else {
         Err(Fault::invalid(format!("{what} can only be modified")))
-    }
-}
-
-/// The cell of an index, or all.
-fn select<'c, T>(
-    cells: Option<&'c Vec<T>>,
-    index: Option<pb::Index>,
-    what: &str,
-) -> Result<&'c [T], Fault> {
-    let cells = cells.map_or(&[][..], Vec::as_slice);
-    match index {
-        None => Ok(cells),
-        Some(pb::Index { index }) => usize::try_from(index)
-            .ok()
-            .and_then(|i| cells.get(i..=i))
-            .ok_or_else(|| no_index(what, index)),
     }
 }

@@ -10,13 +10,15 @@ pub(crate) struct Rates {
 }
 
 /// One meter. Without rates every packet is green.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Meter {
     rates: Option<Rates>,
     /// Tokens in 10^-9 units, so that nothing is lost between packets.
     committed: u128,
     peak: u128,
     last_ns: u64,
+    /// Packets and bytes by colour.
+    counts: [(u64, u64); 3],
 }
 
 /// v1model's colours.
@@ -42,8 +44,35 @@ impl Meter {
         self.rates
     }
 
-    /// Colours a packet of `units` (1, or its bytes).
-    pub(crate) fn execute(&mut self, units: u64, now_ns: u64) -> u8 {
+    /// Takes over the counts of the meter that it replaces, and with the same rates its buckets.
+    pub(crate) fn inherit(&mut self, old: &Self) {
+        self.counts = old.counts;
+        if self.rates == old.rates {
+            self.clone_from(old);
+        }
+    }
+
+    /// Packets and bytes that were green, yellow and red.
+    pub(crate) fn counts(&self) -> [(u64, u64); 3] {
+        self.counts
+    }
+
+    /// Starts counting colours anew.
+    pub(crate) fn clear_counts(&mut self) {
+        self.counts = Default::default();
+    }
+
+    /// Colours a packet of `bytes`, of which the meter counts `units` (1, or the bytes).
+    pub(crate) fn execute(&mut self, units: u64, bytes: usize, now_ns: u64) -> u8 {
+        let colour = self.colour(units, now_ns);
+        if let Some(counts) = self.counts.get_mut(usize::from(colour)) {
+            counts.0 += 1;
+            counts.1 += bytes as u64;
+        }
+        colour
+    }
+
+    fn colour(&mut self, units: u64, now_ns: u64) -> u8 {
         let Some(rates) = self.rates else {
             return GREEN;
         };
@@ -74,7 +103,7 @@ mod tests {
     #[test]
     fn colours_follow_both_buckets() {
         let mut meter = Meter::default();
-        assert_eq!(meter.execute(1, 0), GREEN);
+        assert_eq!(meter.execute(1, 10, 0), GREEN);
         let rates = Rates {
             cir: 10,
             cburst: 2,
@@ -82,11 +111,14 @@ mod tests {
             pburst: 4,
         };
         meter.configure(Some(rates), 0);
-        let colours: Vec<u8> = (0..6).map(|_| meter.execute(1, 0)).collect();
+        let colours: Vec<u8> = (0..6).map(|_| meter.execute(1, 10, 0)).collect();
         assert_eq!(colours, [GREEN, GREEN, YELLOW, YELLOW, RED, RED]);
         // A tenth of a second later: one committed token, two peak tokens.
-        let colours: Vec<u8> = (0..3).map(|_| meter.execute(1, 100_000_000)).collect();
+        let colours: Vec<u8> = (0..3).map(|_| meter.execute(1, 10, 100_000_000)).collect();
         assert_eq!(colours, [GREEN, YELLOW, RED]);
+        assert_eq!(meter.counts(), [(4, 40), (3, 30), (3, 30)]);
+        meter.clear_counts();
+        assert_eq!(meter.counts(), [(0, 0); 3]);
     }
 
     #[test]
@@ -99,7 +131,7 @@ mod tests {
             pburst: 1,
         };
         meter.configure(Some(rates), 1_000);
-        assert_eq!(meter.execute(1, 500), GREEN);
-        assert_eq!(meter.execute(1, 400), RED);
+        assert_eq!(meter.execute(1, 10, 500), GREEN);
+        assert_eq!(meter.execute(1, 10, 400), RED);
     }
 }

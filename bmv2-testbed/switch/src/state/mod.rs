@@ -4,6 +4,7 @@
 //! lock for reading while they look one entry up; a write holds it for one entry. Counters are
 //! atomic.
 
+pub(crate) mod digest;
 pub(crate) mod entry;
 mod hasher;
 mod index;
@@ -17,6 +18,7 @@ mod wide;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use digest::Digests;
 use meter::Meter;
 use profile::ProfileState;
 use replication::Replication;
@@ -28,11 +30,14 @@ use crate::program::Program;
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) tables: Vec<TableState>,
+    /// By table.
+    pub(crate) defaults: Vec<Mutex<DefaultNote>>,
     pub(crate) profiles: Vec<RwLock<ProfileState>>,
     pub(crate) counters: Vec<Vec<Counter>>,
     pub(crate) meters: Vec<Vec<Mutex<Meter>>>,
     pub(crate) registers: Vec<Mutex<Vec<u128>>>,
     pub(crate) replication: RwLock<Replication>,
+    pub(crate) digests: Mutex<Digests>,
 }
 
 /// A table from so many entries on is large: more than the nearest caches hold.
@@ -54,6 +59,7 @@ impl State {
         };
         Self {
             tables: program.tables.iter().map(TableState::new).collect(),
+            defaults: program.tables.iter().map(|_| Mutex::default()).collect(),
             profiles: program
                 .profiles
                 .iter()
@@ -72,8 +78,16 @@ impl State {
                 .map(|size| Mutex::new(vec![0; size]))
                 .collect(),
             replication: RwLock::default(),
+            digests: Mutex::default(),
         }
     }
+}
+
+/// What a client noted with a default entry.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DefaultNote {
+    pub(crate) controller_metadata: u64,
+    pub(crate) metadata: Vec<u8>,
 }
 
 /// Packets and bytes.

@@ -14,6 +14,8 @@ pub(crate) struct Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Weight {
     pub(crate) weight: u32,
+    /// The weight as the client gave it; 0 where a selector has none.
+    pub(crate) given: i32,
     /// The port watched, as the client gave it.
     pub(crate) watch: Watch,
 }
@@ -63,18 +65,24 @@ impl Group {
 #[derive(Debug)]
 pub(crate) struct OneShot {
     pub(crate) actions: Vec<(Call, Weight)>,
+    /// Selection mode and size semantics, as the client gave them.
+    pub(crate) wire: (i32, i32),
     order: Vec<u32>,
 }
 
 impl OneShot {
     /// A set of weighted actions.
-    pub(crate) fn new(actions: Vec<(Call, Weight)>) -> Self {
+    pub(crate) fn new(actions: Vec<(Call, Weight)>, wire: (i32, i32)) -> Self {
         let order = actions
             .iter()
             .enumerate()
             .flat_map(|(i, (_, w))| std::iter::repeat_n(i as u32, w.weight as usize))
             .collect();
-        Self { actions, order }
+        Self {
+            actions,
+            wire,
+            order,
+        }
     }
 
     /// Index and action for a hash.
@@ -95,12 +103,36 @@ pub(crate) struct ProfileState {
     /// How many entries and groups refer to each member, and how many entries to each group.
     pub(crate) member_uses: HashMap<u32, usize>,
     pub(crate) group_uses: HashMap<u32, usize>,
+    /// Entries with an action set.
+    pub(crate) one_shots: usize,
 }
 
 impl ProfileState {
     /// Notes one more (or one less) use of a member.
     pub(crate) fn use_member(&mut self, id: u32, more: bool) {
         adjust(&mut self.member_uses, id, more);
+    }
+
+    /// Notes one more (or one less) entry with an action set.
+    pub(crate) fn use_one_shot(&mut self, more: bool) {
+        self.one_shots = match more {
+            true => self.one_shots + 1,
+            false => self.one_shots.saturating_sub(1),
+        };
+    }
+
+    /// Sets or removes a group, and counts its members' uses.
+    pub(crate) fn set_group(&mut self, id: u32, group: Option<Group>) {
+        for member in group.iter().flat_map(|g| g.members.keys()) {
+            adjust(&mut self.member_uses, *member, true);
+        }
+        let old = match group {
+            Some(group) => self.groups.insert(id, group),
+            None => self.groups.remove(&id),
+        };
+        for member in old.iter().flat_map(|g| g.members.keys()) {
+            adjust(&mut self.member_uses, *member, false);
+        }
     }
 
     /// Notes one more (or one less) use of a group.
@@ -128,6 +160,7 @@ mod tests {
     fn weights_repeat_members() {
         let weight = |weight| Weight {
             weight,
+            given: weight as i32,
             watch: Watch::None,
         };
         let group = Group::new([(7, weight(2)), (3, weight(1))].into(), 0);

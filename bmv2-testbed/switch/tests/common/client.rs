@@ -30,7 +30,16 @@ pub struct Served {
 impl Served {
     /// A switch without a program, but with the named one at hand.
     pub async fn start(name: &str) -> Self {
-        let (options, clock) = super::options();
+        Self::deviating(name, []).await
+    }
+
+    /// One that departs from the specification.
+    pub async fn deviating(
+        name: &str,
+        deviations: impl IntoIterator<Item = shunt_switch::Deviation>,
+    ) -> Self {
+        let (mut options, clock) = super::options();
+        options.deviations = deviations.into_iter().collect();
         let (json, info) = super::program(name);
         let handle = run(Config {
             options,
@@ -324,6 +333,27 @@ impl Client {
             out.extend(message.entities.into_iter().map(|e| e.entity.unwrap()));
         }
         Ok(out)
+    }
+
+    /// The code and message that a read of one entity is refused with.
+    pub async fn unread(&mut self, entity: pb::entity::Entity) -> (Code, String) {
+        let status = self.read(entity).await.unwrap_err();
+        batch_errors(&status).remove(0)
+    }
+
+    pub async fn write_as(
+        &mut self,
+        atomicity: pb::write_request::Atomicity,
+        updates: Vec<pb::Update>,
+    ) -> Result<(), Status> {
+        let request = pb::WriteRequest {
+            device_id: 1,
+            election_id: self.election_id,
+            updates,
+            atomicity: atomicity as i32,
+            ..Default::default()
+        };
+        self.rpc.write(request).await.map(|_| ())
     }
 
     pub async fn entries(&mut self, filter: pb::TableEntry) -> Result<Vec<pb::TableEntry>, Status> {

@@ -13,9 +13,13 @@ use p4runtime::p4::config::v1::P4Info;
 use shunt_switch::{ChannelPort, ManualClock, Options, Switch};
 use std::sync::Arc;
 
-/// A test program's JSON and P4Info.
+/// A test program's JSON and P4Info, or the project's own, `shunt`.
 pub fn program(name: &str) -> (Vec<u8>, P4Info) {
-    let path = |end: &str| format!("{}/testdata/{name}{end}", env!("CARGO_MANIFEST_DIR"));
+    let folder = match name {
+        "shunt" => "../../p4",
+        _ => "testdata",
+    };
+    let path = |end: &str| format!("{}/{folder}/{name}{end}", env!("CARGO_MANIFEST_DIR"));
     let json = std::fs::read(path(".json")).unwrap();
     let info = std::fs::read_to_string(path(".p4info.txtpb")).unwrap();
     (json, p4runtime::p4info::parse_p4info_text(&info).unwrap())
