@@ -18,7 +18,7 @@ use crate::port::{
 };
 use crate::program::Program;
 use crate::program::error::LoadError;
-use crate::server::Deviations;
+use crate::server::{Deviations, Formats};
 use crate::state::entry::{Entry, Spec, Target};
 use crate::state::profile::Call;
 use crate::state::{State, lock};
@@ -115,6 +115,7 @@ pub(crate) struct Loaded {
     pub(crate) program: Program,
     pub(crate) state: State,
     pub(crate) info: Info,
+    pub(crate) formats: Formats,
 }
 
 impl Loaded {
@@ -123,10 +124,12 @@ impl Loaded {
         let program = Program::load(json)?;
         let info = Info::bind(p4info, &program)?;
         let state = State::new(&program);
+        let formats = Formats::new(&program, &info);
         let loaded = Self {
             program,
             state,
             info,
+            formats,
         };
         loaded.release();
         Ok(loaded)

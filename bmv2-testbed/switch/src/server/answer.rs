@@ -1,22 +1,127 @@
 //! Answers a read request: one snapshot, streamed in bounded messages.
 
+use bytes::Bytes;
 use p4runtime::p4::v1 as pb;
 use pb::entity::Entity;
 use tokio::sync::mpsc::Sender;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use super::core::Core;
-use super::fault::{Fault, batch_status};
-use super::read::Reader;
+use super::deviation::Deviations;
+use super::entry::Wanted;
+use super::fault::batch_status;
+use super::format::Format;
+use super::read::{As, Found, Reader};
 use super::{pad, pi};
-use crate::state::read;
+use crate::state::entry::Entry;
+use crate::state::write;
 use crate::switch::Loaded;
 
-/// The most entities of one message of a read's answer.
-const READ_CHUNK: usize = 1000;
+/// The most entities of one message.
+const MESSAGE_ENTITIES: usize = 1000;
+/// A message is full when it has this many bytes; clients take 4 MiB unless told otherwise.
+const MESSAGE_BYTES: usize = 1 << 20;
+/// The field number of a `ReadResponse`'s entities.
+const ENTITIES: u32 = 1;
 
-/// One message of the answer.
-pub(crate) type Part = Result<pb::ReadResponse, Status>;
+/// One message of the answer, encoded.
+pub(crate) type Part = Result<Bytes, Status>;
+
+/// The client is gone.
+#[derive(Debug)]
+pub(crate) struct Gone;
+
+/// Takes a message. Blocks while the client is slow.
+type Deliver<'d> = &'d mut dyn FnMut(Bytes) -> Result<(), Gone>;
+
+/// The message at hand.
+struct Messages<'d> {
+    deliver: Deliver<'d>,
+    rules: Deviations,
+    message: Vec<u8>,
+    entities: usize,
+}
+
+impl Messages<'_> {
+    /// Adds any entity.
+    fn entity(&mut self, loaded: &Loaded, mut entity: Entity) -> Result<(), Gone> {
+        if self.rules.pi {
+            pi::answer(&mut entity);
+        }
+        if self.rules.pad_bytes {
+            pad::entity(&loaded.info, &mut entity);
+        }
+        let entity = pb::Entity {
+            entity: Some(entity),
+        };
+        prost::encoding::message::encode(ENTITIES, &entity, &mut self.message);
+        self.added()
+    }
+
+    /// Adds an entry of a plain table.
+    fn plain(
+        &mut self,
+        format: &Format,
+        entry: &Entry,
+        wanted: Wanted,
+        now_ns: u64,
+    ) -> Result<(), Gone> {
+        format.encode(entry, wanted, now_ns, &mut self.message);
+        self.added()
+    }
+
+    fn added(&mut self) -> Result<(), Gone> {
+        self.entities += 1;
+        let full = self.entities >= MESSAGE_ENTITIES || self.message.len() >= MESSAGE_BYTES;
+        // PI has a whole read in one message.
+        if !full || self.rules.pi {
+            return Ok(());
+        }
+        self.entities = 0;
+        // The next message will be about as long.
+        let next = Vec::with_capacity(self.message.len());
+        (self.deliver)(std::mem::replace(&mut self.message, next).into())
+    }
+
+    /// Delivers the rest.
+    fn finish(self) -> Result<(), Gone> {
+        if self.message.is_empty() && !self.rules.pi {
+            return Ok(());
+        }
+        (self.deliver)(self.message.into())
+    }
+}
+
+/// Puts what was found into messages.
+pub(crate) fn encode(
+    reader: &Reader<'_>,
+    found: Vec<Found<'_>>,
+    rules: Deviations,
+    deliver: Deliver<'_>,
+) -> Result<(), Gone> {
+    let loaded = reader.loaded;
+    let mut messages = Messages {
+        deliver,
+        rules,
+        message: Vec::new(),
+        entities: 0,
+    };
+    for part in found {
+        match part {
+            Found::Entries(table, entries, As::Entries(wanted))
+                if !rules.pi
+                    && !rules.pad_bytes
+                    && let Some(format) = loaded.formats.get(table.id) =>
+            {
+                for entry in entries {
+                    messages.plain(format, &entry, wanted, reader.now_ns)?;
+                }
+            }
+            part => reader.answer(part, &mut |entity| messages.entity(loaded, entity))?,
+        }
+    }
+    messages.finish()
+}
 
 /// Answers to the end, or until the client is gone. Blocks while the client is slow.
 pub(crate) fn answer(
@@ -35,7 +140,7 @@ pub(crate) fn answer(
     let mut results = Vec::with_capacity(request.entities.len());
     {
         // Writes before this are seen whole, later ones not at all.
-        let _quiet = read(&core.writing);
+        let _quiet = write(&core.writing);
         for entity in &request.entities {
             let part = match rules.pi {
                 true => pi::wanted(&loaded.info, &loaded.state, entity)
@@ -56,40 +161,12 @@ pub(crate) fn answer(
             }
         }
     }
-    let limit = if rules.pi { usize::MAX } else { READ_CHUNK };
-    let mut chunk = Vec::new();
-    let gone = || Fault::new(Code::Cancelled, "the client is gone");
-    let mut emit = |mut entity: Entity| {
-        if rules.pi {
-            pi::answer(&mut entity);
-        }
-        if rules.pad_bytes {
-            pad::entity(&loaded.info, &mut entity);
-        }
-        chunk.push(pb::Entity {
-            entity: Some(entity),
-        });
-        if chunk.len() < limit {
-            return Ok(());
-        }
-        let entities = std::mem::take(&mut chunk);
-        let sent = sender.blocking_send(Ok(pb::ReadResponse { entities }));
-        sent.map_err(|_| gone())
-    };
-    let all = found
-        .into_iter()
-        .try_for_each(|part| reader.answer(part, &mut emit));
-    if all.is_err() {
+    let mut deliver = |message| sender.blocking_send(Ok(message)).map_err(|_| Gone);
+    if encode(&reader, found, rules, &mut deliver).is_err() {
         return;
     }
-    if !chunk.is_empty() || rules.pi {
-        let last = pb::ReadResponse { entities: chunk };
-        if sender.blocking_send(Ok(last)).is_err() {
-            return;
-        }
-    }
     let status = match results.pop() {
-        Some(Err(fault)) if rules.pi => Err(fault.into()),
+        Some(Err(fault)) if rules.pi => Err(Status::from(fault)),
         last => {
             results.extend(last);
             batch_status(&results)

@@ -36,8 +36,9 @@ pub(crate) struct Control {
 pub(crate) struct Core {
     pub(crate) switch: Arc<Inner>,
     control: Mutex<Control>,
-    /// Held while updates are applied: one request at a time, and none while a read takes its
-    /// snapshot. Taken before `control`.
+    /// Held while updates are applied: shared by requests of plain entries, which lock what they
+    /// touch; alone by all others, by a read that takes its snapshot, and by a change of the
+    /// pipeline. Taken before `control`.
     pub(crate) writing: RwLock<()>,
 }
 

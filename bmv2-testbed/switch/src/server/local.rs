@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use p4runtime::p4::v1::p4_runtime_server::P4RuntimeServer;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tonic::service::Routes;
 
 use super::core::Core;
 use super::events::{EVENT_QUEUE, forward};
+use super::rpc::p4_runtime_server::P4RuntimeServer;
 use super::service::Service;
 use crate::switch::Switch;
 

@@ -1,7 +1,8 @@
 //! The P4Runtime server.
 //!
 //! ```text
-//! gRPC -- service --+-- write, replication --> state        (one request at a time)
+//! gRPC -- service --+-- walk ----------------> state        (plain entries, several requests)
+//!                   +-- write, replication --> state        (all else, one request at a time)
 //!                   +-- read ----------------- state        (streamed in bounded messages)
 //!                   +-- pipeline ------------> loaded
 //!                   +-- stream -- arbitration
@@ -16,12 +17,14 @@
 mod answer;
 mod arbitration;
 mod atomic;
+mod codec;
 mod core;
 mod deviation;
 mod digest;
 mod entry;
 mod events;
 mod fault;
+mod format;
 mod local;
 mod packet;
 mod pad;
@@ -35,8 +38,20 @@ mod resource;
 mod run;
 mod service;
 mod value;
+mod walk;
 mod write;
 
 pub use deviation::{Deviation, Deviations};
+pub(crate) use format::Formats;
 pub use local::Local;
 pub use run::{Config, Handle, RunError, Tls, run};
+
+/// The service, as `build.rs` has it generated.
+mod rpc {
+    #![allow(
+        unreachable_pub,
+        clippy::default_constructed_unit_structs,
+        reason = "generated"
+    )]
+    include!(concat!(env!("OUT_DIR"), "/p4.v1.P4Runtime.rs"));
+}

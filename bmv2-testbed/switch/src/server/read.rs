@@ -49,9 +49,6 @@ pub(crate) enum As {
     Meters(bool),
 }
 
-/// Takes one answer; an error means that the client is gone.
-pub(crate) type Emit<'e> = &'e mut dyn FnMut(Entity) -> Result<(), Fault>;
-
 type Out<'o, 'a> = &'o mut Vec<Found<'a>>;
 
 impl<'a> Reader<'a> {
@@ -103,8 +100,12 @@ impl<'a> Reader<'a> {
         Ok(out)
     }
 
-    /// Answers with what was found.
-    pub(crate) fn answer(&self, found: Found<'_>, emit: Emit<'_>) -> Result<(), Fault> {
+    /// Answers with what was found, entity by entity, until `emit` fails.
+    pub(crate) fn answer<E>(
+        &self,
+        found: Found<'_>,
+        emit: &mut dyn FnMut(Entity) -> Result<(), E>,
+    ) -> Result<(), E> {
         let (table, entries, kind) = match found {
             Found::Entity(entity) => return emit(*entity),
             Found::Entries(table, entries, kind) => (table, entries, kind),

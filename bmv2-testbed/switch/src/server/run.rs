@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use p4runtime::p4::config::v1::P4Info;
 use p4runtime::p4::v1::ForwardingPipelineConfig;
-use p4runtime::p4::v1::p4_runtime_server::P4RuntimeServer;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -18,6 +17,7 @@ use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig};
 
 use super::core::Core;
 use super::events::{EVENT_QUEUE, MAX_IDLE_ENTRIES, forward};
+use super::rpc::p4_runtime_server::P4RuntimeServer;
 use super::service::Service;
 use crate::port::{InterfaceError, InterfacePort};
 use crate::program::error::LoadError;
@@ -27,6 +27,12 @@ use crate::switch::{Options, Switch};
 const SWEEP: Duration = Duration::from_millis(250);
 /// The longest request, in bytes: a batch of some 300,000 entries.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
+/// HTTP/2 flow control: what a client may send before it hears from the server. Several large
+/// requests, so that none waits for a round trip.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// The longest HTTP/2 frame that is taken.
+const FRAME_BYTES: u32 = 128 << 10;
 /// How long open requests are waited for when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -164,7 +170,11 @@ pub async fn run(config: Config) -> Result<Handle, RunError> {
 }
 
 fn server(tls: Option<Tls>) -> Result<Server, RunError> {
-    let server = Server::builder().tcp_nodelay(true);
+    let server = Server::builder()
+        .tcp_nodelay(true)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES);
     let Some(tls) = tls else {
         return Ok(server);
     };

@@ -2,28 +2,34 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use p4runtime::p4::v1 as pb;
-use pb::p4_runtime_server::P4Runtime;
 use pb::stream_message_request::Update as Request;
 use pb::stream_message_response::Update as Response;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use super::answer::answer;
+use super::answer::{Part, answer};
 use super::arbitration::StreamId;
 use super::atomic;
 use super::core::{Core, Message, STREAM_QUEUE, message};
+use super::deviation::Deviations;
 use super::digest;
 use super::fault::{Fault, batch_status};
 use super::packet::packet_out;
+use super::rpc::p4_runtime_server::P4Runtime;
+use super::walk::plan;
 use crate::exec::Worker;
-use crate::state::{lock, write};
+use crate::state::{lock, read, write};
 
 /// The version of the P4Runtime API that is served.
 const API_VERSION: &str = "1.5.0";
 /// The version that PI says.
 const PI_API_VERSION: &str = "1.3.0";
+/// Requests up to this length are executed at once, in a millisecond or two.
+const SHORT_REQUEST_BYTES: usize = 512 << 10;
 /// Messages of a read's answer that wait for the client.
 const READ_QUEUE: usize = 4;
 
@@ -32,7 +38,27 @@ const READ_QUEUE: usize = 4;
 pub(crate) struct Service(pub(crate) Arc<Core>);
 
 impl Service {
-    fn write_all(&self, request: &pb::WriteRequest) -> Result<(), Status> {
+    /// Executes a `WriteRequest`.
+    fn write_all(&self, bytes: &[u8]) -> Result<(), Status> {
+        let core = &self.0;
+        let now_ns = core.switch.options.clock.now_ns();
+        let sharing = read(&core.writing);
+        if core.deviations() == Deviations::default()
+            && let Ok(loaded) = core.loaded()
+            && let Some(plan) = plan(bytes, &loaded.formats, now_ns)
+        {
+            core.check_primary(plan.device_id, "", plan.election_id.as_ref())?;
+            return batch_status(&plan.apply(&loaded.state));
+        }
+        drop(sharing);
+        let request = pb::WriteRequest::decode(bytes);
+        // What the generated service answers.
+        let request = request.map_err(|e| Status::internal(e.to_string()))?;
+        self.write_any(&request)
+    }
+
+    /// Executes any request, alone.
+    fn write_any(&self, request: &pb::WriteRequest) -> Result<(), Status> {
         let core = &self.0;
         let rules = core.deviations();
         let _writing = write(&core.writing);
@@ -177,14 +203,24 @@ async fn serve_stream(
 
 #[tonic::async_trait]
 impl P4Runtime for Service {
-    type ReadStream = ReceiverStream<Result<pb::ReadResponse, Status>>;
+    type ReadStream = ReceiverStream<Part>;
     type StreamChannelStream = ReceiverStream<Message>;
 
     async fn write(
         &self,
-        request: tonic::Request<pb::WriteRequest>,
+        request: tonic::Request<Bytes>,
     ) -> Result<tonic::Response<pb::WriteResponse>, Status> {
-        self.write_all(request.get_ref())?;
+        let bytes = request.into_inner();
+        if bytes.len() <= SHORT_REQUEST_BYTES {
+            self.write_all(&bytes)?;
+        } else {
+            // So that the connections of others are served meanwhile. Once begun, a request is
+            // executed to its end, whether or not its client waits.
+            let service = self.clone();
+            tokio::task::spawn_blocking(move || service.write_all(&bytes))
+                .await
+                .map_err(|e| Status::internal(e.to_string()))??;
+        }
         Ok(tonic::Response::new(pb::WriteResponse {}))
     }
 

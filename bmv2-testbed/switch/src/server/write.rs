@@ -115,7 +115,7 @@ impl<'a> Writer<'a> {
         let entry = entry::entry(self.loaded, table, wire, self.now_ns)?;
         self.check_target(table, entry.target())?;
         let inserted = state.insert(entry.clone());
-        inserted.map_err(|e| failed(table, e))?;
+        inserted.map_err(|e| failed(&table.name, e))?;
         self.count_use(table, entry.target(), true);
         let id = table.id;
         self.log
@@ -135,7 +135,7 @@ impl<'a> Writer<'a> {
         if state.get(entry.key()).is_some_and(|e| e.is_const()) {
             return Err(constant(table));
         }
-        let old = state.modify(&entry).map_err(|e| failed(table, e))?;
+        let old = state.modify(&entry).map_err(|e| failed(&table.name, e))?;
         keep_meter(&entry, &old);
         let clear = wire.meter_counter_data.is_some();
         if let Some(meter) = entry.meter().filter(|_| clear) {
@@ -164,7 +164,7 @@ impl<'a> Writer<'a> {
         if state.get(key).is_some_and(|e| e.is_const()) {
             return Err(constant(table));
         }
-        let old = state.remove(key).map_err(|e| failed(table, e))?;
+        let old = state.remove(key).map_err(|e| failed(&table.name, e))?;
         self.count_use(table, old.target(), false);
         let id = table.id;
         self.log.note(|| move |w: &Writer<'_>| w.put_in(id, old));
@@ -181,7 +181,7 @@ impl<'a> Writer<'a> {
         let pattern = entry::pattern(self.loaded, table, &wire.r#match, wire.priority)?;
         let (counts, rates) = entry::resources(table, wire)?;
         let found = state.get(Key::from(&pattern));
-        let found = found.ok_or_else(|| failed(table, TableError::NotFound))?;
+        let found = found.ok_or_else(|| failed(&table.name, TableError::NotFound))?;
         self.set_meter(&found, rates, wire.meter_counter_data.is_some());
         if let Some(counts) = counts {
             self.set_counts(&found, counts);
@@ -355,8 +355,8 @@ fn constant(table: &TableInfo) -> Fault {
     fault.pi(Code::Unknown)
 }
 
-fn failed(table: &TableInfo, error: TableError) -> Fault {
-    let name = &table.name;
+/// What a write that a table refuses gets.
+pub(crate) fn failed(name: &str, error: TableError) -> Fault {
     match error {
         TableError::Exists => Fault::exists(format!("table {name}: the entry exists already")),
         TableError::NotFound => Fault::not_found(format!("table {name}: there is no such entry")),
