@@ -80,6 +80,12 @@ fn select(cases: &[Case], key: u64, default: At) -> At {
     case.map_or(default, |case| case.to)
 }
 
+/// The operations from a place on.
+#[inline(always)]
+fn from(ops: &[Op], at: At) -> std::slice::Iter<'_, Op> {
+    ops.get(at as usize..).unwrap_or_default().iter()
+}
+
 impl Context<'_> {
     /// Runs the code from a place to its end, or to a table of [`Context::large`]: then it says
     /// where to `resume`, which begins with that table.
@@ -95,7 +101,8 @@ impl Context<'_> {
         let program = self.program;
         let code = &program.code;
         let ops = code.ops.as_slice();
-        let mut at = start as usize;
+        // What comes next if nothing jumps.
+        let mut rest = from(ops, start);
         let mut visited = 0;
         loop {
             let op = {
@@ -104,98 +111,97 @@ impl Context<'_> {
                 };
                 let regs = &mut self.registers;
                 loop {
-                    let Some(op) = ops.get(at) else {
+                    let Some(op) = rest.next() else {
                         return Ok(None);
                     };
-                    at += 1;
                     match op {
                         Op::IfEqual1(place, mask, value, to) => {
                             if bytes::<1>(buf, *place)[0] & mask == *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessEqual1(place, mask, value, to) => {
                             if bytes::<1>(buf, *place)[0] & mask != *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::IfEqual2(place, mask, value, to) => {
                             if u16::from_ne_bytes(bytes(buf, *place)) & mask == *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessEqual2(place, mask, value, to) => {
                             if u16::from_ne_bytes(bytes(buf, *place)) & mask != *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::IfEqual4(place, mask, value, to) => {
                             if u32::from_ne_bytes(bytes(buf, *place)) & mask == *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessEqual4(place, mask, value, to) => {
                             if u32::from_ne_bytes(bytes(buf, *place)) & mask != *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::IfEqual8(place, mask, value, to) => {
                             if u64::from_ne_bytes(bytes(buf, *place)) & mask == *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessEqual8(place, mask, value, to) => {
                             if u64::from_ne_bytes(bytes(buf, *place)) & mask != *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::IfSame(a, b, to) => {
                             if regs.get(*a) == regs.get(*b) {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessSame(a, b, to) => {
                             if regs.get(*a) != regs.get(*b) {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::IfLess(a, b, to) => {
                             if regs.get(*a) < regs.get(*b) {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessLess(a, b, to) => {
                             if regs.get(*a) >= regs.get(*b) {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::IfConst(a, value, to) => {
                             if regs.get(*a) == *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessConst(a, value, to) => {
                             if regs.get(*a) != *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::IfLessConst(a, value, to) => {
                             if regs.get(*a) < *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::UnlessLessConst(a, value, to) => {
                             if regs.get(*a) >= *value {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
-                        Op::Jump(to) => at = *to as usize,
+                        Op::Jump(to) => rest = from(ops, *to),
                         Op::Switch(key, cases, default) => {
-                            at = select(cases, regs.get(*key), *default) as usize
+                            rest = from(ops, select(cases, regs.get(*key), *default))
                         }
                         Op::Test(condition, when, to) => {
                             if condition.test(buf.as_slice()) == *when {
-                                at = *to as usize;
+                                rest = from(ops, *to);
                             }
                         }
                         Op::Const(to, value) => regs.set(*to, *value),
@@ -294,10 +300,10 @@ impl Context<'_> {
             match op {
                 Op::Table(index) => {
                     if self.large & (1 << (index % 128)) != 0 && !resume {
-                        return Ok(Some((at - 1) as At));
+                        return Ok(Some((ops.len() - rest.len() - 1) as At));
                     }
                     resume = false;
-                    at = self.found(*index as usize, packet) as usize;
+                    rest = from(ops, self.found(*index as usize, packet));
                 }
                 Op::End => return Ok(None),
                 Op::EndIfExited if packet.exited => return Ok(None),
@@ -324,7 +330,7 @@ impl Context<'_> {
                         Some(state) => self.select(state, packet)?,
                     };
                     let next = next.and_then(|next| code.states.get(next));
-                    at = next.copied().unwrap_or(code.accept) as usize;
+                    rest = from(ops, next.copied().unwrap_or(code.accept));
                 }
                 Op::Verify(index) => self.verify(*index as usize, packet),
                 Op::Update(index) => self.update(*index as usize, packet),
