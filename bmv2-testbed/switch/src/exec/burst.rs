@@ -1,10 +1,11 @@
 //! Runs packets side by side through ingress.
 //!
 //! An entry of a large table is in no cache, and a packet that looks it up does nothing until it
-//! has come from memory. So the packets of a burst all run up to such a table, their entries are
-//! fetched together, and then they go on. After ingress each packet is finished in turn: frames
+//! has come from memory. So the packets of a burst all run up to such a table, are looked up
+//! together, and then go on. After ingress each packet is finished in turn: frames
 //! leave in the order in which they came.
 
+use super::control::build_key;
 use super::traffic::Outcome;
 use super::{Context, Packet, Sink, Worker};
 use crate::code::{At, Op};
@@ -19,6 +20,8 @@ const PACKETS: usize = 32;
 pub(crate) struct Halted {
     packet: Box<Packet>,
     at: Option<At>,
+    /// Whether `at` is behind the table that it waited at.
+    found: bool,
 }
 
 /// Whether packets may take turns: not without code, and not if one can leave something for the next in a register.
@@ -56,25 +59,30 @@ impl Worker {
                 if packet.exited {
                     context.pipeline(context.program.ingress, at.take(), &mut packet);
                 }
-                halted.push(Halted { packet, at });
+                halted.push(Halted {
+                    packet,
+                    at,
+                    found: false,
+                });
             }
             if halted.is_empty() {
                 break;
             }
             context.large = context.state.large();
-            let mut resume = false;
+            let mut first = true;
             loop {
-                for Halted { packet, at } in &mut halted {
+                for Halted { packet, at, found } in &mut halted {
                     if let Some(start) = *at {
                         // Nothing but a parser ends with an error.
+                        let resume = !first && !*found;
                         *at = context.execute(start, resume, packet).unwrap_or(None);
                     }
                 }
                 if halted.iter().all(|halted| halted.at.is_none()) {
                     break;
                 }
-                self.fetch(context, &halted);
-                resume = true;
+                self.look_up_all(context, &mut halted);
+                first = false;
             }
             context.large = 0;
             for Halted { packet, .. } in halted.drain(..) {
@@ -85,37 +93,54 @@ impl Worker {
         outcome
     }
 
-    /// Fetches the entries of the tables that packets wait at.
-    fn fetch(&mut self, context: &Context<'_>, halted: &[Halted]) {
-        let table_of = |halted: &Halted| match context.program.code.ops.get(halted.at? as usize)? {
+    /// Looks up the packets that wait, table by table, and lets them go on behind it. One that
+    /// was not looked up stays at its table.
+    fn look_up_all(&mut self, context: &mut Context<'_>, halted: &mut [Halted]) {
+        let (program, state) = (context.program, context.state);
+        let table_of = |halted: &Halted| match program.code.ops.get(halted.at? as usize)? {
             Op::Table(index) => Some(*index as usize),
             _ => None,
         };
         let mut waits = 0_u128;
-        for table in halted.iter().filter_map(table_of) {
-            waits |= 1 << table;
+        for halted in halted.iter_mut() {
+            halted.found = false;
+            waits |= table_of(halted).map_or(0, |table| 1 << table);
         }
         while waits != 0 {
             let index = waits.trailing_zeros() as usize;
             waits &= waits - 1;
-            let tables = (
-                context.program.tables.get(index),
-                context.state.tables.get(index),
-            );
-            let (Some(table), Some(state)) = tables else {
+            let (Some(table), Some(entries), Some(targets)) = (
+                program.tables.get(index),
+                state.tables.get(index),
+                program.code.tables.get(index),
+            ) else {
                 continue;
             };
-            self.keys.clear();
-            for halted in halted.iter().filter(|h| table_of(h) == Some(index)) {
-                let from = self.keys.len();
-                self.keys.resize(from + table.key_bytes, 0);
-                if let Some(key) = self.keys.get_mut(from..) {
-                    super::control::build_key(table, &halted.packet, key);
-                }
+            let waiting = halted.iter_mut().filter(|h| table_of(h) == Some(index));
+            let mut waiting: Vec<_> = waiting.collect();
+            let mut keys = std::mem::take(&mut self.keys);
+            keys.clear();
+            keys.resize(waiting.len() * table.key_bytes, 0);
+            for (halted, key) in waiting
+                .iter()
+                .zip(keys.chunks_exact_mut(table.key_bytes.max(1)))
+            {
+                build_key(table, &halted.packet, key);
             }
-            self.fetched = self
-                .fetched
-                .wrapping_add(state.fetch(&self.keys, table.key_bytes));
+            entries.look_up_all(&keys, table.key_bytes, |position, entry| {
+                let from = position * table.key_bytes;
+                let key = keys.get(from..from + table.key_bytes).unwrap_or_default();
+                if let Some(halted) = waiting.get_mut(position) {
+                    let slot = context.used(index, table, key, entry, &mut halted.packet);
+                    let (hit, slot) = match slot {
+                        None => context.miss(entries, &mut halted.packet),
+                        slot => (true, slot),
+                    };
+                    halted.at = Some(targets.after(hit, slot));
+                    halted.found = true;
+                }
+            });
+            self.keys = keys;
         }
     }
 }

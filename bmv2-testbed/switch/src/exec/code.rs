@@ -419,7 +419,7 @@ impl Context<'_> {
 
 impl Targets {
     #[inline]
-    fn after(&self, hit: bool, slot: Option<u16>) -> At {
+    pub(super) fn after(&self, hit: bool, slot: Option<u16>) -> At {
         let by_slot = if hit { &self.hit } else { &self.miss };
         let place = slot.and_then(|slot| by_slot.get(usize::from(slot)));
         place.copied().unwrap_or(self.nothing)

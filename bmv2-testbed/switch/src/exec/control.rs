@@ -8,6 +8,7 @@ use crate::program::Node;
 use crate::program::table::{Key, KeyStep, MAX_KEY_BYTES, Table};
 use crate::state::entry::{Entry, Target};
 use crate::state::profile::Call;
+use crate::state::table::TableState;
 use crate::state::{lock, read};
 
 /// A flow that visits more nodes than this loops; p4c writes none.
@@ -132,20 +133,37 @@ impl Context<'_> {
         // A table without key has nothing but its default action.
         if table.key.is_empty() {
             self.trace_lookup(index, key, || Found::Miss);
-        } else {
-            let used = |entry: Option<&Entry>| match entry {
-                Some(entry) => self.use_entry(index, table, key, entry, packet),
-                None => {
-                    self.trace_lookup(index, key, || Found::Miss);
-                    None
-                }
-            };
-            let slot = state.look_up(key, used);
-            if slot.is_some() {
-                return (true, slot);
-            }
-            // An empty group does what a miss does.
+            return self.miss(state, packet);
         }
+        let used = |entry: Option<&Entry>| self.used(index, table, key, entry, packet);
+        match state.look_up(key, used) {
+            // An empty group does what a miss does.
+            None => self.miss(state, packet),
+            slot => (true, slot),
+        }
+    }
+
+    /// Uses what a look-up found; none if that is nothing to run.
+    #[inline]
+    pub(super) fn used(
+        &mut self,
+        index: usize,
+        table: &Table,
+        key: &[u8],
+        entry: Option<&Entry>,
+        packet: &mut Packet,
+    ) -> Option<u16> {
+        match entry {
+            Some(entry) => self.use_entry(index, table, key, entry, packet),
+            None => {
+                self.trace_lookup(index, key, || Found::Miss);
+                None
+            }
+        }
+    }
+
+    /// Loads the default action's arguments.
+    pub(super) fn miss(&self, state: &TableState, packet: &mut Packet) -> (bool, Option<u16>) {
         let default = state.default.load();
         let Some(default) = default.as_deref() else {
             return (false, None);

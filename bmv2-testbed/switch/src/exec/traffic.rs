@@ -55,8 +55,6 @@ pub(crate) struct Worker {
     /// Packets side by side, between bursts none; and the keys of those that wait.
     pub(super) halted: Vec<Halted>,
     pub(super) keys: Vec<u8>,
-    /// How many entries were fetched ahead.
-    pub(super) fetched: usize,
 }
 
 impl Context<'_> {

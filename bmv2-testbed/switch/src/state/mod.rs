@@ -47,7 +47,7 @@ impl State {
     /// The large exact tables, by number; only those numbered below 128.
     pub(crate) fn large(&self) -> u128 {
         let tables = self.tables.iter().take(128).enumerate();
-        let large = tables.filter(|(_, table)| table.can_fetch(LARGE_ENTRIES));
+        let large = tables.filter(|(_, table)| table.can_look_up_all(LARGE_ENTRIES));
         large.fold(0, |all, (index, _)| all | 1 << index)
     }
 

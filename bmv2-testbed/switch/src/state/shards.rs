@@ -43,20 +43,31 @@ impl Shards {
         self.shards.get(at).map(|s| &s.0)
     }
 
-    /// Reads the entries of these values for nothing but to have them in the cache; returns how
-    /// many there are.
+    /// Calls `f` with the position and the entry of each value whose shard's lock is free at once;
+    /// all stay as they are until the last `f` is done.
     ///
-    /// All locks are taken before the first entry is looked for: a lock makes the processor wait
-    /// for every read before it, and here the reads are to overlap. A lock that is not free at
-    /// once is left alone.
-    pub(crate) fn fetch<'k>(&self, values: impl Iterator<Item = (u64, &'k [u8])>) -> usize {
+    /// First all locks, then all entries, then their use: a lock or a counter makes the processor
+    /// wait for every read before it, and the reads, which miss the cache, are to overlap.
+    pub(crate) fn look_up_all<'k>(
+        &self,
+        values: impl Iterator<Item = (u64, &'k [u8])>,
+        mut f: impl FnMut(usize, Option<&Entry>),
+    ) {
         let locked: Vec<_> = values
-            .filter_map(|(hash, value)| Some((hash, value, self.shard(hash)?.try_read().ok()?)))
+            .map(|(hash, value)| {
+                let shard = self.shard(hash).and_then(|shard| shard.try_read().ok());
+                (hash, value, shard)
+            })
             .collect();
-        let found = locked
-            .iter()
-            .filter(|(hash, value, shard)| shard.find_value(*hash, value).is_some());
-        found.count()
+        let mut found = Vec::with_capacity(locked.len());
+        for (hash, value, shard) in &locked {
+            found.push(shard.as_ref().map(|shard| shard.find_value(*hash, value)));
+        }
+        for (position, entry) in found.into_iter().enumerate() {
+            if let Some(entry) = entry {
+                f(position, entry);
+            }
+        }
     }
 
     /// Calls `f` with the entry of this value; it stays as it is until `f` is done.

@@ -99,19 +99,23 @@ impl TableState {
         }
     }
 
-    /// Whether [`TableState::fetch`] helps, when that is from so many entries on.
-    pub(crate) fn can_fetch(&self, entries: usize) -> bool {
+    /// Whether [`TableState::look_up_all`] helps, when that is from so many entries on.
+    pub(crate) fn can_look_up_all(&self, entries: usize) -> bool {
         self.len.load(Ordering::Relaxed) >= entries && matches!(self.store, Store::Exact(_))
     }
 
-    /// Brings the entries of these keys (each `key_bytes` long) into the cache for a look-up soon
-    /// after; returns how many there are.
-    pub(crate) fn fetch(&self, keys: &[u8], key_bytes: usize) -> usize {
-        let Store::Exact(shards) = &self.store else {
-            return 0;
-        };
-        let keys = keys.chunks_exact(key_bytes.max(1));
-        shards.fetch(keys.map(|key| (self.hasher.hash(key), key)))
+    /// Looks up keys, each `key_bytes` long, together: calls `f` with each one's position and
+    /// entry. Keys may be left out; they are to be looked up one by one.
+    pub(crate) fn look_up_all(
+        &self,
+        keys: &[u8],
+        key_bytes: usize,
+        f: impl FnMut(usize, Option<&Entry>),
+    ) {
+        if let Store::Exact(shards) = &self.store {
+            let keys = keys.chunks_exact(key_bytes.max(1));
+            shards.look_up_all(keys.map(|key| (self.hasher.hash(key), key)), f);
+        }
     }
 
     fn hash(&self, key: Key<'_>) -> u64 {
