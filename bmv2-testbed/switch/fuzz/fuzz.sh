@@ -19,7 +19,7 @@ mkdir -p "corpus/$target" "artifacts/$target"
 "$built/$target" "$new" "corpus/$target" -max_total_time="$seconds" -max_len=4096 -timeout=10 \
     -rss_limit_mb=2048 -artifact_prefix="artifacts/$target/" -print_final_stats=1
 kept=$(mktemp -d)
-"$built/$target" -merge=1 "$kept" "corpus/$target" "$new" -max_len=4096
+"$built/$target" -set_cover_merge=1 -use_counters=0 "$kept" "corpus/$target" "$new" -max_len=4096
 # Cases with a name of their own stay, whatever they still add.
 find "corpus/$target" -type f ! -name 'found-*' -delete
 mv "$kept"/* "corpus/$target/"

@@ -13,7 +13,7 @@
 )]
 
 use std::cell::OnceCell;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,14 +28,39 @@ use shunt_switch::{Local, ManualClock, Options, Switch};
 use tonic::codegen::http;
 use tower::ServiceExt;
 
-const FORWARD: (&str, &str) = (
-    include_str!("../../testdata/forward.json"),
-    include_str!("../../testdata/forward.p4info.txtpb"),
-);
-const CONSTRUCTS: (&str, &str) = (
-    include_str!("../../testdata/constructs.json"),
-    include_str!("../../testdata/constructs.p4info.txtpb"),
-);
+/// A test program, parsed once: an input takes copies.
+struct Program {
+    json: &'static str,
+    document: Value,
+    info: P4Info,
+}
+
+impl Program {
+    fn new(json: &'static str, info: &str) -> Self {
+        Self {
+            json,
+            document: serde_json::from_str(json).unwrap(),
+            info: parse_p4info_text(info).unwrap(),
+        }
+    }
+}
+
+static FORWARD: LazyLock<Program> = LazyLock::new(|| {
+    Program::new(
+        include_str!("../../testdata/forward.json"),
+        include_str!("../../testdata/forward.p4info.txtpb"),
+    )
+});
+static CONSTRUCTS: LazyLock<Program> = LazyLock::new(|| {
+    Program::new(
+        include_str!("../../testdata/constructs.json"),
+        include_str!("../../testdata/constructs.p4info.txtpb"),
+    )
+});
+static SHUNT: LazyLock<Program> = LazyLock::new(|| {
+    let json = std::str::from_utf8(shunt_p4::PIPELINE_JSON).unwrap();
+    Program::new(json, shunt_p4::P4INFO)
+});
 
 /// Edits of one program, steps of one server input, frames of one input.
 const MAX_STEPS: usize = 32;
@@ -147,8 +172,12 @@ fn edit(program: &mut Value, nodes: usize, input: &mut Input<'_>) {
 pub fn loader(data: &[u8]) {
     let mut input = Input(data);
     let mode = input.u8();
-    let (json, info) = if mode & 1 == 0 { FORWARD } else { CONSTRUCTS };
-    let info = parse_p4info_text(info).unwrap();
+    let program = if mode & 1 == 0 {
+        &*FORWARD
+    } else {
+        &*CONSTRUCTS
+    };
+    let (json, info) = (program.json, program.info.clone());
     let (json, info) = match mode >> 1 & 3 {
         0 => (input.0.to_vec(), info),
         1 => {
@@ -170,7 +199,7 @@ pub fn loader(data: &[u8]) {
             Err(_) => return,
         },
         _ => {
-            let mut program: Value = serde_json::from_str(json).unwrap();
+            let mut program = program.document.clone();
             for _ in 0..MAX_STEPS {
                 if input.is_empty() {
                     break;
@@ -227,9 +256,10 @@ struct One {
 }
 
 impl One {
-    fn new((json, info): (&[u8], &str), updates: &[pb::Update], traced: bool) -> Self {
+    fn new(program: &Program, updates: &[pb::Update], traced: bool) -> Self {
         let (switch, clock) = switch(traced);
-        switch.load(json, parse_p4info_text(info).unwrap()).unwrap();
+        let info = program.info.clone();
+        switch.load(program.json.as_bytes(), info).unwrap();
         let ports = [1, 2, 3, 4, 10].map(|p| switch.attach_channel(p, 64));
         if !updates.is_empty() {
             runtime().block_on(async {
@@ -267,7 +297,7 @@ impl One {
     }
 }
 
-fn loaded(program: (&[u8], &str), updates: &[pb::Update]) -> Loaded {
+fn loaded(program: &Program, updates: &[pb::Update]) -> Loaded {
     Loaded([true, false].map(|traced| One::new(program, updates, traced)))
 }
 
@@ -282,12 +312,9 @@ pub fn packets(data: &[u8]) {
     PROGRAMS.with(|programs| {
         let programs = programs.get_or_init(|| {
             [
-                loaded((FORWARD.0.as_bytes(), FORWARD.1), &[]),
-                loaded((CONSTRUCTS.0.as_bytes(), CONSTRUCTS.1), &[]),
-                loaded(
-                    (shunt_p4::PIPELINE_JSON, shunt_p4::P4INFO),
-                    &gateway::updates(),
-                ),
+                loaded(&FORWARD, &[]),
+                loaded(&CONSTRUCTS, &[]),
+                loaded(&SHUNT, &gateway::updates()),
             ]
         });
         let Loaded([traced, plain]) = &programs[which];
@@ -396,8 +423,7 @@ impl Server {
 }
 
 async fn serve(input: &mut Input<'_>) {
-    let (json, info) = FORWARD;
-    let info = parse_p4info_text(info).unwrap();
+    let (json, info) = (FORWARD.json, FORWARD.info.clone());
     let (switch, clock) = switch(true);
     switch.load(json.as_bytes(), info.clone()).unwrap();
     let ports: Vec<_> = (1..=PORTS).map(|p| switch.attach_channel(p, 4)).collect();
@@ -482,4 +508,5 @@ pub mod gateway;
 #[path = "seeds.rs"]
 mod seeds;
 
+#[allow(unused_imports, reason = "the replay uses it, the targets don't")]
 pub use seeds::seeds;

@@ -20,7 +20,7 @@ fn entry(
     fields: &[(u32, pb::field_match::FieldMatchType)],
     action: pb::Action,
 ) -> pb::TableEntry {
-    let info = parse_p4info_text(FORWARD.1).unwrap();
+    let info = FORWARD.info.clone();
     let heads = info.tables.iter().filter_map(|t| t.preamble.as_ref());
     pb::TableEntry {
         table_id: heads.into_iter().find(|p| p.alias == table).unwrap().id,
@@ -39,7 +39,7 @@ fn entry(
 }
 
 fn call(name: &str, args: &[&[u8]]) -> pb::Action {
-    let info = parse_p4info_text(FORWARD.1).unwrap();
+    let info = FORWARD.info.clone();
     let heads = info.actions.iter().filter_map(|t| t.preamble.as_ref());
     pb::Action {
         action_id: heads.into_iter().find(|p| p.alias == name).unwrap().id,
@@ -62,7 +62,7 @@ fn entities() -> Vec<pb::entity::Entity> {
             value: value.to_vec(),
         })
     };
-    let info = parse_p4info_text(FORWARD.1).unwrap();
+    let info = FORWARD.info.clone();
     let id = |p: &Option<p4runtime::p4::config::v1::Preamble>| p.as_ref().map_or(0, |p| p.id);
     let profile = id(&info.action_profiles[0].preamble);
     let route = entry(

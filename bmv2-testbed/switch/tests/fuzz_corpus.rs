@@ -1,0 +1,53 @@
+//! Replays what fuzzing found worth keeping, through the same functions. A case that once failed
+//! is there under a name of its own (`found-…`).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "../fuzz/src/harness.rs"]
+mod harness;
+
+fn replay(target: &str, run: impl Fn(&[u8])) {
+    let folder = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+    let mut names: Vec<_> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    names.sort();
+    assert!(names.len() > 10, "the corpus is missing");
+    for name in names {
+        // Named when it fails: the harness itself doesn't know.
+        println!("{}", name.display());
+        run(&std::fs::read(&name).unwrap());
+    }
+}
+
+#[test]
+fn loader() {
+    replay("loader", harness::loader);
+}
+
+#[test]
+fn packets() {
+    replay("packets", harness::packets);
+}
+
+#[test]
+fn server() {
+    replay("server", harness::server);
+}
+
+/// The hand-made inputs, from which fuzzing starts; `WRITE_SEEDS=1` puts them into the corpora.
+#[test]
+fn seeds() {
+    for (target, name, bytes) in harness::seeds() {
+        if std::env::var_os("WRITE_SEEDS").is_some() {
+            let folder = format!("{}/fuzz/corpus/{target}", env!("CARGO_MANIFEST_DIR"));
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(format!("{folder}/{name}"), &bytes).unwrap();
+        }
+        match target {
+            "loader" => harness::loader(&bytes),
+            "packets" => harness::packets(&bytes),
+            _ => harness::server(&bytes),
+        }
+    }
+}
