@@ -66,7 +66,7 @@ impl Field {
         (self.last as usize + 1) * 8 - usize::from(self.shift) - usize::from(self.width)
     }
 
-    /// The value's bit pattern, zero above its width. The field is at most 128 bits wide.
+    /// The value's bit pattern, zero above its width; the low bits of a field of more than 128.
     #[inline]
     pub(crate) fn load_raw(self, buf: &[u8]) -> u128 {
         let last = self.last as usize;
@@ -101,7 +101,7 @@ impl Field {
         }
     }
 
-    /// Writes the value's low bits. The field is at most 128 bits wide.
+    /// Writes the value's low bits; a field of more than 128 bits gets the sign above them.
     #[inline]
     pub(crate) fn store(self, buf: &mut [u8], value: i128) {
         let last = self.last as usize;
@@ -130,6 +130,15 @@ impl Field {
                 let new = ((value as u64) << self.shift) & mask;
                 bytes.copy_from_slice(&((old & !mask) | new).to_be_bytes());
             }
+            return;
+        }
+        if self.width > MAX_VALUE_BITS {
+            let mut bytes = vec![if value < 0 { 0xff } else { 0 }; self.bytes()];
+            let low = bytes.len() - 16;
+            if let Some(low) = bytes.get_mut(low..) {
+                low.copy_from_slice(&value.to_be_bytes());
+            }
+            self.import(buf, &bytes);
             return;
         }
         let value = value as u128 & mask(self.width);
@@ -289,6 +298,13 @@ mod tests {
         let mut out = vec![0; 25];
         field.export(&buf, &mut out);
         assert_eq!(out, bytes);
+        assert_eq!(
+            field.load_raw(&buf),
+            u128::from_be_bytes(bytes[9..].try_into().unwrap())
+        );
+        field.store(&mut buf, 5);
+        field.export(&buf, &mut out);
+        assert_eq!(out, [&[0; 24][..], &[5]].concat());
     }
 
     #[test]

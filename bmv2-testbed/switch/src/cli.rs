@@ -30,7 +30,7 @@ Differences from simple_switch_grpc: the device id is 1 unless --device-id says 
 (P4Runtime forbids 0), P4Runtime is served on 127.0.0.1 only unless --grpc-server-addr says
 otherwise, a JSON needs its P4Info, and target options may stand before `--` as well.
 Taken without effect: --thrift-port, --nanolog, --notifications-addr (there is no Thrift and no
-nanomsg here), --priority-queues (packets run to completion, nothing queues).
+nanomsg here). --priority-queues only says which priorities are dropped: nothing queues.
 Refused: --use-files, --packet-in, --dp-grpc-server-addr, --restore-state, --debugger,
 --debugger-addr, --disable-swap, --max-mc-groups, --max-l1-entries, --max-l2-entries.";
 
@@ -181,8 +181,10 @@ struct Target {
     #[arg(long)]
     grpc_server_with_client_auth: bool,
 
-    #[arg(long, hide = true)]
+    /// Queues of each port; a packet of a priority beyond them is dropped [default: 1].
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=8))]
     priority_queues: Option<u32>,
+
     #[arg(long, hide = true)]
     dp_grpc_server_addr: Option<String>,
     #[arg(long, hide = true)]
@@ -402,14 +404,6 @@ impl Arguments {
                 self.other.notifications_addr.is_some(),
                 "--notifications-addr has no effect: notifications come by P4Runtime",
             ),
-            (
-                self.target.priority_queues.is_some()
-                    || self
-                        .after
-                        .iter()
-                        .any(|a| a.starts_with("--priority-queues")),
-                "--priority-queues has no effect: packets run to completion, nothing queues",
-            ),
         ];
         all.iter().filter(|n| n.0).map(|n| n.1).collect()
     }
@@ -497,6 +491,7 @@ impl Arguments {
                 device_id: self.device_id,
                 drop_port,
                 deviations: self.deviate.iter().copied().collect(),
+                priority_queues: target.priority_queues.unwrap_or(1),
                 cpu_port: target.cpu_port,
                 trace: logger.map(Logger::sink),
                 captures: captures.map_err(|e| e.to_string())?,

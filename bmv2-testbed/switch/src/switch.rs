@@ -37,6 +37,8 @@ pub struct Options {
     pub device_id: u64,
     /// The egress port that means "drop".
     pub drop_port: u32,
+    /// Queues of each port. A packet whose priority is that of no queue is dropped.
+    pub priority_queues: u32,
     /// The port whose frames go to the controller.
     pub cpu_port: Option<u32>,
     /// Where time comes from.
@@ -54,6 +56,7 @@ impl Default for Options {
         Self {
             device_id: 1,
             drop_port: DROP_PORT,
+            priority_queues: 1,
             cpu_port: None,
             clock: Arc::new(SystemClock::default()),
             trace: None,
@@ -237,6 +240,7 @@ impl Inner {
             program: &loaded.program,
             state: &loaded.state,
             drop_port: self.options.drop_port,
+            priority_queues: self.options.priority_queues,
             now_ns,
             trace: None,
             large: 0,

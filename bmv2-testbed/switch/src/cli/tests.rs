@@ -42,6 +42,7 @@ fn the_flags_are_simple_switch_grpcs() {
     assert_eq!(config.options.device_id, 7);
     assert_eq!(config.options.cpu_port, Some(510));
     assert_eq!(config.options.drop_port, 500);
+    assert_eq!(config.options.priority_queues, 8);
     assert!(config.tls.is_none() && config.options.captures.is_none());
 }
 

@@ -6,7 +6,7 @@ use super::expr::window;
 use super::{Case, Op, Pure, Reg};
 use crate::bits::Field;
 use crate::program::action::Instruction;
-use crate::program::parser::{self, KeyPart, State};
+use crate::program::parser::{self, KeyPart, State, Test};
 
 impl Compiler<'_> {
     /// Compiles all states, `accept` goes on to the checksums; returns where the parser starts
@@ -92,9 +92,12 @@ impl Compiler<'_> {
         }
         let mut cases = Vec::new();
         for case in &state.cases {
+            let Test::Value { value, mask } = &case.test else {
+                return None;
+            };
             cases.push(Case {
-                value: number(&case.value)?,
-                mask: number(&case.mask)?,
+                value: number(value)?,
+                mask: number(mask)?,
                 to: label(case.next),
             });
         }

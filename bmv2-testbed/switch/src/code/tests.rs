@@ -137,6 +137,7 @@ impl Machine {
             program: &self.0,
             state: &self.1,
             drop_port: 511,
+            priority_queues: 1,
             now_ns: 0,
             trace: None,
             large: 0,

@@ -4,7 +4,7 @@ use rand::Rng;
 
 use super::expr::HeaderRef;
 use super::trace::{Block, Cell, Event, trace, written};
-use super::{Context, Packet};
+use super::{Context, Packet, varbit};
 use crate::bits::Field;
 use crate::program::action::Instruction;
 use crate::state::lock;
@@ -87,6 +87,7 @@ impl Context<'_> {
             Instruction::Push(stack, by) => self.shift(*stack, by.eval(&packet.buf), true, packet),
             Instruction::Pop(stack, by) => self.shift(*stack, by.eval(&packet.buf), false, packet),
             Instruction::MarkToDrop => self.mark_to_drop(packet),
+            Instruction::Wide(step) => self.wide_step(step, packet),
             Instruction::Exit => packet.exited = true,
             Instruction::Digest(id) => packet.digest = Some(*id),
             Instruction::CloneIngress { session, list }
@@ -102,7 +103,8 @@ impl Context<'_> {
             }
             Instruction::Log { text, values } => {
                 if self.trace.is_some() {
-                    let line = log_line(text, values.iter().map(|v| v.eval(&packet.buf)));
+                    let line =
+                        log_line(text, values.iter().map(|v| v.eval(&packet.buf).to_string()));
                     trace!(self, Event::Message(line));
                 }
             }
@@ -131,7 +133,8 @@ impl Context<'_> {
 
     /// Counters, meters, registers, hashes and random numbers.
     fn externs(&mut self, instruction: &Instruction, packet: &mut Packet) {
-        let index = |value: i128| usize::try_from(value).unwrap_or(usize::MAX);
+        // As in bmv2, 32 bits of an index count.
+        let index = |value: i128| value as u32 as usize;
         match instruction {
             Instruction::Count { counter, index: at } => {
                 let at = index(at.eval(&packet.buf));
@@ -226,7 +229,7 @@ impl Context<'_> {
     }
 
     #[inline]
-    fn trace_cell(&mut self, cell: Cell, index: usize, ok: bool) {
+    pub(super) fn trace_cell(&mut self, cell: Cell, index: usize, ok: bool) {
         trace!(self, Event::Cell { cell, index, ok });
     }
 
@@ -245,11 +248,11 @@ impl Context<'_> {
             {
                 bytes.fill(0);
             }
-            if let Some(varbit) = place.varbit {
-                varbit.length.store(&mut packet.buf, 0);
+            if let Some(place) = place.varbit {
+                varbit::clear(place, packet);
             }
             self.make_valid(packet, index);
-            packet.length += place.fixed_bytes;
+            packet.length += self.header_bytes(index, packet);
         }
     }
 
@@ -303,48 +306,6 @@ impl Context<'_> {
             to.length.store(&mut packet.buf, bytes as i128);
         }
     }
-
-    /// `push_front` and `pop_front`: elements move, the ones that come in are invalid.
-    fn shift(&self, stack: usize, by: i128, push: bool, packet: &mut Packet) {
-        let layout = &self.program.layout;
-        let Some(stack) = layout.stacks.get(stack) else {
-            return;
-        };
-        let Some(first) = layout.headers.get(stack.first) else {
-            return;
-        };
-        let by = usize::try_from(by).unwrap_or(stack.len).min(stack.len);
-        let keep = stack.len - by;
-        let bytes = stack.stride * keep;
-        let flags = first.valid;
-        let next = usize::from(packet.buf.get(stack.next).copied().unwrap_or(0));
-        let next = if push {
-            if keep > 0 {
-                packet.buf.copy_within(
-                    first.start..first.start + bytes,
-                    first.start + stack.stride * by,
-                );
-                packet.buf.copy_within(flags..flags + keep, flags + by);
-            }
-            for i in 0..by {
-                packet.set_valid(flags + i, false);
-            }
-            (next + by).min(stack.len)
-        } else {
-            if keep > 0 {
-                let from = first.start + stack.stride * by;
-                packet.buf.copy_within(from..from + bytes, first.start);
-                packet.buf.copy_within(flags + by..flags + stack.len, flags);
-            }
-            for i in keep..stack.len {
-                packet.set_valid(flags + i, false);
-            }
-            next.saturating_sub(by)
-        };
-        if let Some(counter) = packet.buf.get_mut(stack.next) {
-            *counter = next as u8;
-        }
-    }
 }
 
 fn copy(to: Field, from: Field, buf: &mut [u8]) {
@@ -359,18 +320,19 @@ fn copy(to: Field, from: Field, buf: &mut [u8]) {
     to.import(buf, &target);
 }
 
-/// The text with each `{}` replaced by the next value.
-fn log_line(text: &str, mut values: impl Iterator<Item = i128>) -> String {
+/// The text with each `{}` replaced by the next value. Escaped braces stay, without their escape.
+fn log_line(text: &str, mut values: impl Iterator<Item = String>) -> String {
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find("{}") {
-        out.push_str(rest.get(..at).unwrap_or_default());
-        match values.next() {
-            Some(value) => out.push_str(&value.to_string()),
-            None => out.push_str("{}"),
+    let mut rest = text.chars().peekable();
+    while let Some(c) = rest.next() {
+        match (c, rest.peek()) {
+            ('\\', Some('{' | '}')) => out.extend(rest.next()),
+            ('{', Some('}')) => {
+                rest.next();
+                out.push_str(values.next().as_deref().unwrap_or("{}"));
+            }
+            _ => out.push(c),
         }
-        rest = rest.get(at + 2..).unwrap_or_default();
     }
-    out.push_str(rest);
     out
 }

@@ -2,7 +2,7 @@
 
 use super::code::copy_short;
 use super::trace::{Block, Event, trace, written};
-use super::{Context, Packet};
+use super::{Context, Packet, varbit};
 use crate::bits::copy_bits;
 use crate::code::{EMIT_HEADERS, Emit};
 use crate::hash::Algorithm;
@@ -49,7 +49,11 @@ impl Context<'_> {
         if let Some(runs) = &calculation.runs {
             return hash_runs(calculation.algorithm, runs, packet);
         }
-        let payload = calculation.payload.then(|| packet.payload());
+        // What is cut off does not count either.
+        let limit = packet.truncate.unwrap_or(usize::MAX);
+        let payload = packet.payload();
+        let payload = payload.get(..limit.min(payload.len()));
+        let payload = payload.filter(|_| calculation.payload);
         self.hash(calculation.algorithm, &calculation.input, payload, packet)
     }
 
@@ -87,7 +91,7 @@ impl Context<'_> {
                     if let Some((header, varbit)) = header.and_then(|h| Some((h, h.varbit?)))
                         && packet.is_valid(header.valid)
                     {
-                        let len = varbit.length.load(&packet.buf) as usize;
+                        let len = varbit::length(varbit, &packet.buf);
                         let value = packet.buf.get(varbit.start..varbit.start + len);
                         let value = value.unwrap_or_default();
                         bytes.resize((bits + len * 8).div_ceil(8), 0);
@@ -111,27 +115,20 @@ impl Context<'_> {
         if !packet.is_valid(header.valid) {
             return;
         }
-        let bytes =
-            |start: usize, len: usize| packet.buf.get(start..start + len).unwrap_or_default();
         match header.varbit {
-            None => out.extend_from_slice(bytes(header.start, header.fixed_bytes)),
-            Some(varbit) => {
-                let len = varbit.length.load(&packet.buf) as usize;
-                out.extend_from_slice(bytes(header.start, varbit.before));
-                out.extend_from_slice(bytes(varbit.start, len.min(varbit.max_bytes)));
-                let rest = header.fixed_bytes - varbit.before;
-                out.extend_from_slice(bytes(header.start + varbit.before, rest));
+            None => {
+                let bytes = header.start..header.start + header.fixed_bytes;
+                out.extend_from_slice(packet.buf.get(bytes).unwrap_or_default());
             }
+            Some(place) => varbit::emit(header, place, &packet.buf, out),
         }
     }
 
     /// Bytes that a header takes on the wire now.
     pub(crate) fn header_bytes(&self, index: usize, packet: &Packet) -> usize {
         self.program.layout.headers.get(index).map_or(0, |header| {
-            let varbit = header
-                .varbit
-                .map_or(0, |v| v.length.load(&packet.buf) as usize);
-            header.fixed_bytes + varbit
+            let more = header.varbit.map_or(0, |v| varbit::length(v, &packet.buf));
+            header.fixed_bytes + more
         })
     }
 
@@ -165,7 +162,7 @@ impl Context<'_> {
         }
     }
 
-    /// Updates checksums, runs the deparser and writes the frame to `out`.
+    /// Updates checksums, runs the deparser and writes the whole frame to `out`.
     pub(crate) fn deparse(&mut self, packet: &mut Packet, out: &mut Vec<u8>) {
         self.update_checksums(packet);
         for (at, instruction) in self.program.deparser.iter().enumerate() {
@@ -187,8 +184,5 @@ impl Context<'_> {
             }
         }
         out.extend_from_slice(packet.payload());
-        if let Some(limit) = packet.truncate {
-            out.truncate(limit);
-        }
     }
 }

@@ -1,11 +1,12 @@
 //! Expressions in resolved form, and their evaluation.
 //!
-//! bmv2 computes with unbounded integers and the compiler masks the results. Here every node is
-//! computed in 128 bits; [`crate::program`] proves when it compiles that this gives the same
-//! result (see `program/expr.rs`), and refuses what it cannot prove.
+//! bmv2 computes with unbounded integers and the compiler masks the results. Here a node is
+//! computed in 128 bits where [`crate::program`] proves when it compiles that this gives the same
+//! result (see `program/expr.rs`), and as a [`super::wide`] number elsewhere.
 
 use std::cmp::Ordering;
 
+use super::wide::Narrowed;
 use crate::bits::{Field, sign_extend};
 
 /// A resolved expression. Booleans are 0 and 1.
@@ -31,14 +32,14 @@ pub(crate) enum Expr {
     Valid(Box<HeaderRef>),
     /// Whether one of the headers with these validity bytes is valid.
     AnyValid(Box<[usize]>),
-    /// Whether two headers are both invalid, or both valid with the same bytes.
+    /// Whether two headers are valid and have the same bytes. To bmv2 invalid headers differ.
     SameHeader(Box<(HeaderRef, HeaderRef)>),
     /// A field of the stack element that the index selects.
     Element(Box<Element>),
     /// Index of the stack's last element.
     LastIndex(usize),
-    /// Whether two fields of more than 128 bits are equal.
-    WideEqual(Field, Field),
+    /// What 128 bits do not do for.
+    Wide(Box<Narrowed>),
 }
 
 /// A field of a stack element chosen at run time.
@@ -157,7 +158,7 @@ impl Binary {
 
 impl Compare {
     #[inline]
-    fn apply(self, order: Ordering) -> bool {
+    pub(super) fn apply(self, order: Ordering) -> bool {
         match self {
             Self::Equal => order == Ordering::Equal,
             Self::NotEqual => order != Ordering::Equal,
@@ -238,21 +239,13 @@ impl Expr {
             Self::Valid(header) => i128::from(header.is_valid(buf)),
             Self::SameHeader(pair) => {
                 let (left, right) = (&pair.0, &pair.1);
-                i128::from(match (left.is_valid(buf), right.is_valid(buf)) {
-                    (true, true) => left.contents(buf) == right.contents(buf),
-                    (a, b) => a == b,
-                })
+                let valid = left.is_valid(buf) && right.is_valid(buf);
+                i128::from(valid && left.contents(buf) == right.contents(buf))
             }
             Self::AnyValid(flags) => i128::from(flags.iter().any(|f| flag(buf, *f))),
             Self::Element(element) => element.field(buf).map_or(0, |f| f.load(buf)),
             Self::LastIndex(next) => i128::from(buf.get(*next).copied().unwrap_or(0)) - 1,
-            Self::WideEqual(left, right) => {
-                let mut a = vec![0; left.bytes()];
-                let mut b = vec![0; right.bytes()];
-                left.export(buf, &mut a);
-                right.export(buf, &mut b);
-                i128::from(a == b)
-            }
+            Self::Wide(number) => number.eval(buf),
         }
     }
 

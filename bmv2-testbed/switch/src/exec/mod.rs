@@ -15,8 +15,11 @@ mod deparse;
 pub(crate) mod expr;
 mod packet;
 mod parse;
+mod stack;
 pub(crate) mod trace;
 mod traffic;
+mod varbit;
+pub(crate) mod wide;
 
 pub(crate) use burst::may_take_turns;
 pub(crate) use code::Registers;
@@ -41,6 +44,8 @@ pub(crate) struct Context<'a> {
     pub(crate) state: &'a State,
     /// Egress port that means "drop".
     pub(crate) drop_port: u32,
+    /// Queues of each port; a packet of another priority is dropped.
+    pub(crate) priority_queues: u32,
     pub(crate) now_ns: u64,
     /// The packet's way, if anyone wants to know it.
     pub(crate) trace: Option<Trace>,

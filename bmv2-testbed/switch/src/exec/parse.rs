@@ -1,9 +1,9 @@
 //! Runs the parser.
 
 use super::trace::{Block, Event, trace, value_of, written};
-use super::{Context, Packet};
+use super::{Context, Packet, varbit};
 use crate::bits::{Field, copy_bits};
-use crate::program::parser::{KeyPart, Op, State};
+use crate::program::parser::{KeyPart, Op, State, Test};
 use crate::state::read;
 
 /// A parser that visits more states than this loops; bmv2 would not stop.
@@ -100,9 +100,15 @@ impl Context<'_> {
             len += bytes;
         }
         let key = key.get(..len).unwrap_or_default();
-        let case = state.cases.iter().find(|case| {
-            let bytes = key.iter().zip(&case.mask).zip(&case.value);
-            bytes.into_iter().all(|((k, m), v)| k & m == *v)
+        let case = state.cases.iter().find(|case| match &case.test {
+            Test::Value { value, mask } => {
+                let bytes = key.iter().zip(mask).zip(value);
+                bytes.into_iter().all(|((k, m), v)| k & m == *v)
+            }
+            Test::Set(set) => {
+                let set = self.state.value_sets.get(*set);
+                set.is_some_and(|set| read(set).contains(key))
+            }
         });
         Ok(case.map_or(state.default, |case| case.next))
     }
@@ -141,6 +147,7 @@ impl Context<'_> {
                 }
                 Ok(())
             }
+            Op::ExtractElement(to) => self.extract_element(to, packet),
             Op::Advance(bits) => match usize::try_from(bits.eval(&packet.buf)) {
                 Ok(bits) if bits % 8 == 0 => {
                     if packet.payload().len() < bits / 8 {
@@ -173,40 +180,36 @@ impl Context<'_> {
         }
     }
 
-    fn extract(
+    pub(super) fn extract(
         &mut self,
         index: usize,
         packet: &mut Packet,
-        varbit: Option<usize>,
+        length: Option<usize>,
     ) -> Result<(), u32> {
         let errors = &self.program.errors;
         let Some(header) = self.program.layout.headers.get(index) else {
             return Ok(());
         };
-        let more = varbit.unwrap_or(0);
+        let more = length.unwrap_or(0);
         let data = packet.data.get(packet.parsed..).unwrap_or_default();
         if data.len() < header.fixed_bytes.saturating_add(more) {
             return Err(errors.packet_too_short);
         }
-        let mut copy = |to: usize, from: usize, len: usize| {
-            if let (Some(to), Some(from)) =
-                (packet.buf.get_mut(to..to + len), data.get(from..from + len))
-            {
-                to.copy_from_slice(from);
-            }
-        };
         match header.varbit {
             Some(place) => {
                 if more > place.max_bytes {
                     return Err(errors.header_too_short);
                 }
-                copy(header.start, 0, place.before);
-                copy(place.start, place.before, more);
-                let rest = header.fixed_bytes - place.before;
-                copy(header.start + place.before, place.before + more, rest);
-                place.length.store(&mut packet.buf, more as i128);
+                varbit::extract(header, place, more, data, &mut packet.buf);
             }
-            None => copy(header.start, 0, header.fixed_bytes),
+            None => {
+                let to = header.start..header.start + header.fixed_bytes;
+                if let (Some(to), Some(from)) =
+                    (packet.buf.get_mut(to), data.get(..header.fixed_bytes))
+                {
+                    to.copy_from_slice(from);
+                }
+            }
         }
         let bytes = header.fixed_bytes + more;
         trace!(
@@ -249,8 +252,8 @@ impl Context<'_> {
             return;
         };
         let expected = self.calculate(checksum.calculation, packet);
-        let mask = crate::bits::mask(checksum.target.width);
-        let ok = checksum.target.load_raw(&packet.buf) == u128::from(expected) & mask;
+        // As in bmv2 all bits of the result count, whatever the field's width.
+        let ok = checksum.target.load_raw(&packet.buf) as u64 == expected;
         packet.checksum_error |= !ok;
         trace!(
             self,

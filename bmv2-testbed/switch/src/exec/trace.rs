@@ -4,7 +4,7 @@
 //! into names and values, outside the packet's way. Without a listener nothing is made.
 
 use crate::bits::Field;
-use crate::program::action::Instruction;
+use crate::program::action::{Instruction, WideStep};
 use crate::program::table::Pattern;
 
 /// The most events of one frame; a frame that goes round and round makes more, which are counted.
@@ -57,6 +57,8 @@ pub(crate) enum Drop {
     Egress,
     /// The multicast group has no copies, or does not exist.
     EmptyGroup,
+    /// Its priority is that of no queue.
+    NoQueue,
     /// The frame made too many passes.
     Looped,
 }
@@ -209,6 +211,11 @@ pub(crate) fn written(instruction: &Instruction, buf: &[u8]) -> Box<[u8]> {
         | Instruction::Hash { to, .. }
         | Instruction::Random { to, .. } => Some(*to),
         Instruction::SetElement(element, _) => element.field(buf),
+        Instruction::Wide(step) => match &**step {
+            WideStep::Set(to, _) | WideStep::ReadRegister { to, .. } => Some(*to),
+            WideStep::SetElement(element, _) => element.field(buf),
+            WideStep::WriteRegister { .. } => None,
+        },
         _ => None,
     };
     field.map_or_else(Box::default, |field| value_of(field, buf))

@@ -158,8 +158,25 @@ impl Worker {
         copy
     }
 
-    fn enqueue(&mut self, context: &Context<'_>, mut packet: Box<Packet>, port: u32) {
+    fn enqueue(
+        &mut self,
+        context: &mut Context<'_>,
+        mut packet: Box<Packet>,
+        port: u32,
+        outcome: &mut Outcome,
+    ) {
         let standard = &context.program.standard;
+        if let Some(priority) = standard.priority {
+            // There is always room: only a queue that does not exist takes nothing.
+            let queue = priority.load_raw(&packet.buf);
+            if queue >= u128::from(context.priority_queues) {
+                trace!(context, Event::Dropped(Drop::NoQueue));
+                outcome.dropped += 1;
+                self.recycle(packet);
+                return;
+            }
+            set(standard.qid, &mut packet, queue as u64);
+        }
         set(standard.enq_timestamp, &mut packet, context.now_ns / 1000);
         set(standard.enq_qdepth, &mut packet, 0);
         packet.clear_marks();
@@ -199,7 +216,7 @@ impl Worker {
         let program = context.program;
         let standard = &program.standard;
         if let Some((session, list)) = packet.clone {
-            self.clone_ingress(context, &packet, session, list);
+            self.clone_ingress(context, &packet, session, list, outcome);
         }
         if let Some(id) = packet.digest {
             digest(context, id, &packet, sink);
@@ -234,7 +251,7 @@ impl Worker {
                 trace!(context, Event::Dropped(Drop::EmptyGroup));
                 outcome.dropped += 1;
             }
-            self.multicast(context, &packet, &replicas);
+            self.multicast(context, &packet, &replicas, None, outcome);
             self.recycle(packet);
         } else if port == context.drop_port {
             trace!(context, Event::Dropped(Drop::Ingress));
@@ -243,20 +260,30 @@ impl Worker {
         } else {
             trace!(context, Event::Forward(port));
             standard.instance_type.store(&mut packet.buf, NORMAL);
-            self.enqueue(context, packet, port);
+            self.enqueue(context, packet, port, outcome);
         }
     }
 
-    fn multicast(&mut self, context: &Context<'_>, packet: &Packet, replicas: &[(u32, u32)]) {
+    /// Copies are cut to `truncate` bytes when they leave. As in bmv2, what the program asked to
+    /// be cut is whole in copies.
+    fn multicast(
+        &mut self,
+        context: &mut Context<'_>,
+        packet: &Packet,
+        replicas: &[(u32, u32)],
+        truncate: Option<usize>,
+        outcome: &mut Outcome,
+    ) {
         for (port, instance) in replicas {
             let mut copy = self.spare.pop().unwrap_or_default();
             Packet::clone_from(&mut copy, packet);
+            copy.truncate = truncate;
             set(
                 context.program.standard.egress_rid,
                 &mut copy,
                 u64::from(*instance),
             );
-            self.enqueue(context, copy, *port);
+            self.enqueue(context, copy, *port, outcome);
         }
     }
 
@@ -276,6 +303,7 @@ impl Worker {
         packet: &Packet,
         session: u32,
         list: u32,
+        outcome: &mut Outcome,
     ) {
         let found = Self::session(context, session);
         trace!(
@@ -299,8 +327,7 @@ impl Worker {
         copy.preserve(program, list, packet);
         let instance = program.standard.instance_type;
         instance.store(&mut copy.buf, INGRESS_CLONE);
-        copy.truncate = limit;
-        self.multicast(context, &copy, &replicas);
+        self.multicast(context, &copy, &replicas, limit, outcome);
         self.recycle(copy);
     }
 
@@ -356,8 +383,7 @@ impl Worker {
                 copy.reset_metadata(program);
                 copy.preserve(program, list, &packet);
                 standard.instance_type.store(&mut copy.buf, EGRESS_CLONE);
-                copy.truncate = limit.or(packet.truncate);
-                self.multicast(context, &copy, &replicas);
+                self.multicast(context, &copy, &replicas, limit, outcome);
                 self.recycle(copy);
             }
         }
@@ -378,6 +404,9 @@ impl Worker {
             standard.packet_length.store(buf, out.len() as i128);
             self.queue.push_back(Work::Ingress(copy));
         } else {
+            if let Some(limit) = packet.truncate {
+                out.truncate(limit);
+            }
             outcome.transmitted += 1;
             let delivery = sink.transmit(port, &out);
             trace!(

@@ -13,7 +13,7 @@ use crate::program::error::{LoadError, malformed, unsupported};
 use crate::program::table::Match;
 use crate::program::{Array, Program};
 
-fn preamble<'a>(
+pub(super) fn preamble<'a>(
     preamble: &'a Option<pb::Preamble>,
     what: &str,
 ) -> Result<&'a pb::Preamble, LoadError> {
@@ -31,7 +31,7 @@ fn missing(what: &'static str, name: &str) -> LoadError {
     }
 }
 
-fn width_of(width: i32, place: &str) -> Result<u16, LoadError> {
+pub(super) fn width_of(width: i32, place: &str) -> Result<u16, LoadError> {
     u16::try_from(width)
         .ok()
         .filter(|w| *w > 0)
@@ -62,6 +62,7 @@ impl Info {
             return Err(missing("table", &preamble(&table.preamble, "table")?.name));
         }
         info.bind_resources(&p4info, program)?;
+        info.bind_value_sets(&p4info, program)?;
         for header in &p4info.controller_packet_metadata {
             let name = preamble(&header.preamble, "packet metadata")?.name.clone();
             let mut fields = Vec::new();
@@ -346,7 +347,7 @@ fn check_rates(spec: Option<&pb::MeterSpec>, name: &str) -> Result<(), LoadError
     }
 }
 
-fn match_kind(field: &pb::MatchField, place: &str) -> Result<Match, LoadError> {
+pub(super) fn match_kind(field: &pb::MatchField, place: &str) -> Result<Match, LoadError> {
     use pb::match_field::{Match as Kind, MatchType};
     let kind = match &field.r#match {
         Some(Kind::MatchType(kind)) => MatchType::try_from(*kind).ok(),

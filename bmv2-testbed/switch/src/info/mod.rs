@@ -1,6 +1,7 @@
 //! The P4Info bound to the compiled program: ids on one side, indices and widths on the other.
 
 mod bind;
+mod value_set;
 
 use std::collections::HashMap;
 
@@ -22,6 +23,7 @@ pub(crate) struct Info {
     pub(crate) counters: HashMap<u32, ArrayInfo>,
     pub(crate) meters: HashMap<u32, ArrayInfo>,
     pub(crate) registers: HashMap<u32, ArrayInfo>,
+    pub(crate) value_sets: HashMap<u32, ValueSetInfo>,
     /// Table id by the id of its direct counter or meter.
     pub(crate) direct_counters: HashMap<u32, u32>,
     pub(crate) direct_meters: HashMap<u32, u32>,
@@ -136,6 +138,27 @@ pub(crate) enum DataKind {
     Bool,
     /// An enumeration with values.
     Enum,
+}
+
+impl ArrayInfo {
+    /// Whether a register's cells take more than 128 bits.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.width > crate::bits::MAX_VALUE_BITS
+    }
+}
+
+/// A parser value set.
+#[derive(Debug)]
+pub(crate) struct ValueSetInfo {
+    pub(crate) id: u32,
+    pub(crate) name: String,
+    /// Index in the program.
+    pub(crate) index: usize,
+    pub(crate) fields: Vec<FieldInfo>,
+    /// In members.
+    pub(crate) size: usize,
+    /// Bytes of a packed member.
+    pub(crate) key_bytes: usize,
 }
 
 /// A field of packet-in or packet-out metadata.

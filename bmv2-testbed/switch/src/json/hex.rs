@@ -1,5 +1,7 @@
 //! Hexadecimal strings as the JSON writes them: `0x…`, perhaps with a sign.
 
+use num_bigint::BigInt;
+
 /// Why a hexadecimal string was refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(crate) enum HexError {
@@ -88,6 +90,14 @@ pub(crate) fn integer_of(text: &str) -> Result<(i128, u16, bool), HexError> {
     Ok((pattern as i128, bits, negative && magnitude != 0))
 }
 
+/// A number of any length.
+pub(crate) fn big_integer_of(text: &str) -> Result<BigInt, HexError> {
+    let (negative, digits) = split(text)?;
+    let magnitude = BigInt::parse_bytes(digits.as_bytes(), 16);
+    let magnitude = magnitude.ok_or_else(|| HexError::Digits(text.to_owned()))?;
+    Ok(if negative { -magnitude } else { magnitude })
+}
+
 /// How many bits a mask of low ones has, if the number is one (and fits in 65535 bits).
 pub(crate) fn low_ones(text: &str) -> Option<u16> {
     let bytes = raw_bytes(text).ok()?;
@@ -111,6 +121,9 @@ mod tests {
         assert_eq!(integer_of("-0x80"), Ok((-128, 8, true)));
         assert_eq!(integer_of("0x00"), Ok((0, 0, false)));
         assert!(integer_of("0xzz").is_err());
+        assert_eq!(big_integer_of("-0x80"), Ok((-128).into()));
+        let long = format!("0x1{}", "0".repeat(50));
+        assert_eq!(big_integer_of(&long), Ok(BigInt::from(1) << 200));
         assert!(integer_of(&format!("0x1{}", "0".repeat(32))).is_err());
     }
 

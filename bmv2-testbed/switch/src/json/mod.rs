@@ -6,5 +6,5 @@
 mod hex;
 mod model;
 
-pub(crate) use hex::{HexError, bytes_of, integer_of, low_ones};
+pub(crate) use hex::{HexError, big_integer_of, bytes_of, integer_of, low_ones};
 pub(crate) use model::*;

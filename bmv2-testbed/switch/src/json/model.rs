@@ -19,7 +19,9 @@ pub(crate) struct Document {
     #[serde(default)]
     pub(crate) header_unions: Vec<HeaderUnion>,
     #[serde(default)]
-    pub(crate) header_union_stacks: Vec<Named>,
+    pub(crate) header_union_types: Vec<HeaderUnionType>,
+    #[serde(default)]
+    pub(crate) header_union_stacks: Vec<HeaderUnionStack>,
     #[serde(default)]
     pub(crate) field_lists: Vec<FieldList>,
     #[serde(default)]
@@ -95,8 +97,26 @@ pub(crate) struct HeaderStack {
 }
 
 #[derive(Debug, Deserialize)]
+pub(crate) struct HeaderUnionType {
+    pub(crate) name: String,
+    /// Name and header type of each member.
+    #[serde(default)]
+    pub(crate) headers: Vec<(String, String)>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct HeaderUnionStack {
+    pub(crate) name: String,
+    pub(crate) union_type: String,
+    #[serde(default)]
+    pub(crate) header_union_ids: Vec<u32>,
+}
+
+#[derive(Debug, Deserialize)]
 pub(crate) struct HeaderUnion {
     pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) id: u32,
     #[serde(default)]
     pub(crate) header_ids: Vec<u32>,
 }
@@ -153,6 +173,10 @@ pub(crate) struct Transition {
 #[derive(Debug, Deserialize)]
 pub(crate) struct ValueSet {
     pub(crate) name: String,
+    /// Bits of the select key that members are compared with, without padding.
+    pub(crate) compressed_bitwidth: u32,
+    #[serde(default)]
+    pub(crate) max_size: Option<u64>,
 }
 
 #[derive(Debug, Deserialize)]

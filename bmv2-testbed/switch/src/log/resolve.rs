@@ -275,6 +275,7 @@ impl<'a> Resolver<'a> {
                     Drop::Ingress => self.reason("egress_spec is the drop port") + ", in ingress",
                     Drop::Egress => self.reason("egress_spec is the drop port") + ", in egress",
                     Drop::EmptyGroup => "the multicast group has no copies".to_owned(),
+                    Drop::NoQueue => "the priority is that of no queue".to_owned(),
                     Drop::Looped => "the frame went round too often".to_owned(),
                 };
                 self.dropped(reason);

@@ -10,6 +10,7 @@ use super::layout::Layout;
 use super::reference::{pair_of, str_of};
 use crate::bits::{Field, MAX_VALUE_BITS};
 use crate::exec::expr::{Element, Expr, HeaderRef};
+use crate::exec::wide::Wide;
 use crate::json;
 
 /// An action, ready to run.
@@ -89,16 +90,35 @@ pub(crate) enum Instruction {
     Truncate(Expr),
     Log {
         text: String,
-        values: Vec<Expr>,
+        values: Vec<Wide>,
     },
     Assert {
         condition: Expr,
         place: String,
     },
+    /// A step with numbers of more than 128 bits.
+    Wide(Box<WideStep>),
     Exit,
     Jump(usize),
     JumpIfZero(Expr, usize),
     Nothing,
+}
+
+/// Steps with numbers of more than 128 bits.
+#[derive(Debug)]
+pub(crate) enum WideStep {
+    Set(Field, Wide),
+    SetElement(Element, Wide),
+    ReadRegister {
+        register: usize,
+        index: Expr,
+        to: Field,
+    },
+    WriteRegister {
+        register: usize,
+        index: Expr,
+        value: Wide,
+    },
 }
 
 /// The names that actions refer to.
@@ -107,7 +127,10 @@ pub(crate) struct Names {
     pub(crate) counters: HashMap<String, usize>,
     pub(crate) meters: HashMap<String, usize>,
     pub(crate) registers: HashMap<String, usize>,
+    /// Of each register array, in bits.
+    pub(crate) register_widths: Vec<u16>,
     pub(crate) calculations: HashMap<String, usize>,
+    pub(crate) value_sets: HashMap<String, usize>,
 }
 
 /// Compiles one action of the document.
@@ -232,26 +255,65 @@ impl Primitives<'_> {
         })
     }
 
-    fn narrow(&self, params: &[Value], index: usize) -> Result<Field, LoadError> {
-        let field = self.expressions.field_ref(self.param(params, index)?)?;
-        if field.width > MAX_VALUE_BITS {
-            return Err(unsupported(
-                "result field wider than 128 bits",
-                self.place(),
-            ));
-        }
-        Ok(field)
+    fn field(&self, params: &[Value], index: usize) -> Result<Field, LoadError> {
+        self.expressions.field_ref(self.param(params, index)?)
+    }
+
+    fn is_wide_register(&self, register: usize) -> bool {
+        let width = self.names.register_widths.get(register);
+        width.is_some_and(|width| *width > MAX_VALUE_BITS)
+    }
+
+    fn read_register(&self, params: &[Value]) -> Result<Instruction, LoadError> {
+        let to = self.field(params, 0)?;
+        let register = self.named(params, 1, &self.names.registers, "register array")?;
+        let index = self.number(params, 2)?;
+        Ok(
+            if self.is_wide_register(register) || to.width > MAX_VALUE_BITS {
+                Instruction::Wide(Box::new(WideStep::ReadRegister {
+                    register,
+                    index,
+                    to,
+                }))
+            } else {
+                Instruction::ReadRegister {
+                    register,
+                    index,
+                    to,
+                }
+            },
+        )
+    }
+
+    fn write_register(&self, params: &[Value]) -> Result<Instruction, LoadError> {
+        let register = self.named(params, 0, &self.names.registers, "register array")?;
+        let index = self.number(params, 1)?;
+        Ok(if self.is_wide_register(register) {
+            let value = self.expressions.wide_number(self.param(params, 2)?)?;
+            Instruction::Wide(Box::new(WideStep::WriteRegister {
+                register,
+                index,
+                value,
+            }))
+        } else {
+            Instruction::WriteRegister {
+                register,
+                index,
+                value: self.number(params, 2)?,
+            }
+        })
     }
 
     /// Compiles one primitive.
     pub(crate) fn compile(&self, op: &str, params: &[Value]) -> Result<Instruction, LoadError> {
         let header = |index| self.expressions.header_ref(self.param(params, index)?);
         Ok(match op {
-            "assign" | "modify_field" => self.assign(params)?,
+            // The compiler writes `set` in deparsers.
+            "assign" | "modify_field" | "set" => self.assign(params)?,
             "add_header" | "add_header_fast" => Instruction::AddHeader(header(0)?),
             "remove_header" => Instruction::RemoveHeader(header(0)?),
             "assign_header" | "copy_header" => self.assign_header(header(0)?, header(1)?)?,
-            "assign_header_stack" => self.assign_stack(params)?,
+            "assign_header_stack" | "assign_union_stack" => self.assign_stack(params)?,
             "assign_union" => self.assign_union(params)?,
             "assign_VL" => self.assign_varbit(params)?,
             "push" => Instruction::Push(self.stack(params)?, self.number(params, 1)?),
@@ -264,26 +326,18 @@ impl Primitives<'_> {
             "execute_meter" => Instruction::Meter {
                 meter: self.named(params, 0, &self.names.meters, "meter array")?,
                 index: self.number(params, 1)?,
-                to: self.narrow(params, 2)?,
+                to: self.field(params, 2)?,
             },
-            "register_read" => Instruction::ReadRegister {
-                to: self.narrow(params, 0)?,
-                register: self.named(params, 1, &self.names.registers, "register array")?,
-                index: self.number(params, 2)?,
-            },
-            "register_write" => Instruction::WriteRegister {
-                register: self.named(params, 0, &self.names.registers, "register array")?,
-                index: self.number(params, 1)?,
-                value: self.number(params, 2)?,
-            },
+            "register_read" => self.read_register(params)?,
+            "register_write" => self.write_register(params)?,
             "modify_field_with_hash_based_offset" => Instruction::Hash {
-                to: self.narrow(params, 0)?,
+                to: self.field(params, 0)?,
                 base: self.number(params, 1)?,
                 calculation: self.named(params, 2, &self.names.calculations, "calculation")?,
                 size: self.number(params, 3)?,
             },
             "modify_field_rng_uniform" => Instruction::Random {
-                to: self.narrow(params, 0)?,
+                to: self.field(params, 0)?,
                 low: self.number(params, 1)?,
                 high: self.number(params, 2)?,
             },
@@ -308,7 +362,7 @@ impl Primitives<'_> {
             "no_op" => Instruction::Nothing,
             "_jump" => Instruction::Jump(self.target(params, 0)?),
             "_jump_if_zero" => {
-                let condition = self.expressions.exact_number(self.param(params, 0)?)?;
+                let condition = self.expressions.condition(self.param(params, 0)?)?;
                 Instruction::JumpIfZero(condition, self.target(params, 1)?)
             }
             other => return Err(unsupported(format!("primitive `{other}`"), self.place())),
@@ -327,28 +381,22 @@ impl Primitives<'_> {
     fn stack(&self, params: &[Value]) -> Result<usize, LoadError> {
         let name = str_of(self.param(params, 0)?, "value")
             .ok_or_else(|| self.bad("a stack has no name"))?;
-        let stack = self.expressions.layout.stack(name, self.place())?;
-        let layout = self.expressions.layout;
-        let varbit = layout
-            .stacks
-            .get(stack)
-            .and_then(|s| layout.headers.get(s.first))
-            .is_some_and(|h| h.varbit.is_some());
-        if varbit {
-            return Err(unsupported(
-                "pushing to a stack of headers with a varbit",
-                self.place(),
-            ));
-        }
-        Ok(stack)
+        self.expressions.layout.stack(name, self.place())
     }
 
     fn assign(&self, params: &[Value]) -> Result<Instruction, LoadError> {
         let to = self.param(params, 0)?;
         let from = self.param(params, 1)?;
         if let Some(element) = self.expressions.element(to) {
+            let element = element?;
+            if element.first.width > MAX_VALUE_BITS {
+                let value = self.expressions.wide_number(from)?;
+                return Ok(Instruction::Wide(Box::new(WideStep::SetElement(
+                    element, value,
+                ))));
+            }
             return Ok(Instruction::SetElement(
-                Box::new(element?),
+                Box::new(element),
                 self.expressions.number(from)?,
             ));
         }
@@ -359,6 +407,7 @@ impl Primitives<'_> {
     pub(crate) fn assign_to(&self, to: Field, from: &Value) -> Result<Instruction, LoadError> {
         if let Some(source) = self.expressions.as_slice(from)
             && (to.width > MAX_VALUE_BITS || source.width > MAX_VALUE_BITS)
+            && (!source.signed || to.width <= source.width)
         {
             return Ok(Instruction::Copy { to, from: source });
         }
@@ -368,14 +417,12 @@ impl Primitives<'_> {
         let inner = unwrap(from);
         if str_of(inner, "type") == Some("hexstr")
             && let Some(text) = str_of(inner, "value")
+            && let Ok(bytes) = json::bytes_of(text, to.bytes())
         {
-            let bytes = json::bytes_of(text, to.bytes()).map_err(super::error::at(self.place()))?;
             return Ok(Instruction::SetBytes(to, bytes.into()));
         }
-        Err(unsupported(
-            "computing a value wider than 128 bits",
-            self.place(),
-        ))
+        let value = self.expressions.wide_number(from)?;
+        Ok(Instruction::Wide(Box::new(WideStep::Set(to, value))))
     }
 
     fn assign_header(&self, to: HeaderRef, from: HeaderRef) -> Result<Instruction, LoadError> {
@@ -428,7 +475,8 @@ impl Primitives<'_> {
                 .ok_or_else(|| self.bad("no such stack"))
         };
         let (to, from) = (find(0)?, find(1)?);
-        let members = |s: &super::layout::Stack| (s.first..s.first + s.len).collect::<Vec<_>>();
+        let members =
+            |s: &super::layout::Stack| (s.first..s.first + s.len * s.members).collect::<Vec<_>>();
         let pairs = self.pairs(&members(to), &members(from))?;
         Ok(Instruction::AssignHeaders(
             pairs,
@@ -479,7 +527,7 @@ impl Primitives<'_> {
             .unwrap_or_default();
         let values = values
             .iter()
-            .map(|v| self.expressions.number(v))
+            .map(|v| self.expressions.wide_number(v))
             .collect::<Result<_, _>>()?;
         Ok(Instruction::Log { text, values })
     }

@@ -3,7 +3,7 @@
 //!
 //! Members that mean nothing to a running switch are skipped on purpose: `enums`, `program`,
 //! `force_arith` (values are always computed), `pi_omit`, `binding` (the table names its counter
-//! and meter), `compressed_bitwidth`, `column`, ids of objects that are found by name.
+//! and meter), `column`, ids of objects that are found by name.
 
 use std::collections::HashSet;
 use std::fmt::Display;
@@ -37,8 +37,11 @@ fn unique<T: Eq + Hash + Display>(
 pub(super) fn check(doc: &json::Document) -> Result<(), LoadError> {
     unique("header type", doc.header_types.iter().map(|h| &h.name))?;
     unique("header id", doc.headers.iter().map(|h| h.id))?;
-    unique("header stack", doc.header_stacks.iter().map(|h| &h.name))?;
     unique("header union", doc.header_unions.iter().map(|h| &h.name))?;
+    let stacks = doc.header_stacks.iter().map(|h| &h.name);
+    let union_stacks = doc.header_union_stacks.iter().map(|h| &h.name);
+    unique("header stack", stacks.chain(union_stacks))?;
+    unique("value set", doc.parse_vsets.iter().map(|v| &v.name))?;
     unique("action id", doc.actions.iter().map(|a| a.id))?;
     unique("calculation", doc.calculations.iter().map(|c| &c.name))?;
     unique("counter array", doc.counter_arrays.iter().map(|c| &c.name))?;

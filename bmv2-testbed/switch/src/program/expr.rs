@@ -1,10 +1,10 @@
-//! Compiles expressions, and proves that 128 bits are enough.
+//! Compiles expressions, and proves where 128 bits are enough.
 //!
 //! Each node gets a range (sign and bits). Sums, products, left shifts and bitwise operators are
 //! right modulo 2^128 even when the true result is longer, which is all that a mask or a field
-//! asks for. Comparisons, right shifts, divisions and saturating casts need the true value: they
-//! are refused over an operand that may be longer. Slices and copies of longer fields become
-//! plain field accesses.
+//! asks for. Comparisons, right shifts, divisions and saturating casts need the true value: over
+//! an operand that may be longer they are computed without bounds (`program/wide.rs`). Slices and
+//! copies of longer fields become plain field accesses.
 
 use serde_json::Value;
 
@@ -12,11 +12,11 @@ use super::error::{LoadError, at, malformed, unsupported};
 use super::layout::Layout;
 use super::reference::{pair_of, str_of};
 use crate::bits::{Field, MAX_VALUE_BITS};
-use crate::exec::expr::{Binary, Compare, Expr, HeaderRef, Sign};
-use crate::json::integer_of;
+use crate::exec::expr::{Binary, Compare, Element, Expr, HeaderRef, Sign};
+use crate::json::{HexError, big_integer_of, integer_of};
 
 /// How deep an expression may nest.
-const MAX_DEPTH: usize = 200;
+pub(super) const MAX_DEPTH: usize = 200;
 
 /// More bits than that are not told apart, so that adding widths never overflows.
 const MANY_BITS: u32 = 1 << 20;
@@ -52,6 +52,10 @@ impl Range {
         }
     }
 
+    pub(super) fn is_signed(self) -> bool {
+        self.signed
+    }
+
     /// Whether 128 bits hold every value.
     fn exact(self) -> bool {
         self.bits <= u32::from(MAX_VALUE_BITS)
@@ -76,22 +80,10 @@ pub(crate) struct Expressions<'a> {
 }
 
 impl<'a> Expressions<'a> {
-    /// A number.
+    /// A number, of which the low 128 bits are right.
     pub(crate) fn number(&self, value: &Value) -> Result<Expr, LoadError> {
-        match self.compile(value, 0)? {
-            (expr, Type::Number(_)) => Ok(expr),
-            // bmv2 takes a boolean where a number is meant, as 0 or 1.
-            (expr, Type::Bool) => Ok(expr),
-        }
-    }
-
-    /// A number that has to be exact, because more than its low bits are used.
-    pub(crate) fn exact_number(&self, value: &Value) -> Result<Expr, LoadError> {
-        let (expr, kind) = self.compile(value, 0)?;
-        match kind {
-            Type::Number(range) if !range.exact() => Err(self.too_wide("a value")),
-            _ => Ok(expr),
-        }
+        // bmv2 takes a boolean where a number is meant, as 0 or 1.
+        self.compile(value, 0).map(|(expr, _)| expr)
     }
 
     /// A condition.
@@ -99,22 +91,15 @@ impl<'a> Expressions<'a> {
         match self.compile(value, 0)? {
             (expr, Type::Bool) => Ok(expr),
             (expr, Type::Number(range)) if range.exact() => Ok(Expr::ToBool(Box::new(expr))),
-            _ => Err(self.too_wide("a condition")),
+            _ => self.is_not_zero(value, 0),
         }
-    }
-
-    fn too_wide(&self, what: &str) -> LoadError {
-        unsupported(
-            format!("{what} that may take more than 128 bits"),
-            self.place,
-        )
     }
 
     pub(super) fn bad(&self, why: impl Into<String>) -> LoadError {
         malformed(self.place, why)
     }
 
-    fn compile(&self, value: &Value, depth: usize) -> Result<(Expr, Type), LoadError> {
+    pub(super) fn compile(&self, value: &Value, depth: usize) -> Result<(Expr, Type), LoadError> {
         if depth > MAX_DEPTH {
             return Err(unsupported("expression nested over 200 deep", self.place));
         }
@@ -133,26 +118,39 @@ impl<'a> Expressions<'a> {
                 let text = inner
                     .as_str()
                     .ok_or_else(|| self.bad("a hexstr is not a string"))?;
-                let (value, bits, negative) = integer_of(text).map_err(at(self.place))?;
+                let (constant, bits, negative) = match integer_of(text) {
+                    Err(HexError::Wide(_)) => {
+                        let bits = big_integer_of(text).map_or(0, |n| n.bits());
+                        let bits = u32::try_from(bits).unwrap_or(MANY_BITS).saturating_add(1);
+                        let range = Range::new(text.starts_with('-'), bits);
+                        return Ok((self.low_bits(value, depth)?, Type::Number(range)));
+                    }
+                    other => other.map_err(at(self.place))?,
+                };
                 let range = if negative {
                     Range::signed(u32::from(bits) + 1)
                 } else {
                     Range::unsigned(u32::from(bits))
                 };
-                Ok((Expr::Const(value), Type::Number(range)))
+                Ok((Expr::Const(constant), Type::Number(range)))
             }
             "field" | "local" | "runtime_data" => {
-                let field = self.field_ref(value)?;
-                if field.width > MAX_VALUE_BITS {
-                    return Err(self.too_wide("computing with a field"));
+                if self.varbit(value).is_some() {
+                    let range = Range::unsigned(MANY_BITS);
+                    return Ok((self.low_bits(value, depth)?, Type::Number(range)));
                 }
-                Ok((Expr::Field(field), Type::Number(range_of(field))))
+                let field = self.field_ref(value)?;
+                let expr = if field.width > MAX_VALUE_BITS {
+                    self.low_bits(value, depth)?
+                } else {
+                    Expr::Field(field)
+                };
+                Ok((expr, Type::Number(range_of(field))))
             }
             "stack_field" => {
                 let (stack, name) = pair_of(inner).ok_or_else(|| self.bad("bad stack_field"))?;
                 let element = self.last_element(stack, name)?;
-                let range = range_of(element.first);
-                Ok((Expr::Element(Box::new(element)), Type::Number(range)))
+                self.element_number(element, value, depth)
             }
             other => Err(unsupported(
                 format!("operand of type `{other}`"),
@@ -194,8 +192,7 @@ impl<'a> Expressions<'a> {
                 Ok((expr, Type::Bool))
             }
             "d2b" => {
-                let (inner, kind) = self.compile(right, depth)?;
-                self.exact(kind, op)?;
+                let inner = self.condition_at(right, depth)?;
                 Ok((Expr::ToBool(Box::new(inner)), Type::Bool))
             }
             "b2d" => {
@@ -212,15 +209,10 @@ impl<'a> Expressions<'a> {
                 let same = self.same_header(left, right)?;
                 Ok((negate_if(op == "!=", same), Type::Bool))
             }
-            "==" | "!=" if self.is_wide(left) || self.is_wide(right) => {
-                let same = self.wide_equal(left, right)?;
-                Ok((negate_if(op == "!=", same), Type::Bool))
-            }
             "==" | "!=" | "<" | "<=" | ">" | ">=" => self.comparison(op, left, right, depth),
             "access_field" => {
                 let element = self.access_field(operation)?;
-                let range = range_of(element.first);
-                Ok((Expr::Element(Box::new(element)), Type::Number(range)))
+                self.element_number(element, &wrapped, depth)
             }
             "last_stack_index" | "size_stack" => {
                 let stack = str_of(right, "value").ok_or_else(|| self.bad("no stack"))?;
@@ -236,8 +228,10 @@ impl<'a> Expressions<'a> {
                     Ok((last, Type::Number(Range::signed(9))))
                 }
             }
-            "two_comp_mod" | "sat_cast" | "usat_cast" => self.cast(op, left, right, depth),
-            _ => self.arithmetic(op, left, right, depth),
+            "two_comp_mod" | "sat_cast" | "usat_cast" => {
+                self.cast(op, left, right, &wrapped, depth)
+            }
+            _ => self.arithmetic(op, left, right, &wrapped, depth),
         }
     }
 
@@ -257,25 +251,31 @@ impl<'a> Expressions<'a> {
         Ok((Expr::AnyValid(flags), Type::Bool))
     }
 
-    fn condition_at(&self, value: &Value, depth: usize) -> Result<Expr, LoadError> {
-        let (expr, kind) = self.compile(value, depth)?;
-        self.exact(kind, "a condition")?;
-        Ok(expr)
+    /// A field of a stack element, at place `value` of the document.
+    fn element_number(
+        &self,
+        element: Element,
+        value: &Value,
+        depth: usize,
+    ) -> Result<(Expr, Type), LoadError> {
+        let range = Type::Number(range_of(element.first));
+        if element.first.width > MAX_VALUE_BITS {
+            return Ok((self.low_bits(value, depth)?, range));
+        }
+        Ok((Expr::Element(Box::new(element)), range))
+    }
+
+    pub(super) fn condition_at(&self, value: &Value, depth: usize) -> Result<Expr, LoadError> {
+        match self.compile(value, depth)? {
+            (_, Type::Number(range)) if !range.exact() => self.is_not_zero(value, depth),
+            (expr, _) => Ok(expr),
+        }
     }
 
     fn number_at(&self, value: &Value, depth: usize) -> Result<(Expr, Range), LoadError> {
         match self.compile(value, depth)? {
             (expr, Type::Number(range)) => Ok((expr, range)),
             (expr, Type::Bool) => Ok((expr, Range::unsigned(1))),
-        }
-    }
-
-    fn exact(&self, kind: Type, op: &str) -> Result<(), LoadError> {
-        match kind {
-            Type::Number(range) if !range.exact() => {
-                Err(self.too_wide(&format!("an operand of `{op}`")))
-            }
-            _ => Ok(()),
         }
     }
 
@@ -309,13 +309,6 @@ impl<'a> Expressions<'a> {
         Ok(Expr::SameHeader(Box::new((left, right))))
     }
 
-    fn wide_equal(&self, left: &Value, right: &Value) -> Result<Expr, LoadError> {
-        match (self.as_slice(left), self.as_slice(right)) {
-            (Some(a), Some(b)) if a.width == b.width => Ok(Expr::WideEqual(a, b)),
-            _ => Err(self.too_wide("comparing a value")),
-        }
-    }
-
     fn comparison(
         &self,
         op: &str,
@@ -323,11 +316,8 @@ impl<'a> Expressions<'a> {
         right: &Value,
         depth: usize,
     ) -> Result<(Expr, Type), LoadError> {
-        let (left, a) = self.number_at(left, depth)?;
-        let (right, b) = self.number_at(right, depth)?;
-        if !a.exact() || !b.exact() {
-            return Err(self.too_wide(&format!("an operand of `{op}`")));
-        }
+        let (left_expr, a) = self.number_at(left, depth)?;
+        let (right_expr, b) = self.number_at(right, depth)?;
         let full = u32::from(MAX_VALUE_BITS);
         let sign = match (a.signed, b.signed) {
             (false, false) => Sign::Unsigned,
@@ -343,8 +333,20 @@ impl<'a> Expressions<'a> {
             ">" => Compare::Greater,
             _ => Compare::GreaterEqual,
         };
-        let expr = Expr::Compare(op, sign, Box::new(left), Box::new(right));
+        let expr = if a.exact() && b.exact() {
+            Expr::Compare(op, sign, Box::new(left_expr), Box::new(right_expr))
+        } else {
+            self.wide_comparison(op, left, right, depth)?
+        };
         Ok((expr, Type::Bool))
+    }
+
+    /// The width that a cast names.
+    pub(super) fn cast_width(&self, op: &str, width: &Value) -> Result<u16, LoadError> {
+        self.constant(width)
+            .and_then(|w| u16::try_from(w).ok())
+            .filter(|w| *w >= 1)
+            .ok_or_else(|| self.bad(format!("`{op}` to no width")))
     }
 
     fn cast(
@@ -352,30 +354,29 @@ impl<'a> Expressions<'a> {
         op: &str,
         left: &Value,
         right: &Value,
+        whole: &Value,
         depth: usize,
     ) -> Result<(Expr, Type), LoadError> {
         let (inner, range) = self.number_at(left, depth)?;
-        let width = self
-            .constant(right)
-            .and_then(|w| u16::try_from(w).ok())
-            .filter(|w| (1..=MAX_VALUE_BITS).contains(w))
-            .ok_or_else(|| unsupported(format!("`{op}` to more than 128 bits"), self.place))?;
+        let width = self.cast_width(op, right)?;
         let inner = Box::new(inner);
         let bits = u32::from(width);
-        if op == "two_comp_mod" {
-            let range = Range::signed(bits);
-            return Ok((Expr::Wrap(width, inner), Type::Number(range)));
-        }
-        if !range.exact() || (!range.signed && range.bits >= u32::from(MAX_VALUE_BITS)) {
-            return Err(self.too_wide(&format!("an operand of `{op}`")));
-        }
-        if op == "sat_cast" {
-            let range = Range::signed(bits);
-            Ok((Expr::Saturate(width, inner), Type::Number(range)))
+        let result = if op == "usat_cast" {
+            Range::unsigned(bits)
         } else {
-            let range = Range::unsigned(bits);
-            Ok((Expr::SaturateUnsigned(width, inner), Type::Number(range)))
-        }
+            Range::signed(bits)
+        };
+        let saturates = op != "two_comp_mod";
+        let full = u32::from(MAX_VALUE_BITS);
+        // Saturation takes a signed number of at most 128 bits.
+        let too_wide = range.signed_bits() > full;
+        let expr = match op {
+            _ if bits > full || saturates && too_wide => self.low_bits(whole, depth)?,
+            "two_comp_mod" => Expr::Wrap(width, inner),
+            "sat_cast" => Expr::Saturate(width, inner),
+            _ => Expr::SaturateUnsigned(width, inner),
+        };
+        Ok((expr, Type::Number(result)))
     }
 
     fn arithmetic(
@@ -383,6 +384,7 @@ impl<'a> Expressions<'a> {
         op: &str,
         left: &Value,
         right: &Value,
+        whole: &Value,
         depth: usize,
     ) -> Result<(Expr, Type), LoadError> {
         // Unary plus and minus have no left side.
@@ -395,13 +397,7 @@ impl<'a> Expressions<'a> {
         let (right_expr, b) = self.number_at(right, depth)?;
         let both_unsigned = !a.signed && !b.signed;
         let longest = a.signed_bits().max(b.signed_bits());
-        let needs_exact = || {
-            if a.exact() && b.exact() {
-                Ok(())
-            } else {
-                Err(self.too_wide(&format!("an operand of `{op}`")))
-            }
-        };
+        let exact = a.exact() && b.exact();
         let (binary, range) = match op {
             "+" if both_unsigned => (Binary::Add, Range::unsigned(a.bits.max(b.bits) + 1)),
             "+" => (Binary::Add, Range::signed(longest + 1)),
@@ -411,17 +407,13 @@ impl<'a> Expressions<'a> {
                 Binary::Multiply,
                 Range::signed(a.signed_bits() + b.signed_bits()),
             ),
-            "/" | "%" => {
-                needs_exact()?;
-                if !both_unsigned {
-                    return Err(unsupported(format!("`{op}` of a signed value"), self.place));
-                }
-                if op == "/" {
-                    (Binary::Divide, a)
-                } else {
-                    (Binary::Modulo, Range::unsigned(a.bits.min(b.bits)))
-                }
+            "/" | "%" if !exact || !both_unsigned => {
+                // A quotient is no longer than what is divided, a remainder than the divisor.
+                let range = Range::new(a.signed || b.signed, a.bits.max(b.bits) + 1);
+                return Ok((self.low_bits(whole, depth)?, Type::Number(range)));
             }
+            "/" => (Binary::Divide, a),
+            "%" => (Binary::Modulo, Range::unsigned(a.bits.min(b.bits))),
             "&" => {
                 let range = match (a.signed, b.signed) {
                     (false, false) => Range::unsigned(a.bits.min(b.bits)),
@@ -448,15 +440,16 @@ impl<'a> Expressions<'a> {
                 (Binary::ShiftLeft, range)
             }
             ">>" => {
-                needs_exact()?;
+                let by = constant.and_then(|by| u32::try_from(by).ok()).unwrap_or(0);
+                let rest = a.bits.saturating_sub(by);
+                if !exact {
+                    let range = Range::new(a.signed, if a.signed { a.bits } else { rest });
+                    return Ok((self.low_bits(whole, depth)?, Type::Number(range)));
+                }
                 if a.signed {
                     (Binary::ShiftRightSigned, a)
                 } else {
-                    let by = constant.and_then(|by| u32::try_from(by).ok()).unwrap_or(0);
-                    (
-                        Binary::ShiftRight,
-                        Range::unsigned(a.bits.saturating_sub(by)),
-                    )
+                    (Binary::ShiftRight, Range::unsigned(rest))
                 }
             }
             other => return Err(unsupported(format!("operator `{other}`"), self.place)),

@@ -7,7 +7,7 @@ use crate::bits::{Field, GUARD_BYTES};
 use crate::json;
 
 /// The widest field that is accepted, in bits.
-const MAX_FIELD_BITS: u64 = 2048;
+pub(crate) const MAX_FIELD_BITS: u64 = 2048;
 /// The longest varbit field that is accepted, in bytes.
 const MAX_VARBIT_BYTES: u32 = 2048;
 /// The largest packet state that is accepted, in bytes.
@@ -41,9 +41,9 @@ pub(crate) struct Header {
 }
 
 /// A header's field of variable length.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Varbit {
-    /// Bytes of the fixed part in front of it.
+    /// Bits of the fixed part in front of it.
     pub(crate) before: usize,
     /// First byte of its value in the buffer.
     pub(crate) start: usize,
@@ -53,11 +53,15 @@ pub(crate) struct Varbit {
     pub(crate) max_bytes: usize,
 }
 
-/// A header stack; its elements follow each other in the buffer.
+/// A stack of headers or header unions; its elements follow each other in the buffer.
 #[derive(Clone, Debug)]
 pub(crate) struct Stack {
     pub(crate) first: HeaderIndex,
     pub(crate) len: usize,
+    /// Headers of each element: 1, or the members of the union.
+    pub(crate) members: usize,
+    /// The members' names; none in a stack of headers.
+    pub(crate) names: Vec<String>,
     /// Index of the byte that counts the elements pushed (`nextIndex`).
     pub(crate) next: usize,
     /// Bytes from one element to the next.
@@ -71,7 +75,7 @@ struct Kind {
     /// Of metadata: how many bytes each field has for itself (0: it shares them).
     own: Vec<u8>,
     bits: usize,
-    /// Name, bytes in front, longest in bytes.
+    /// Name, bits in front, longest in bytes.
     varbit: Option<(String, usize, usize)>,
     /// All field names in order (varbit included), for access by offset.
     order: Vec<String>,
@@ -99,9 +103,6 @@ impl Layout {
     /// Lays the document's headers out.
     pub(crate) fn compile(doc: &json::Document) -> Result<Self, LoadError> {
         let mut layout = Self::default();
-        if let Some(stack) = doc.header_union_stacks.first() {
-            return Err(unsupported("header union stack", &stack.name));
-        }
         let mut kind_by_name = HashMap::new();
         for kind in &doc.header_types {
             kind_by_name.insert(kind.name.as_str(), layout.kinds.len());
@@ -164,34 +165,79 @@ impl Layout {
     ) -> Result<(), LoadError> {
         for stack in &doc.header_stacks {
             let members = resolve(&stack.header_ids, ids, "header stack", &stack.name)?;
-            let first = *members.first().ok_or_else(|| LoadError::Malformed {
-                place: format!("header stack {}", stack.name),
-                why: "it has no element".into(),
-            })?;
-            let in_order = members.iter().enumerate().all(|(i, m)| *m == first + i);
-            if !in_order || members.len() > 255 {
-                return Err(unsupported(
-                    "header stack whose elements are not listed one after the other",
-                    &stack.name,
-                ));
-            }
-            if members.iter().any(|m| {
-                self.headers.get(*m).map(|h| h.kind) != self.headers.get(first).map(|h| h.kind)
-            }) {
-                return Err(LoadError::Malformed {
-                    place: format!("header stack {}", stack.name),
-                    why: "its elements differ in type".into(),
-                });
-            }
-            self.stack_by_name
-                .insert(stack.name.clone(), self.stacks.len());
-            self.stacks.push(Stack {
-                first,
-                len: members.len(),
-                next: 0,
-                stride: 0,
-            });
+            self.add_stack(&stack.name, &members, Vec::new())?;
         }
+        for stack in &doc.header_union_stacks {
+            let place = || format!("header union stack {}", stack.name);
+            let unknown = |what, name: &dyn std::fmt::Display| LoadError::Unknown {
+                what,
+                name: name.to_string(),
+                place: place(),
+            };
+            let mut types = doc.header_union_types.iter();
+            let kind = types.find(|t| t.name == stack.union_type);
+            let kind = kind.ok_or_else(|| unknown("header union type", &stack.union_type))?;
+            let mut members = Vec::new();
+            for id in &stack.header_union_ids {
+                let union = doc.header_unions.iter().find(|u| u.id == *id);
+                let union = union.ok_or_else(|| unknown("header union id", id))?;
+                if union.header_ids.len() != kind.headers.len() {
+                    return Err(LoadError::Malformed {
+                        place: place(),
+                        why: format!("union {} has other members than its type", union.name),
+                    });
+                }
+                members.extend(resolve(
+                    &union.header_ids,
+                    ids,
+                    "header union",
+                    &union.name,
+                )?);
+            }
+            let names = kind.headers.iter().map(|h| h.0.clone()).collect();
+            self.add_stack(&stack.name, &members, names)?;
+        }
+        Ok(())
+    }
+
+    /// Adds a stack of headers, or of unions with members of these names. `headers` are those of
+    /// all elements.
+    fn add_stack(
+        &mut self,
+        name: &str,
+        headers: &[HeaderIndex],
+        names: Vec<String>,
+    ) -> Result<(), LoadError> {
+        let members = names.len().max(1);
+        let malformed = |why: &str| LoadError::Malformed {
+            place: format!("header stack {name}"),
+            why: why.to_owned(),
+        };
+        let first = *headers
+            .first()
+            .ok_or_else(|| malformed("it has no element"))?;
+        let len = headers.len() / members;
+        let in_order = headers.iter().enumerate().all(|(i, h)| *h == first + i);
+        if !in_order || len > 255 {
+            return Err(unsupported(
+                "header stack whose elements are not listed one after the other",
+                name,
+            ));
+        }
+        let kind = |i: usize| self.headers.get(first + i).map(|h| h.kind);
+        if (0..headers.len()).any(|i| kind(i) != kind(i % members)) {
+            return Err(malformed("its elements differ in type"));
+        }
+        self.stack_by_name
+            .insert(name.to_owned(), self.stacks.len());
+        self.stacks.push(Stack {
+            first,
+            len,
+            members,
+            names,
+            next: 0,
+            stride: 0,
+        });
         Ok(())
     }
 
@@ -239,7 +285,8 @@ impl Layout {
         }
         for stack in &mut self.stacks {
             let first = self.headers.get(stack.first).map_or(0, |h| h.start);
-            let second = self.headers.get(stack.first + 1).map_or(first, |h| h.start);
+            let second = self.headers.get(stack.first + stack.members);
+            let second = second.map_or(first, |h| h.start);
             stack.stride = if stack.len > 1 { second - first } else { 0 };
         }
         self.args_start = at;
@@ -296,6 +343,26 @@ impl Layout {
                 name: name.to_owned(),
                 place: place.to_owned(),
             })
+    }
+
+    /// A stack, and which member of its elements has this name (none in a stack of headers).
+    pub(crate) fn member(
+        &self,
+        stack: usize,
+        member: &str,
+        place: &str,
+    ) -> Result<(&Stack, usize), LoadError> {
+        let unknown = |what| LoadError::Unknown {
+            what,
+            name: member.to_owned(),
+            place: place.to_owned(),
+        };
+        let stack = self.stacks.get(stack).ok_or_else(|| unknown("stack"))?;
+        if stack.names.is_empty() && member.is_empty() {
+            return Ok((stack, 0));
+        }
+        let found = stack.names.iter().position(|name| name == member);
+        Ok((stack, found.ok_or_else(|| unknown("union member"))?))
     }
 
     /// The field of this name, or `$valid$`.
@@ -421,14 +488,17 @@ impl Kind {
             let width = field
                 .get(1)
                 .ok_or_else(|| malformed("a field has no width"))?;
+            if field.get(3).and_then(|v| v.as_bool()) == Some(true) {
+                return Err(unsupported(
+                    "saturating field",
+                    format!("{name} of {}", place()),
+                ));
+            }
             if width.as_str() == Some("*") {
-                if !out.bits.is_multiple_of(8) {
-                    return Err(unsupported("varbit that starts within a byte", place()));
-                }
                 if out.varbit.is_some() {
                     return Err(malformed("it has two varbit fields"));
                 }
-                out.varbit = Some((name, out.bits / 8, 0));
+                out.varbit = Some((name, out.bits, 0));
                 continue;
             }
             let width = width
@@ -448,7 +518,13 @@ impl Kind {
             let whole = kind
                 .max_length
                 .ok_or_else(|| malformed("it has a varbit but no max_length"))?;
-            let fixed = out.bits.div_ceil(8) as u32;
+            if !out.bits.is_multiple_of(8) {
+                return Err(unsupported(
+                    "varbit beside fields that do not add up to whole bytes",
+                    place(),
+                ));
+            }
+            let fixed = (out.bits / 8) as u32;
             *max = whole
                 .checked_sub(fixed)
                 .filter(|m| *m <= MAX_VARBIT_BYTES)

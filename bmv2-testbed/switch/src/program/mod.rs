@@ -14,6 +14,8 @@ pub(crate) mod parser;
 pub(crate) mod reference;
 pub(crate) mod source;
 pub(crate) mod table;
+pub(crate) mod value_set;
+mod wide;
 
 use std::collections::HashMap;
 
@@ -21,12 +23,13 @@ use action::{Action, Instruction, Names, Primitives};
 use calculation::{Calculation, Checksum, Input};
 use error::{LoadError, malformed, unsupported};
 use expr::Expressions;
-use layout::{HeaderIndex, Layout};
+use layout::{HeaderIndex, Layout, MAX_FIELD_BITS};
 use parser::Parser;
 use source::Sources;
 use table::{Context, Table};
+use value_set::ValueSet;
 
-use crate::bits::Field;
+use crate::bits::{Field, MAX_VALUE_BITS};
 use crate::code::Code;
 use crate::exec::expr::Expr;
 use crate::exec::may_take_turns;
@@ -39,6 +42,7 @@ pub(crate) struct Program {
     pub(crate) layout: Layout,
     pub(crate) actions: Vec<Action>,
     pub(crate) parser: Parser,
+    pub(crate) value_sets: Vec<ValueSet>,
     pub(crate) nodes: Vec<Node>,
     /// First nodes; none if the pipeline is empty.
     pub(crate) ingress: Option<usize>,
@@ -94,6 +98,13 @@ pub(crate) struct Array {
     pub(crate) width: u16,
 }
 
+impl Array {
+    /// Whether a register's cells take more than 128 bits.
+    pub(crate) fn is_wide(&self) -> bool {
+        self.width > MAX_VALUE_BITS
+    }
+}
+
 /// An action profile or selector.
 #[derive(Debug)]
 pub(crate) struct Profile {
@@ -132,6 +143,8 @@ pub(crate) struct Standard {
     pub(crate) enq_qdepth: Option<Field>,
     pub(crate) deq_timedelta: Option<Field>,
     pub(crate) deq_qdepth: Option<Field>,
+    pub(crate) qid: Option<Field>,
+    pub(crate) priority: Option<Field>,
 }
 
 impl Program {
@@ -154,9 +167,6 @@ impl Program {
         if let Some(instance) = doc.extern_instances.first() {
             return Err(unsupported("extern instance", &instance.name));
         }
-        if let Some(set) = doc.parse_vsets.first() {
-            return Err(unsupported("parser value set", &set.name));
-        }
         check::check(doc)?;
         let layout = Layout::compile(doc)?;
         let (counters, meters, registers) = arrays(doc)?;
@@ -168,11 +178,18 @@ impl Program {
             counters: index(&counters),
             meters: index(&meters),
             registers: index(&registers),
+            register_widths: registers.iter().map(|r| r.width).collect(),
             calculations: doc
                 .calculations
                 .iter()
                 .enumerate()
                 .map(|(i, c)| (c.name.clone(), i))
+                .collect(),
+            value_sets: doc
+                .parse_vsets
+                .iter()
+                .enumerate()
+                .map(|(i, s)| (s.name.clone(), i))
                 .collect(),
         };
         let mut actions = Vec::new();
@@ -182,10 +199,14 @@ impl Program {
             actions.push(action::compile(item, &layout, &names)?);
         }
         let parser = match doc.parsers.as_slice() {
-            [one] => parser::compile(one, &layout, &names)?,
+            [one] => {
+                named("parser", &one.name)?;
+                parser::compile(one, &layout, &names)?
+            }
             [] => return Err(malformed("parsers", "there is none")),
             [_, second, ..] => return Err(unsupported("second parser", &second.name)),
         };
+        let value_sets = value_set::compile(doc, &parser)?;
         let calculations = calculation::calculations(doc, &layout)?;
         let (verify, update) = calculation::checksums(doc, &layout, &names.calculations)?;
         let (emit, deparser) = deparser(doc, &layout, &names)?;
@@ -219,6 +240,7 @@ impl Program {
             layout,
             actions,
             parser,
+            value_sets,
             nodes,
             ingress,
             egress,
@@ -239,6 +261,17 @@ impl Program {
         program.takes_turns = may_take_turns(&program);
         Ok(program)
     }
+}
+
+/// simple_switch finds parser, deparser and pipelines by their names, and crashes without them.
+fn named(expected: &str, name: &str) -> Result<(), LoadError> {
+    if name == expected {
+        return Ok(());
+    }
+    Err(unsupported(
+        format!("{expected} named `{name}`"),
+        format!("simple_switch runs the one named `{expected}`"),
+    ))
 }
 
 fn size_of(size: Option<u64>, direct: bool, name: &str) -> Result<usize, LoadError> {
@@ -288,8 +321,8 @@ fn arrays(doc: &json::Document) -> Result<Arrays, LoadError> {
         let place = json::placed(&register.name, register.source_info.as_ref());
         let width = register.bitwidth.and_then(|w| u16::try_from(w).ok());
         let width = width
-            .filter(|w| (1..=128).contains(w))
-            .ok_or_else(|| unsupported("register of other than 1 to 128 bits", &place))?;
+            .filter(|w| (1..=MAX_FIELD_BITS).contains(&u64::from(*w)))
+            .ok_or_else(|| unsupported("register of other than 1 to 2048 bits", &place))?;
         registers.push(Array {
             name: register.name.clone(),
             size: size_of(register.size, false, &place)?,
@@ -308,6 +341,7 @@ fn deparser(
     let [deparser] = doc.deparsers.as_slice() else {
         return Err(malformed("deparsers", "there is not exactly one"));
     };
+    named("deparser", &deparser.name)?;
     let place = format!("deparser {}", deparser.name);
     let mut emit = Vec::new();
     for name in &deparser.order {
@@ -524,6 +558,8 @@ impl Standard {
             enq_qdepth: optional("queueing_metadata", "enq_qdepth"),
             deq_timedelta: optional("queueing_metadata", "deq_timedelta"),
             deq_qdepth: optional("queueing_metadata", "deq_qdepth"),
+            qid: optional("queueing_metadata", "qid"),
+            priority: optional("intrinsic_metadata", "priority"),
         })
     }
 }

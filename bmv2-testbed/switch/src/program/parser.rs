@@ -43,6 +43,8 @@ pub(crate) enum Op {
     ExtractVarbit(HeaderIndex, Expr),
     /// Extracts the stack's next element.
     ExtractNext(usize),
+    /// As [`Op::ExtractNext`], for stacks of headers with a varbit and of header unions.
+    ExtractElement(Box<ExtractElement>),
     Advance(Expr),
     /// The packet's bits at an offset, into a field.
     SetFromPacket {
@@ -57,6 +59,16 @@ pub(crate) enum Op {
     Run(Instruction),
 }
 
+/// Extracts a header into a stack's next element.
+#[derive(Debug)]
+pub(crate) struct ExtractElement {
+    pub(crate) stack: usize,
+    /// Which member of the union; 0 in a stack of headers.
+    pub(crate) member: usize,
+    /// Of the varbit, in bits.
+    pub(crate) length: Option<Expr>,
+}
+
 /// A part of a select key.
 #[derive(Debug)]
 pub(crate) enum KeyPart {
@@ -68,10 +80,15 @@ pub(crate) enum KeyPart {
 impl KeyPart {
     /// Bytes of the key that the part takes.
     pub(crate) fn bytes(&self) -> usize {
+        usize::from(self.width()).div_ceil(8)
+    }
+
+    /// In bits.
+    pub(crate) fn width(&self) -> u16 {
         match self {
-            Self::Field(field) => field.bytes(),
-            Self::Element(element) => element.first.bytes(),
-            Self::Lookahead { width, .. } => usize::from(*width).div_ceil(8),
+            Self::Field(field) => field.width,
+            Self::Element(element) => element.first.width,
+            Self::Lookahead { width, .. } => *width,
         }
     }
 }
@@ -79,10 +96,18 @@ impl KeyPart {
 /// One case of a select.
 #[derive(Debug)]
 pub(crate) struct Case {
-    pub(crate) value: Box<[u8]>,
-    pub(crate) mask: Box<[u8]>,
+    pub(crate) test: Test,
     /// None accepts.
     pub(crate) next: Option<usize>,
+}
+
+/// What a select key is compared with.
+#[derive(Debug)]
+pub(crate) enum Test {
+    /// The value is stored masked.
+    Value { value: Box<[u8]>, mask: Box<[u8]> },
+    /// The members of a value set, by its index.
+    Set(usize),
 }
 
 /// Compiles one parser.
@@ -174,15 +199,24 @@ impl StateCompiler<'_> {
             let next = find(&transition.next_state)?;
             match (transition.kind.as_deref(), transition.value.as_deref()) {
                 (Some("default"), _) | (None, Some("default") | None) => {
+                    // As in bmv2, cases after a default still count; the last default wins.
                     default = next;
-                    // What follows a default is never reached.
-                    break;
                 }
                 (Some("parse_vset"), name) => {
-                    return Err(unsupported(
-                        format!("parser value set `{}`", name.unwrap_or_default()),
-                        self.place(),
-                    ));
+                    if transition.mask.is_some() {
+                        return Err(unsupported("mask on a value set", self.place()));
+                    }
+                    let name = name.unwrap_or_default();
+                    let set = self.primitives.names.value_sets.get(name);
+                    let set = set.ok_or_else(|| LoadError::Unknown {
+                        what: "value set",
+                        name: name.to_owned(),
+                        place: self.place().to_owned(),
+                    })?;
+                    cases.push(Case {
+                        test: Test::Set(*set),
+                        next,
+                    });
                 }
                 (_, Some(value)) => {
                     let place = self.place();
@@ -195,8 +229,10 @@ impl StateCompiler<'_> {
                         *value &= mask;
                     }
                     cases.push(Case {
-                        value: value.into(),
-                        mask: mask.into(),
+                        test: Test::Value {
+                            value: value.into(),
+                            mask: mask.into(),
+                        },
                         next,
                     });
                 }
@@ -223,6 +259,10 @@ impl StateCompiler<'_> {
                 let (stack, field) =
                     pair_of(inner).ok_or_else(|| self.bad("a stack field has no name"))?;
                 let element = self.primitives.expressions.last_element(stack, field)?;
+                Ok(KeyPart::Element(Box::new(element)))
+            }
+            Some("union_stack_field") => {
+                let element = self.primitives.expressions.last_union(inner)?;
                 Ok(KeyPart::Element(Box::new(element)))
             }
             Some("lookahead") => {
@@ -255,12 +295,12 @@ impl StateCompiler<'_> {
                 .ok_or_else(|| self.bad(format!("`{}` lacks an argument", op.op)))
         };
         match op.op.as_str() {
-            "extract" => self.extract(param(0)?),
-            "extract_VL" => self.extract_varbit(param(0)?, param(1)?),
+            "extract" => self.extract(param(0)?, None),
+            "extract_VL" => self.extract(param(0)?, Some(param(1)?)),
             "set" => self.set(param(0)?, param(1)?),
             "verify" => Ok(Op::Verify {
                 condition: expressions.condition(param(0)?)?,
-                error: expressions.exact_number(param(1)?)?,
+                error: expressions.number(param(1)?)?,
             }),
             "shift" => {
                 let bytes = param(0)?
@@ -269,7 +309,7 @@ impl StateCompiler<'_> {
                 let bytes = bytes.ok_or_else(|| self.bad("shift without a number"))?;
                 Ok(Op::Advance(Expr::Const(i128::from(bytes) * 8)))
             }
-            "advance" => Ok(Op::Advance(expressions.exact_number(param(0)?)?)),
+            "advance" => Ok(Op::Advance(expressions.number(param(0)?)?)),
             "primitive" => {
                 let call = param(0)?;
                 let name = str_of(call, "op").ok_or_else(|| self.bad("a call has no name"))?;
@@ -291,41 +331,50 @@ impl StateCompiler<'_> {
         }
     }
 
-    fn extract(&self, target: &Value) -> Result<Op, LoadError> {
-        let name = str_of(target, "value");
-        match (str_of(target, "type"), name) {
-            (Some("regular"), Some(name)) => {
-                Ok(Op::Extract(self.layout().header(name, self.place())?))
+    fn extract(&self, target: &Value, length: Option<&Value>) -> Result<Op, LoadError> {
+        let value = target.get("value").unwrap_or(&Value::Null);
+        let names = match str_of(target, "type") {
+            Some("union_stack") => pair_of(value),
+            _ => value.as_str().map(|name| (name, "")),
+        };
+        let (name, member) = names.ok_or_else(|| self.bad("no header to extract"))?;
+        let layout = self.layout();
+        let mut found = None;
+        let header = match str_of(target, "type").unwrap_or_default() {
+            "regular" => layout.header(name, self.place())?,
+            "stack" | "union_stack" => {
+                let index = layout.stack(name, self.place())?;
+                let (stack, member) = layout.member(index, member, self.place())?;
+                found = Some((index, member));
+                stack.first + member
             }
-            (Some("stack"), Some(name)) => {
-                Ok(Op::ExtractNext(self.layout().stack(name, self.place())?))
+            kind => {
+                return Err(unsupported(format!("extracting to `{kind}`"), self.place()));
             }
-            (kind, _) => Err(unsupported(
-                format!("extracting to `{}`", kind.unwrap_or_default()),
-                self.place(),
-            )),
-        }
-    }
-
-    fn extract_varbit(&self, target: &Value, length: &Value) -> Result<Op, LoadError> {
-        if str_of(target, "type") != Some("regular") {
-            return Err(unsupported(
-                "extracting a varbit to a stack or union",
-                self.place(),
-            ));
-        }
-        let name = str_of(target, "value").ok_or_else(|| self.bad("no header to extract"))?;
-        let header = self.layout().header(name, self.place())?;
-        if self
-            .layout()
-            .headers
-            .get(header)
-            .is_none_or(|h| h.varbit.is_none())
-        {
-            return Err(self.bad(format!("header {name} has no varbit")));
-        }
-        let length = self.primitives.expressions.exact_number(length)?;
-        Ok(Op::ExtractVarbit(header, length))
+        };
+        let varbit = layout.headers.get(header).and_then(|h| h.varbit);
+        let length = match (length, varbit) {
+            (None, None) => None,
+            (Some(length), Some(_)) => Some(self.primitives.expressions.number(length)?),
+            (None, Some(_)) => {
+                return Err(self.bad(format!("{name} is extracted without its varbit's length")));
+            }
+            (Some(_), None) => return Err(self.bad(format!("{name} has no varbit"))),
+        };
+        Ok(match (found, length) {
+            (None, None) => Op::Extract(header),
+            (None, Some(length)) => Op::ExtractVarbit(header, length),
+            (Some((stack, 0)), None)
+                if layout.stacks.get(stack).is_some_and(|s| s.members == 1) =>
+            {
+                Op::ExtractNext(stack)
+            }
+            (Some((stack, member)), length) => Op::ExtractElement(Box::new(ExtractElement {
+                stack,
+                member,
+                length,
+            })),
+        })
     }
 
     fn set(&self, to: &Value, from: &Value) -> Result<Op, LoadError> {

@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::error::{LoadError, unsupported};
 use super::expr::Expressions;
-use crate::bits::{Field, MAX_VALUE_BITS};
+use super::layout::Varbit;
+use crate::bits::Field;
 use crate::exec::expr::{Element, Expr, HeaderRef};
 use crate::json::{integer_of, low_ones};
 
@@ -80,10 +81,26 @@ impl Expressions<'_> {
         let first = self
             .layout
             .field_of(stack.first, field)
-            .filter(|f| f.width <= MAX_VALUE_BITS)
             .ok_or_else(|| unsupported(format!("stack field `{field}`"), self.place))?;
         Ok(Element {
             first,
+            stride: stack.stride,
+            len: stack.len,
+            index: Expr::LastIndex(stack.next),
+        })
+    }
+
+    /// A field of a member of the last union pushed to a stack: stack, member and field by name.
+    pub(crate) fn last_union(&self, names: &Value) -> Result<Element, LoadError> {
+        let name = |i: usize| names.get(i).and_then(Value::as_str);
+        let (Some(stack), Some(member), Some(field)) = (name(0), name(1), name(2)) else {
+            return Err(self.bad("a union stack's field is not three names"));
+        };
+        let stack = self.layout.stack(stack, self.place)?;
+        let (stack, member) = self.layout.member(stack, member, self.place)?;
+        let first = self.layout.field_of(stack.first + member, field);
+        Ok(Element {
+            first: first.ok_or_else(|| self.bad(format!("unknown field `{field}`")))?,
             stride: stack.stride,
             len: stack.len,
             index: Expr::LastIndex(stack.next),
@@ -125,7 +142,7 @@ impl Expressions<'_> {
                     let index = inner
                         .get("right")
                         .ok_or_else(|| self.bad("a stack index is missing"))?;
-                    let index = self.exact_number(index)?;
+                    let index = self.number(index)?;
                     self.plain(stack.first, Some((stack.len, stack.stride, index)))
                 }
                 Some(op) => Err(unsupported(format!("header operator `{op}`"), self.place)),
@@ -186,7 +203,6 @@ impl Expressions<'_> {
         let first = self
             .layout
             .field_at(header.header, position)
-            .filter(|f| f.width <= MAX_VALUE_BITS)
             .ok_or_else(|| unsupported(format!("access to field {position}"), self.place))?;
         let (len, stride, index) = header.element.unwrap_or((1, 0, Expr::Const(0)));
         Ok(Element {
@@ -212,9 +228,14 @@ impl Expressions<'_> {
         }
     }
 
-    pub(super) fn is_wide(&self, value: &Value) -> bool {
-        self.as_slice(value)
-            .is_some_and(|field| field.width > MAX_VALUE_BITS)
+    /// The varbit that a `field` object names, if it is one.
+    pub(super) fn varbit(&self, value: &Value) -> Option<Varbit> {
+        let (header, field) = pair_of(value.get("value")?)?;
+        let index = self.layout.header(header, self.place).ok()?;
+        let header = self.layout.headers.get(index)?;
+        header
+            .varbit
+            .filter(|_| self.layout.is_varbit(index, field))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Compiles tables: keys at fixed places of a packed key, actions by slot, next nodes by slot.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::Value;
 
@@ -264,12 +264,19 @@ impl Context<'_> {
             out.default = Some(Default { slot, args });
             out.const_default = default.action_const || default.action_entry_const;
         }
+        if out.profile.is_some() && !table.entries.is_empty() {
+            return Err(unsupported("const entries with an action profile", &place));
+        }
+        let mut known = HashSet::new();
         for entry in &table.entries {
             let place = json::placed(
                 format!("const entry of table {}", table.name),
                 entry.source_info.as_ref(),
             );
             let entry = self.entry(&out, entry, &place)?;
+            if !known.insert(entry.pattern.clone()) {
+                return Err(malformed(place, "it has the key of another"));
+            }
             out.entries.push(entry);
         }
         Ok(out)
@@ -280,6 +287,16 @@ impl Context<'_> {
             base: self.node(&table.base_default_next, place)?,
             ..Next::default()
         };
+        let keys = &table.next_tables;
+        let by_hit = keys.contains_key("__HIT__") || keys.contains_key("__MISS__");
+        if by_hit
+            && !(keys.len() == 2 && keys.contains_key("__HIT__") && keys.contains_key("__MISS__"))
+        {
+            return Err(malformed(
+                place,
+                "next_tables has `__HIT__` or `__MISS__` without the other, or more beside them",
+            ));
+        }
         for (slot, action) in actions.iter().enumerate() {
             let name = table
                 .actions
@@ -288,7 +305,13 @@ impl Context<'_> {
                 .or_else(|| self.actions.get(*action).map(|a| a.name.as_str()));
             let to = match name.and_then(|n| table.next_tables.get(n)) {
                 Some(to) => self.node(to, place)?,
-                None => next.base,
+                None if by_hit => next.base,
+                None => {
+                    return Err(malformed(
+                        place,
+                        format!("next_tables lacks action {}", name.unwrap_or_default()),
+                    ));
+                }
             };
             next.by_slot.push(to);
         }
@@ -322,19 +345,9 @@ impl Context<'_> {
                 (self.layout.field(header, field, place)?, valid, text)
             }
         };
-        let kind = match key.match_type.as_str() {
-            "exact" | "valid" => Match::Exact,
-            "lpm" => Match::Lpm,
-            "ternary" => Match::Ternary,
-            "range" => Match::Range,
-            "optional" => Match::Optional,
-            other => {
-                return Err(unsupported(
-                    format!("match kind `{other}` of {text}"),
-                    place,
-                ));
-            }
-        };
+        let kind = match_kind(&key.match_type).ok_or_else(|| {
+            unsupported(format!("match kind `{}` of {text}", key.match_type), place)
+        })?;
         let bytes = field.bytes();
         let mask = match &key.mask {
             None => None,
@@ -400,6 +413,15 @@ impl Context<'_> {
         let mut mask = vec![0xff; table.key_bytes];
         let mut prefix = 0;
         for (key, found) in table.key.iter().zip(&entry.match_key) {
+            if match_kind(&found.match_type) != Some(key.kind) {
+                return Err(malformed(
+                    place,
+                    format!(
+                        "match `{}` on {}, which the key matches as {:?}",
+                        found.match_type, key.name, key.kind
+                    ),
+                ));
+            }
             let range = key.offset..key.offset + key.bytes;
             let (Some(value), Some(mask)) = (value.get_mut(range.clone()), mask.get_mut(range))
             else {
@@ -449,6 +471,18 @@ impl Context<'_> {
             args,
         })
     }
+}
+
+/// The match kind that the JSON calls so.
+fn match_kind(name: &str) -> Option<Match> {
+    Some(match name {
+        "exact" | "valid" => Match::Exact,
+        "lpm" => Match::Lpm,
+        "ternary" => Match::Ternary,
+        "range" => Match::Range,
+        "optional" => Match::Optional,
+        _ => return None,
+    })
 }
 
 enum ConstError {
@@ -539,17 +573,20 @@ pub(crate) fn prefix_mask(mask: &mut [u8], width: u16, prefix: u16) {
 fn lookup_of(match_type: &str, key: &[Key], place: &str) -> Result<Lookup, LoadError> {
     let count = |kind| key.iter().filter(|k| k.kind == kind).count();
     let ternary = count(Match::Ternary) + count(Match::Optional) + count(Match::Range);
-    let lookup = match match_type {
-        _ if ternary > 0 => Lookup::Ternary,
-        "ternary" | "range" => Lookup::Ternary,
-        "exact" | "lpm" => match count(Match::Lpm) {
-            0 => Lookup::Exact,
-            1 => Lookup::Lpm,
-            _ => return Err(unsupported("key with two LPM fields", place)),
-        },
-        other => return Err(unsupported(format!("table match type `{other}`"), place)),
-    };
-    Ok(lookup)
+    if !matches!(match_type, "exact" | "lpm" | "ternary" | "range") {
+        return Err(unsupported(
+            format!("table match type `{match_type}`"),
+            place,
+        ));
+    }
+    if ternary > 0 || matches!(match_type, "ternary" | "range") {
+        return Ok(Lookup::Ternary);
+    }
+    match count(Match::Lpm) {
+        0 => Ok(Lookup::Exact),
+        1 => Ok(Lookup::Lpm),
+        _ => Err(unsupported("key with two LPM fields", place)),
+    }
 }
 
 #[cfg(test)]

@@ -51,17 +51,44 @@ pub(crate) fn pattern(
     }
     let mut value = vec![0; compiled.key_bytes];
     let mut mask = vec![0; compiled.key_bytes];
+    let owner = || format!("table {}", table.name);
+    let prefix = pack(&table.fields, matches, &mut value, &mut mask, &owner)?;
+    Ok(Pattern {
+        value: value.into(),
+        mask: if compiled.lookup == Lookup::Exact {
+            Box::default()
+        } else {
+            mask.into()
+        },
+        prefix: if compiled.lookup == Lookup::Lpm {
+            prefix
+        } else {
+            0
+        },
+        priority,
+    })
+}
+
+/// Packs matches, each at its field's place; gives the prefix length of the LPM field, if any.
+pub(crate) fn pack(
+    fields: &[FieldInfo],
+    matches: &[pb::FieldMatch],
+    value: &mut [u8],
+    mask: &mut [u8],
+    owner: &dyn Fn() -> String,
+) -> Result<u16, Fault> {
     let mut prefix = 0;
     for found in matches {
-        if !table.fields.iter().any(|f| f.id == found.field_id) {
+        if !fields.iter().any(|f| f.id == found.field_id) {
             return Err(Fault::invalid(format!(
-                "table {}: there is no match field of id {}",
-                table.name, found.field_id
+                "{}: there is no match field of id {}",
+                owner(),
+                found.field_id
             )));
         }
     }
-    for field in &table.fields {
-        let what = || format!("table {}, field {}", table.name, field.name);
+    for field in fields {
+        let what = || format!("{}, field {}", owner(), field.name);
         let mut given = matches.iter().filter(|m| m.field_id == field.id);
         let found = given.next();
         if given.next().is_some() {
@@ -85,20 +112,7 @@ pub(crate) fn pattern(
             }
         }
     }
-    Ok(Pattern {
-        value: value.into(),
-        mask: if compiled.lookup == Lookup::Exact {
-            Box::default()
-        } else {
-            mask.into()
-        },
-        prefix: if compiled.lookup == Lookup::Lpm {
-            prefix
-        } else {
-            0
-        },
-        priority,
-    })
+    Ok(prefix)
 }
 
 fn ones(mask: &mut [u8], width: u16) {
@@ -531,12 +545,13 @@ pub(crate) fn wire_action(info: &Info, table: &TableInfo, slot: u16, args: &[u8]
     }
 }
 
-fn wire_matches(table: &TableInfo, entry: &Entry) -> Vec<pb::FieldMatch> {
-    let mut out = Vec::with_capacity(table.fields.len());
-    for field in &table.fields {
+/// The inverse of [`pack`]. The mask may be empty if all fields are exact.
+pub(crate) fn unpack(fields: &[FieldInfo], value: &[u8], mask: &[u8]) -> Vec<pb::FieldMatch> {
+    let mut out = Vec::with_capacity(fields.len());
+    for field in fields {
         let range = field.offset..field.offset + field.bytes;
-        let value = entry.value().get(range.clone()).unwrap_or_default();
-        let mask = entry.mask().get(range).unwrap_or_default();
+        let value = value.get(range.clone()).unwrap_or_default();
+        let mask = mask.get(range).unwrap_or_default();
         let none = mask.iter().all(|b| *b == 0);
         let kind = match field.kind {
             Match::Exact => FieldMatchType::Exact(pb::field_match::Exact {
@@ -640,7 +655,7 @@ fn wire_target(info: &Info, table: &TableInfo, target: Target<'_>) -> pb::TableA
 pub(crate) fn wire_key(table: &TableInfo, entry: &Entry) -> pb::TableEntry {
     pb::TableEntry {
         table_id: table.id,
-        r#match: wire_matches(table, entry),
+        r#match: unpack(&table.fields, entry.value(), entry.mask()),
         priority: entry.priority(),
         ..pb::TableEntry::default()
     }

@@ -38,7 +38,9 @@ mod resource;
 mod run;
 mod service;
 mod value;
+mod value_set;
 mod walk;
+mod wide;
 mod write;
 
 pub use deviation::{Deviation, Deviations};

@@ -92,7 +92,11 @@ impl<'a> Reader<'a> {
                         .map(|e| Found::one(Entity::DigestEntry(e))),
                 );
             }
-            Entity::ValueSetEntry(_) => return Err(Fault::unimplemented("value sets")),
+            Entity::ValueSetEntry(wire) => {
+                let entries = super::value_set::read_entries(self.loaded, wire)?;
+                let entity = Entity::ValueSetEntry;
+                out.extend(entries.into_iter().map(|entry| Found::one(entity(entry))));
+            }
             // There are no externs, so that all of them are none.
             Entity::ExternEntry(wire) if *wire == pb::ExternEntry::default() => {}
             Entity::ExternEntry(_) => return Err(Fault::unimplemented("extern entries")),
@@ -398,15 +402,18 @@ impl<'a> Reader<'a> {
     fn registers(&self, wire: &pb::RegisterEntry, out: Out<'_, 'a>) -> Result<(), Fault> {
         let registers = &self.loaded.info.registers;
         for (id, array) in arrays(registers, wire.register_id, wire.index, "register")? {
-            let Some(cells) = self.loaded.state.registers.get(array.index) else {
-                continue;
+            let state = &self.loaded.state;
+            let narrow = state.registers.get(array.index);
+            let data = |index: usize| match narrow {
+                _ if array.is_wide() => super::wide::register_data(state, array, index),
+                Some(cells) => wire_data(lock(cells).get(index).copied().unwrap_or(0), array),
+                None => wire_data(0, array),
             };
             for index in indices(array, wire.index)? {
-                let value = lock(cells).get(index).copied().unwrap_or(0);
                 out.push(Found::one(Entity::RegisterEntry(pb::RegisterEntry {
                     register_id: id,
                     index: wire_index(index),
-                    data: Some(wire_data(value, array)),
+                    data: Some(data(index)),
                 })));
             }
         }

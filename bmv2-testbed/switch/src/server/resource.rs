@@ -110,6 +110,9 @@ impl Writer<'_> {
 
     pub(crate) fn register(&self, wire: &pb::RegisterEntry) -> Result<(), Fault> {
         let array = array(&self.loaded.info.registers, wire.register_id, "register")?;
+        if array.is_wide() {
+            return self.wide_register(array, wire);
+        }
         let value = super::value::data_bits(wire.data.as_ref(), array)?;
         let indices = indices(array, wire.index)?;
         let index = array.index;

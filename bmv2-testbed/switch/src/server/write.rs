@@ -72,7 +72,10 @@ impl<'a> Writer<'a> {
                 self.register(wire)
             }
             Entity::DigestEntry(wire) => self.digest(kind, wire),
-            Entity::ValueSetEntry(_) => Err(Fault::unimplemented("value sets")),
+            Entity::ValueSetEntry(wire) => {
+                only_modify(kind, "a value set")?;
+                self.value_set(wire)
+            }
             Entity::ExternEntry(_) => Err(Fault::unimplemented("extern entries")),
         }
     }

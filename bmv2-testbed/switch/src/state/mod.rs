@@ -13,6 +13,7 @@ pub(crate) mod profile;
 pub(crate) mod replication;
 mod shards;
 pub(crate) mod table;
+pub(crate) mod value_set;
 mod wide;
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,9 +21,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 use digest::Digests;
 use meter::Meter;
+use num_bigint::BigUint;
 use profile::ProfileState;
 use replication::Replication;
 use table::TableState;
+use value_set::ValueSetState;
 
 use crate::program::Program;
 
@@ -35,9 +38,13 @@ pub(crate) struct State {
     pub(crate) profiles: Vec<RwLock<ProfileState>>,
     pub(crate) counters: Vec<Vec<Counter>>,
     pub(crate) meters: Vec<Vec<Mutex<Meter>>>,
+    /// Cells of at most 128 bits; an array of longer ones is empty here.
     pub(crate) registers: Vec<Mutex<Vec<u128>>>,
+    /// Cells of more than 128 bits.
+    pub(crate) wide_registers: Vec<Mutex<Vec<BigUint>>>,
     pub(crate) replication: RwLock<Replication>,
     pub(crate) digests: Mutex<Digests>,
+    pub(crate) value_sets: Vec<RwLock<ValueSetState>>,
 }
 
 /// A table from so many entries on is large: more than the nearest caches hold.
@@ -73,12 +80,23 @@ impl State {
                 .into_iter()
                 .map(|size| (0..size).map(|_| Mutex::default()).collect())
                 .collect(),
-            registers: arrays(&program.registers)
-                .into_iter()
-                .map(|size| Mutex::new(vec![0; size]))
+            registers: program
+                .registers
+                .iter()
+                .map(|r| Mutex::new(vec![0; if r.is_wide() { 0 } else { r.size }]))
+                .collect(),
+            wide_registers: program
+                .registers
+                .iter()
+                .map(|r| Mutex::new(vec![BigUint::ZERO; if r.is_wide() { r.size } else { 0 }]))
                 .collect(),
             replication: RwLock::default(),
             digests: Mutex::default(),
+            value_sets: program
+                .value_sets
+                .iter()
+                .map(|_| RwLock::default())
+                .collect(),
         }
     }
 }
