@@ -16,12 +16,11 @@ use shunt_testbed::{Result, binaries, sandbox};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::gateway::{self, Carried, Link, MARKER, SLOW_PATH};
+use crate::gateway::{self, Carried, Link, MARKER, PORTS, SLOW_PATH};
 use crate::packet::{Frame, Packet};
 use crate::ports::{Ports, Switch};
 
-/// How long something may take that has to happen.
-pub const DEADLINE: Duration = Duration::from_secs(5);
+pub use crate::ports::DEADLINE;
 
 /// Why packets are dropped: `DROP_*` of `headers.p4`, the index of the counter `drops`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,11 +57,11 @@ pub fn run(name: &str, body: impl FnOnce(&mut Dut)) {
             return sandbox::skip(name, "simple_switch_grpc is not on PATH");
         }
         sandbox::test(name, || {
-            body(&mut Dut::start(Switch::bmv2)?);
+            body(&mut Dut::start(|runtime| Switch::bmv2(runtime, PORTS))?);
             Ok(())
         });
     } else {
-        body(&mut Dut::start(Switch::embedded).unwrap());
+        body(&mut Dut::start(|runtime| Switch::embedded(runtime, PORTS)).unwrap());
     }
 }
 

@@ -12,9 +12,8 @@ use shunt_testbed::{Error, Result, netns};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
-use crate::dut::DEADLINE;
-use crate::gateway::PORTS;
-
+/// How long something may take that has to happen.
+pub const DEADLINE: Duration = Duration::from_secs(5);
 /// Where bmv2 serves P4Runtime, in its sandbox.
 const ADDRESS: &str = "127.0.0.1:9559";
 /// Frames that wait at one port until a test takes them.
@@ -107,11 +106,11 @@ impl Ports {
 
 impl Switch {
     /// The real one, in the sandbox that this process runs in.
-    pub fn bmv2(_: &Runtime) -> Result<(Self, Ports, String)> {
+    pub fn bmv2(_: &Runtime, numbers: &[u16]) -> Result<(Self, Ports, String)> {
         let mut command = Command::new("simple_switch_grpc");
         command.args(["--no-p4", "--device-id", "1"]);
         let mut ports = BTreeMap::new();
-        for port in PORTS {
+        for port in numbers {
             let (switch, host) = (format!("s{port}"), format!("h{port}"));
             netns::run(&format!("ip link add {switch} type veth peer name {host}"))?;
             for device in [&switch, &host] {
@@ -141,7 +140,7 @@ impl Switch {
     }
 
     /// The embedded one, in this process.
-    pub fn embedded(runtime: &Runtime) -> Result<(Self, Ports, String)> {
+    pub fn embedded(runtime: &Runtime, numbers: &[u16]) -> Result<(Self, Ports, String)> {
         let handle = runtime
             .block_on(shunt_switch::run(shunt_switch::Config::default()))
             .map_err(words)?;
@@ -149,7 +148,7 @@ impl Switch {
             let channel = handle.switch().attach_channel((*port).into(), QUEUE_FRAMES);
             (*port, channel)
         };
-        let ports = Ports::Channels(PORTS.iter().map(attach).collect());
+        let ports = Ports::Channels(numbers.iter().map(attach).collect());
         let address = handle.addr().to_string();
         Ok((Self::Embedded { _handle: handle }, ports, address))
     }
