@@ -1,5 +1,6 @@
 //! The P4Runtime client against switches that run the project's pipeline: the real bmv2 where
-//! it is on PATH, and the embedded one. Each in a sandbox, for `--grpc-server-addr` is a port.
+//! it is on PATH, and the embedded one, to the specification and deviating from it. Each in a
+//! sandbox, for `--grpc-server-addr` is a port.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::HashSet;
@@ -29,6 +30,8 @@ const ALREADY_EXISTS: i32 = 6;
 enum Kind {
     Bmv2,
     Embedded,
+    /// With what `--deviate` takes.
+    Deviating(&'static str),
 }
 
 /// A running switch without a pipeline.
@@ -52,8 +55,11 @@ impl Switch {
     fn service(kind: Kind, logs: &TempDir) -> Result<Service> {
         let mut command = match kind {
             Kind::Bmv2 => Command::new("simple_switch_grpc"),
-            Kind::Embedded => Command::new(binaries::find("shunt-switch")?),
+            Kind::Embedded | Kind::Deviating(_) => Command::new(binaries::find("shunt-switch")?),
         };
+        if let Kind::Deviating(how) = kind {
+            command.args(["--deviate", how]);
+        }
         command.args(["--no-p4", "--device-id", "1"]);
         command.args(["--", "--grpc-server-addr", ADDRESS]);
         let mut service = Service::start("switch", logs.path(), command)?;
@@ -201,7 +207,7 @@ async fn a_pipeline_is_pushed_and_its_cookie_comes_back(switch: Switch) -> Resul
     let error = refused.await.unwrap_err();
     assert!(matches!(error, ClientError::Refused { .. }), "{error:?}");
     // bmv2 1.15 is left in the middle of an update, and takes no pipeline before a restart.
-    if switch.kind == Kind::Embedded {
+    if switch.kind != Kind::Bmv2 {
         let kept = client.get_pipeline(PipelineParts::CookieOnly).await;
         assert_eq!(kept.unwrap().cookie(), Some(COOKIE));
         push(&client).await;
@@ -374,6 +380,14 @@ macro_rules! on_each_switch {
             fn $body() {
                 let name = concat!("embedded::", stringify!($body));
                 super::on(super::Kind::Embedded, name, super::$body);
+            })*
+        }
+
+        mod as_pi {
+            $(#[test]
+            fn $body() {
+                let name = concat!("as_pi::", stringify!($body));
+                super::on(super::Kind::Deviating("pi,pad-bytes"), name, super::$body);
             })*
         }
     };

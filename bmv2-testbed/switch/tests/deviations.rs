@@ -9,7 +9,7 @@
 
 mod common;
 
-use common::client::{Served, batch_errors, exact, lpm, table_update, update};
+use common::client::{Served, batch_errors, exact, lpm, range, table_update, update};
 use p4runtime::p4::v1 as pb;
 use pb::entity::Entity;
 use pb::update::Type;
@@ -132,6 +132,31 @@ async fn as_pi() {
     assert_eq!(found, [count(third, Some(Default::default()))]);
     let every = client.one(update(Type::Modify, count(None, set))).await;
     assert_eq!(every.unwrap_err().0, Code::Unimplemented);
+
+    // bmv2 does not cut copies, and knows a range over all values by its bytes.
+    let session = |packet_length_bytes| {
+        use pb::packet_replication_engine_entry::Type as Kind;
+        let entry = pb::CloneSessionEntry {
+            session_id: 5,
+            packet_length_bytes,
+            ..Default::default()
+        };
+        Entity::PacketReplicationEngineEntry(pb::PacketReplicationEngineEntry {
+            r#type: Some(Kind::CloneSessionEntry(entry)),
+        })
+    };
+    let cut = client.one(update(Type::Insert, session(60))).await;
+    assert_eq!(cut.unwrap_err().0, Code::Unknown);
+    client.one(update(Type::Insert, session(0))).await.unwrap();
+    let whole = |low: &[u8]| {
+        let all = range(low, &[0xff, 0xff]);
+        served.entry("acl", vec![None, None, all], 1, served.call("drop", &[]))
+    };
+    let refused = client
+        .one(table_update(Type::Insert, &whole(&[0, 0])))
+        .await;
+    assert_eq!(refused.unwrap_err().0, Code::InvalidArgument);
+    client.insert(&whole(&[0])).await;
 
     // Reads end with the first error, and its status is the read's.
     let refused = client.read(register).await.unwrap_err();

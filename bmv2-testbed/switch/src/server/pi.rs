@@ -7,6 +7,7 @@ use pb::entity::Entity;
 use pb::field_match::FieldMatchType;
 use pb::packet_replication_engine_entry::Type as Replication;
 use pb::update::Type;
+use tonic::Code;
 
 use super::fault::Fault;
 use crate::info::Info;
@@ -54,10 +55,14 @@ pub(crate) fn update(update: &pb::Update) -> Result<pb::Update, Fault> {
             meter.table_entry.iter_mut().for_each(table_entry);
         }
         Entity::PacketReplicationEngineEntry(entry) => {
-            if let Some(Replication::CloneSessionEntry(session)) = &entry.r#type
-                && session.class_of_service != 0
-            {
-                return Err(Fault::unimplemented("a clone session's class of service"));
+            if let Some(Replication::CloneSessionEntry(session)) = &entry.r#type {
+                if session.class_of_service != 0 {
+                    return Err(Fault::unimplemented("a clone session's class of service"));
+                }
+                if session.packet_length_bytes != 0 && !delete {
+                    let why = "bmv2 does not cut the copies of a clone session";
+                    return Err(Fault::new(Code::Unknown, why));
+                }
             }
         }
         Entity::ActionProfileGroup(_) | Entity::DigestEntry(_) | Entity::ExternEntry(_) => {}
@@ -83,6 +88,7 @@ fn table_entry(entry: &mut pb::TableEntry) {
     entry.is_const = false;
     entry.meter_counter_data = None;
     entry.meter_config = rates(entry.meter_config);
+    entry.r#match.retain(|field| !is_short_range_of_all(field));
     for field in &mut entry.r#match {
         match &mut field.field_match_type {
             Some(FieldMatchType::Exact(exact)) => value(&mut exact.value),
@@ -100,6 +106,18 @@ fn table_entry(entry: &mut pb::TableEntry) {
             actions.flat_map(|a| &mut a.action).for_each(action);
         }
         _ => {}
+    }
+}
+
+/// PI knows a range over all values by its bytes, of which the low end has to have all.
+fn is_short_range_of_all(field: &pb::FieldMatch) -> bool {
+    match &field.field_match_type {
+        Some(FieldMatchType::Range(range)) => {
+            range.low.len() < range.high.len()
+                && range.low.iter().all(|b| *b == 0)
+                && range.high.iter().all(|b| *b == 0xff)
+        }
+        _ => false,
     }
 }
 
