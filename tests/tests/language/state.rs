@@ -115,7 +115,7 @@ fn meters() {
             config: Some(config(2, 4)),
             ..Default::default()
         };
-        device.write(Type::Modify, Entity::MeterEntry(packets.clone()));
+        device.write(Type::Modify, Entity::MeterEntry(packets));
         colours(device, 4, 1, &[0, 0, 1, 1, 2, 2]);
         // Without rates: green.
         colours(device, 4, 2, &[0, 0, 0]);
@@ -128,7 +128,7 @@ fn meters() {
         device.write(Type::Modify, Entity::MeterEntry(bytes));
         colours(device, 5, 0, &[0, 1, 1, 2]);
         // New rates fill the buckets.
-        device.write(Type::Modify, Entity::MeterEntry(packets.clone()));
+        device.write(Type::Modify, Entity::MeterEntry(packets));
         colours(device, 4, 1, &[0, 0, 1]);
         match device.read(Entity::MeterEntry(packets)).as_slice() {
             [Entity::MeterEntry(entry)] => assert_eq!(entry.config, Some(config(2, 4))),

@@ -200,6 +200,24 @@ fn selectors() {
             check(device, 1, (8, 1, value), ((hash % 3) as u8 + 1, 0));
             check(device, 1, (8, 2, value), (3, 0));
         }
+        let weighted = pb::ActionProfileGroup {
+            group_id: 2,
+            members: [(1, 3), (2, 1), (3, 2)]
+                .map(|(member_id, weight)| pb::action_profile_group::Member {
+                    weight,
+                    ..of(member_id)
+                })
+                .into(),
+            max_size: 6,
+            ..group.clone()
+        };
+        device.write(Type::Insert, Entity::ActionProfileGroup(weighted));
+        refer(device, "selected", 3, Action::ActionProfileGroupId(2));
+        for value in [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0x0a00_0001] {
+            let hash = crc16(&u32::to_be_bytes(value));
+            let chosen = [1, 2, 3, 1, 1, 3][usize::from(hash % 6)];
+            check(device, 1, (8, 3, value), (chosen, 0));
+        }
         let fewer = pb::ActionProfileGroup {
             members: vec![of(1), of(3)],
             ..group

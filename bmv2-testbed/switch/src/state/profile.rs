@@ -34,17 +34,19 @@ pub(crate) enum Watch {
 pub(crate) struct Group {
     pub(crate) members: BTreeMap<u32, Weight>,
     pub(crate) max_size: i32,
-    /// Member ids in order, each as often as its weight.
+    /// Member ids, each as often as its weight: all once, in order, then the others. So does bmv2,
+    /// where a weight is further members behind all others.
     order: Vec<u32>,
 }
 
 impl Group {
     /// A group of these members.
     pub(crate) fn new(members: BTreeMap<u32, Weight>, max_size: i32) -> Self {
-        let order = members
-            .iter()
-            .flat_map(|(id, w)| std::iter::repeat_n(*id, w.weight as usize))
-            .collect();
+        let more = |(id, w): (&u32, &Weight)| {
+            std::iter::repeat_n(*id, (w.weight as usize).saturating_sub(1))
+        };
+        let once = members.iter().filter(|(_, w)| w.weight > 0).map(|m| *m.0);
+        let order = once.chain(members.iter().flat_map(more)).collect();
         Self {
             members,
             max_size,
@@ -163,9 +165,9 @@ mod tests {
             given: weight as i32,
             watch: Watch::None,
         };
-        let group = Group::new([(7, weight(2)), (3, weight(1))].into(), 0);
-        let chosen: Vec<_> = (0..4).map(|h| group.choose(h)).collect();
-        assert_eq!(chosen, [Some(3), Some(7), Some(7), Some(3)]);
+        let group = Group::new([(7, weight(2)), (3, weight(3))].into(), 0);
+        let chosen: Vec<_> = (0..6).map(|h| group.choose(h)).collect();
+        assert_eq!(chosen, [3, 7, 3, 3, 7, 3].map(Some));
         assert_eq!(Group::default().choose(5), None);
     }
 }
