@@ -231,6 +231,8 @@ impl Encoder for Encoded {
     type Error = Status;
 
     fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        // At once: else the buffer doubles, and is copied, until a batch fits.
+        buffer.reserve(item.len());
         buffer.put(item);
         Ok(())
     }
