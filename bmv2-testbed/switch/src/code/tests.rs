@@ -13,6 +13,8 @@ use crate::program::Program;
 use crate::program::layout::STATE_BYTES;
 use crate::state::State;
 
+/// Enough that a range that is one bit too short is found.
+const CASES: u32 = 10_000;
 /// Bytes of headers, then of metadata with bytes of its own, then a byte for verdicts.
 const HEADERS: usize = GUARD_BYTES;
 const HEADER_BYTES: usize = 40;
@@ -28,7 +30,9 @@ fn metadata(index: usize) -> Field {
 }
 
 fn buffer() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(any::<u8>(), BYTES).prop_map(|mut buf| {
+    // Ones and zeros carry.
+    let byte = prop_oneof![2 => any::<u8>(), 2 => Just(0xff), 1 => Just(0)];
+    prop::collection::vec(byte, BYTES).prop_map(|mut buf| {
         for field in (0..4).map(metadata) {
             let value = field.load(&buf);
             let last = field.last as usize;
@@ -41,17 +45,23 @@ fn buffer() -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn field() -> impl Strategy<Value = Field> {
-    let any_place =
-        (0..HEADER_BYTES * 8, 1..=128_u16, any::<bool>()).prop_map(|(bit, width, signed)| {
-            let width = width.min((HEADER_BYTES * 8 - bit) as u16);
-            Field::at(HEADERS * 8 + bit, width, signed)
-        });
+    let width = prop_oneof![3 => 1..=33_u16, 1 => 1..=128_u16];
+    let signed = prop::bool::weighted(0.05);
+    let any_place = (0..HEADER_BYTES * 8, width, signed).prop_map(|(bit, width, signed)| {
+        let width = width.min((HEADER_BYTES * 8 - bit) as u16);
+        Field::at(HEADERS * 8 + bit, width, signed)
+    });
     let bytes = (
         0..HEADER_BYTES - 16,
-        prop::sample::select(vec![1, 2, 3, 4, 6, 8, 14, 16]),
+        prop::sample::select(vec![1, 1, 2, 2, 4, 4, 3, 6, 8, 14, 16]),
     );
     let bytes = bytes.prop_map(|(at, len)| Field::at((HEADERS + at) * 8, len * 8, false));
-    prop_oneof![any_place, bytes, (0..4_usize).prop_map(metadata)]
+    prop_oneof![2 => any_place, 3 => bytes, 1 => (0..4_usize).prop_map(metadata)]
+}
+
+/// Bits of masks and shifts: often those that fields have, or one more.
+fn bits() -> impl Strategy<Value = u32> {
+    prop_oneof![3 => prop::sample::select(vec![8, 9, 16, 17, 32, 33]), 1 => 0..100_u32]
 }
 
 fn constant() -> impl Strategy<Value = i128> {
@@ -76,12 +86,12 @@ fn expression() -> impl Strategy<Value = Expr> {
         let op = prop::sample::select(vec![Add, And, Multiply, Or, Subtract, Xor]);
         let binary = (op, inner.clone(), inner.clone())
             .prop_map(|(op, a, b)| Expr::Binary(op, Box::new(a), Box::new(b)));
-        let masked = (inner.clone(), 0..100_u32).prop_map(|(a, bits)| {
+        let masked = (inner.clone(), bits()).prop_map(|(a, bits)| {
             let mask = Box::new(Expr::Const((1 << bits) - 1));
             Expr::Binary(And, Box::new(a), mask)
         });
         let shift = prop::sample::select(vec![Binary::ShiftLeft, Binary::ShiftRight]);
-        let shift = (shift, inner.clone(), 0..130_i128)
+        let shift = (shift, inner.clone(), bits().prop_map(i128::from))
             .prop_map(|(op, a, by)| Expr::Binary(op, Box::new(a), Box::new(Expr::Const(by))));
         let not = inner.prop_map(|a| Expr::BitNot(Box::new(a)));
         prop_oneof![3 => binary, 3 => masked, 2 => shift, 1 => not]
@@ -155,7 +165,7 @@ impl Machine {
 #[test]
 fn assignments_are_as_written() {
     let machine = Machine::new();
-    proptest!(|(buf in buffer(), to in field(), from in expression())| {
+    proptest!(ProptestConfig::with_cases(CASES), |(buf in buffer(), to in field(), from in expression())| {
         let mut build = Builder::default();
         // What has no operations is run as it is written.
         if build.set(to, &from).is_some() {
@@ -170,7 +180,7 @@ fn assignments_are_as_written() {
 #[test]
 fn jumps_go_where_the_condition_says() {
     let machine = Machine::new();
-    proptest!(|(buf in buffer(), condition in condition(), when in any::<bool>())| {
+    proptest!(ProptestConfig::with_cases(CASES), |(buf in buffer(), condition in condition(), when in any::<bool>())| {
         let mut build = Builder::default();
         let there = build.label();
         build.push(Op::Put1(VERDICT as u32, 1));
@@ -181,4 +191,68 @@ fn jumps_go_where_the_condition_says() {
         let verdict = machine.borrow_mut().run(build, &buf)[VERDICT] == 1;
         prop_assert_eq!(verdict, condition.test(&buf) == when);
     });
+}
+
+/// An IPv4/UDP frame; its header checksum is right unless `wrong`.
+fn frame(wrong: bool) -> Vec<u8> {
+    let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0];
+    frame.extend([
+        0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 1, 2,
+    ]);
+    let sum = crate::hash::internet_checksum(&frame[14..34]);
+    frame[24..26].copy_from_slice(&(sum ^ u16::from(wrong)).to_be_bytes());
+    frame.extend([3, 232, 7, 208, 0, 8, 0, 0]);
+    frame
+}
+
+/// A select that has no operations is run as it is written, and what comes after the parser, the
+/// checksums, is not forgotten.
+#[test]
+fn selects_in_their_written_form_go_the_same_way() {
+    let json = include_bytes!("../../testdata/forward.json");
+    let program = Program::load(json).unwrap();
+    let mut written = Program::load(json).unwrap();
+    let code = &mut written.code;
+    let mut replaced = 0;
+    for (index, start) in code.states.iter().enumerate() {
+        let ops = code.ops[*start as usize..].iter_mut();
+        let ends = |op: &&mut Op| matches!(op, Op::Switch(..) | Op::Jump(_));
+        if let Some(op @ Op::Switch(..)) = ops.into_iter().find(ends) {
+            *op = Op::Select(index as u32);
+            replaced += 1;
+        }
+    }
+    assert!(replaced > 1);
+    let frames = [
+        frame(false),
+        frame(true),
+        frame(false)[..20].to_vec(),
+        vec![1; 60],
+    ];
+    let parsed = |program: &Program| {
+        let state = State::new(program);
+        let mut context = Context {
+            program,
+            state: &state,
+            drop_port: 511,
+            now_ns: 0,
+            trace: None,
+            large: 0,
+            priority_queues: 1,
+            registers: Registers::default(),
+        };
+        let mut results = Vec::new();
+        for frame in &frames {
+            let mut packet = Packet::default();
+            packet.reset(program, frame);
+            context.parse(&mut packet);
+            let error = (packet.parser_error, packet.checksum_error);
+            results.push((error, packet.parsed, packet.buf));
+        }
+        results
+    };
+    let results = parsed(&program);
+    assert_eq!(results, parsed(&written));
+    let wrong: Vec<_> = results.iter().map(|r| r.0.1).collect();
+    assert_eq!(wrong, [false, true, false, false]);
 }
