@@ -74,7 +74,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let text = std::fs::read_to_string(P4INFO)?;
     let info = p4runtime::p4info::parse_p4info_text(&text)?;
-    let ids = check::generate(&info, DECLARED).map_err(|faults| faults.join("\n"))?;
+    let ids = match check::generate(&info, DECLARED) {
+        Ok(ids) => ids,
+        Err(faults) => {
+            for fault in &faults {
+                println!("cargo::error={fault}");
+            }
+            return Err("the types in src/tables do not fit shunt.p4info.txtpb".into());
+        }
+    };
     let cookie = hash(
         hash(0xcbf2_9ce4_8422_2325, text.as_bytes()),
         &std::fs::read(PIPELINE)?,

@@ -36,6 +36,7 @@ pub(crate) struct Action {
 pub(crate) fn generate(info: &P4Info, declared: &[Table]) -> Result<String, Vec<String>> {
     let mut out = String::new();
     let mut faults = Vec::new();
+    check_ids(info, &mut faults);
     for table in &info.tables {
         let name = alias(&table.preamble);
         if !declared.iter().any(|declared| declared.name == name) {
@@ -59,6 +60,90 @@ pub(crate) fn generate(info: &P4Info, declared: &[Table]) -> Result<String, Vec<
         Ok(out)
     } else {
         Err(faults)
+    }
+}
+
+/// The first byte of an id says what it is of (P4Runtime 6.1: `P4Ids.Prefix`).
+const TABLE_PREFIX: u32 = 0x02;
+const ACTION_PREFIX: u32 = 0x01;
+
+/// The types take their ids from the P4Info: each has to be there, once, and of its kind.
+fn check_ids(info: &P4Info, faults: &mut Vec<String>) {
+    let tables = info.tables.iter().map(|table| &table.preamble);
+    unique_ids("table", TABLE_PREFIX, tables, faults);
+    let actions = info.actions.iter().map(|action| &action.preamble);
+    unique_ids("action", ACTION_PREFIX, actions, faults);
+    for table in &info.tables {
+        let owner = format!("table {}", alias(&table.preamble));
+        let fields = table.match_fields.iter();
+        unique_parts(
+            &owner,
+            "key",
+            fields.map(|f| (f.name.as_str(), f.id)),
+            faults,
+        );
+        for reference in &table.action_refs {
+            if action(info, reference.id).is_none() {
+                faults.push(format!(
+                    "p4info: {owner} refers to an action with id {:#010x}, and there is none",
+                    reference.id
+                ));
+            }
+        }
+    }
+    for action in &info.actions {
+        let owner = format!("action {}", alias(&action.preamble));
+        let params = action.params.iter();
+        unique_parts(
+            &owner,
+            "parameter",
+            params.map(|p| (p.name.as_str(), p.id)),
+            faults,
+        );
+    }
+}
+
+fn unique_ids<'a>(
+    what: &str,
+    prefix: u32,
+    preambles: impl Iterator<Item = &'a Option<config::Preamble>>,
+    faults: &mut Vec<String>,
+) {
+    let mut seen: Vec<(u32, &str)> = Vec::new();
+    for preamble in preambles {
+        let (id, name) = (id(preamble), alias(preamble));
+        if id >> 24 != prefix {
+            faults.push(format!(
+                "p4info: {what} {name} has the id {id:#010x}, which is no {what}'s \
+                 ({what} ids begin with {prefix:#04x})"
+            ));
+        }
+        match seen.iter().find(|(other, _)| *other == id) {
+            Some((_, other)) => faults.push(format!(
+                "p4info: {what}s {other} and {name} have the same id {id:#010x}"
+            )),
+            None => seen.push((id, name)),
+        }
+    }
+}
+
+fn unique_parts<'a>(
+    owner: &str,
+    what: &str,
+    parts: impl Iterator<Item = (&'a str, u32)>,
+    faults: &mut Vec<String>,
+) {
+    let mut seen: Vec<(&str, u32)> = Vec::new();
+    for (name, id) in parts {
+        if id == 0 {
+            faults.push(format!("p4info: {owner} {what} {name} has no id"));
+        }
+        match seen.iter().find(|(_, other)| *other == id) {
+            Some((other, _)) => faults.push(format!(
+                "p4info: {owner} {what}s {other} and {name} have the same id {id}"
+            )),
+            None => seen.push((name, id)),
+        }
     }
 }
 
@@ -118,8 +203,10 @@ fn check_table(
         // The default action needs no entry, and one that is only the default can have none.
         let only_default = reference.scope == Scope::DefaultOnly as i32
             || reference.id == table.const_default_action_id;
-        let action = action(info, reference.id);
-        let action_name = action.map_or("", |action| alias(&action.preamble));
+        let Some(action) = action(info, reference.id) else {
+            continue;
+        };
+        let action_name = alias(&action.preamble);
         if !only_default
             && !declared
                 .actions

@@ -11,6 +11,7 @@ mod codec;
 mod error;
 mod flow;
 mod mode;
+mod show;
 mod value;
 
 /// Ids of tables, match fields, actions and parameters, from the P4Info.
@@ -24,20 +25,37 @@ use p4runtime::p4::v1::TableEntry;
 pub use error::TableError;
 pub use flow::{flow_from_entry, flow_key_entry, flow_key_from_entry, flow_to_entry, is_flow};
 pub use mode::Meter;
+pub use show::{Names, Numbers, Shown, ShownAction};
 pub use value::{P4Prefix, P4Value};
 
 /// A table's entry.
-pub trait P4Table: Sized {
+pub trait P4Table: Sized + Clone + PartialEq + std::fmt::Debug {
     /// The table's name: the P4Info's alias.
     const NAME: &'static str;
     /// The table's id.
     const ID: u32;
+    /// What tells its entries apart: the match, with the priority where there is one.
+    type Key: Copy + Eq + std::hash::Hash + std::fmt::Debug;
+
+    /// The entry's key.
+    fn key(&self) -> Self::Key;
+
+    /// An entry with nothing but this key, for DELETE and reads.
+    fn entry_of_key(key: &Self::Key) -> TableEntry;
+
+    /// The key in words.
+    fn shown_key(key: &Self::Key, names: &dyn Names) -> Shown;
+
+    /// The entry in words.
+    fn shown(&self, names: &dyn Names) -> Shown;
 
     /// The whole entry, for INSERT and MODIFY.
     fn to_entry(&self) -> TableEntry;
 
     /// The entry's key alone, for DELETE and reads.
-    fn key_entry(&self) -> TableEntry;
+    fn key_entry(&self) -> TableEntry {
+        Self::entry_of_key(&self.key())
+    }
 
     /// The reverse of [`P4Table::to_entry`].
     ///
@@ -71,6 +89,11 @@ macro_rules! tables {
                 match self { $(Self::$entry(entry) => entry.key_entry(),)* }
             }
 
+            /// The entry in words.
+            pub fn shown(&self, names: &dyn Names) -> Shown {
+                match self { $(Self::$entry(entry) => entry.shown(names),)* }
+            }
+
             /// The entry's table.
             pub const fn table(&self) -> &'static str {
                 match self { $(Self::$entry(_) => <$entry as P4Table>::NAME,)* }
@@ -87,6 +110,16 @@ macro_rules! tables {
                 }
             }
         }
+
+        /// A generic function for each table, with its name.
+        #[cfg(test)]
+        macro_rules! each_entry {
+            ($function:ident) => {
+                &[$((<$entry as P4Table>::NAME, $function::<$entry>)),*]
+            };
+        }
+        #[cfg(test)]
+        use each_entry;
 
         $(impl From<$entry> for AnyEntry {
             fn from(entry: $entry) -> Self {

@@ -33,6 +33,7 @@ macro_rules! table {
         use super::error::TableError;
         use super::ids::$table as ids;
         use super::P4Table;
+        use super::show::{Names, Show as _, Shown, ShownAction};
 
         $(const _: () = assert!(
             codec::$kind::bits::<$field_type>() == $bits,
@@ -74,6 +75,11 @@ macro_rules! table {
                     $($field: codec::$kind::take(&fields, stringify!($field), ids::key::$field)?,)*
                 })
             }
+
+            /// The fields by name, their values in words.
+            pub fn shown(&self, names: &dyn Names) -> Vec<(&'static str, String)> {
+                vec![$((stringify!($field), self.$field.show(names))),*]
+            }
         }
 
         $(#[$actions_doc])*
@@ -111,6 +117,18 @@ macro_rules! table {
                         })?)
                     })*
                     id => Err(TableError::UnknownAction { table: NAME, id }),
+                }
+            }
+
+            /// The action by name, its parameters in words.
+            #[allow(unused_variables)]
+            pub fn shown(&self, names: &dyn Names) -> ShownAction {
+                match *self {
+                    $(Self::$variant $({ $($param,)* })? => ShownAction {
+                        name: stringify!($action),
+                        params: vec![$($((stringify!($param), $param.show(names))),*)?],
+                        weight: None,
+                    },)*
                 }
             }
         }
@@ -153,13 +171,26 @@ macro_rules! entry {
         impl P4Table for $entry {
             const NAME: &'static str = NAME;
             const ID: u32 = ids::ID;
+            type Key = $key;
 
             fn to_entry(&self) -> TableEntry {
                 TableEntry { action: codec::direct(self.action.to_action()), ..self.key_entry() }
             }
 
-            fn key_entry(&self) -> TableEntry {
-                self.key.to_key_entry()
+            fn key(&self) -> $key {
+                self.key
+            }
+
+            fn entry_of_key(key: &$key) -> TableEntry {
+                key.to_key_entry()
+            }
+
+            fn shown_key(key: &$key, names: &dyn Names) -> Shown {
+                Shown::new(NAME, key.shown(names))
+            }
+
+            fn shown(&self, names: &dyn Names) -> Shown {
+                Shown { actions: vec![self.action.shown(names)], ..Self::shown_key(&self.key, names) }
             }
 
             fn from_entry(entry: &TableEntry) -> Result<Self, TableError> {
@@ -196,6 +227,7 @@ macro_rules! entry {
         impl P4Table for $entry {
             const NAME: &'static str = NAME;
             const ID: u32 = ids::ID;
+            type Key = $key;
 
             fn to_entry(&self) -> TableEntry {
                 TableEntry {
@@ -205,8 +237,26 @@ macro_rules! entry {
                 }
             }
 
-            fn key_entry(&self) -> TableEntry {
-                self.key.to_key_entry()
+            fn key(&self) -> $key {
+                self.key
+            }
+
+            fn entry_of_key(key: &$key) -> TableEntry {
+                key.to_key_entry()
+            }
+
+            fn shown_key(key: &$key, names: &dyn Names) -> Shown {
+                Shown::new(NAME, key.shown(names))
+            }
+
+            fn shown(&self, names: &dyn Names) -> Shown {
+                let timeout = (self.idle_timeout > std::time::Duration::ZERO)
+                    .then(|| ("idle_timeout", super::show::duration(self.idle_timeout)));
+                Shown {
+                    actions: vec![self.action.shown(names)],
+                    properties: timeout.into_iter().collect(),
+                    ..Self::shown_key(&self.key, names)
+                }
             }
 
             fn from_entry(entry: &TableEntry) -> Result<Self, TableError> {
@@ -248,6 +298,7 @@ macro_rules! entry {
         impl P4Table for $entry {
             const NAME: &'static str = NAME;
             const ID: u32 = ids::ID;
+            type Key = ($key, std::num::NonZeroU16);
 
             fn to_entry(&self) -> TableEntry {
                 TableEntry {
@@ -257,12 +308,29 @@ macro_rules! entry {
                 }
             }
 
-            fn key_entry(&self) -> TableEntry {
+            fn key(&self) -> Self::Key {
+                (self.key, self.priority)
+            }
+
+            fn entry_of_key((key, priority): &Self::Key) -> TableEntry {
                 TableEntry {
                     table_id: ids::ID,
-                    r#match: self.key.to_matches(),
-                    priority: i32::from(self.priority.get()),
+                    r#match: key.to_matches(),
+                    priority: i32::from(priority.get()),
                     ..Default::default()
+                }
+            }
+
+            fn shown_key((key, priority): &Self::Key, names: &dyn Names) -> Shown {
+                Shown { priority: Some(priority.get()), ..Shown::new(NAME, key.shown(names)) }
+            }
+
+            fn shown(&self, names: &dyn Names) -> Shown {
+                let meter = self.meter.map(|meter| ("meter", meter.to_string()));
+                Shown {
+                    actions: vec![self.action.shown(names)],
+                    properties: meter.into_iter().collect(),
+                    ..Self::shown_key(&self.key(), names)
                 }
             }
 
@@ -310,6 +378,7 @@ macro_rules! entry {
         impl P4Table for $entry {
             const NAME: &'static str = NAME;
             const ID: u32 = ids::ID;
+            type Key = $key;
 
             fn to_entry(&self) -> TableEntry {
                 let members = self.members.iter();
@@ -317,8 +386,25 @@ macro_rules! entry {
                 TableEntry { action: Some(super::mode::action_set(members)), ..self.key_entry() }
             }
 
-            fn key_entry(&self) -> TableEntry {
-                self.key.to_key_entry()
+            fn key(&self) -> $key {
+                self.key
+            }
+
+            fn entry_of_key(key: &$key) -> TableEntry {
+                key.to_key_entry()
+            }
+
+            fn shown_key(key: &$key, names: &dyn Names) -> Shown {
+                Shown::new(NAME, key.shown(names))
+            }
+
+            fn shown(&self, names: &dyn Names) -> Shown {
+                let members = self.members.iter();
+                let actions = members.map(|(action, weight)| ShownAction {
+                    weight: Some(weight.get()),
+                    ..action.shown(names)
+                });
+                Shown { actions: actions.collect(), ..Self::shown_key(&self.key, names) }
             }
 
             fn from_entry(entry: &TableEntry) -> Result<Self, TableError> {

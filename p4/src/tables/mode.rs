@@ -34,6 +34,11 @@ impl Meter {
         }
     }
 
+    /// What a read names to get meters with the entries (P4Runtime 9.1: only when asked for).
+    pub fn wanted() -> MeterConfig {
+        MeterConfig::default()
+    }
+
     pub(crate) fn to_config(self) -> MeterConfig {
         MeterConfig {
             cir: i64::from(self.committed_rate),
@@ -57,6 +62,22 @@ impl Meter {
             peak_rate: part("meter pir", config.pir)?,
             peak_burst: part("meter pburst", config.pburst)?,
         })
+    }
+}
+
+impl std::fmt::Display for Meter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            committed_rate,
+            committed_burst,
+            peak_rate,
+            peak_burst,
+        } = self;
+        write!(f, "{committed_rate}/s burst {committed_burst}")?;
+        if (peak_rate, peak_burst) != (committed_rate, committed_burst) {
+            write!(f, ", peak {peak_rate}/s burst {peak_burst}")?;
+        }
+        Ok(())
     }
 }
 

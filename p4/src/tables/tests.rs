@@ -62,6 +62,7 @@ where
     prop_assert_eq!(AnyEntry::from_entry(&entry), Ok(any));
     // Deleting needs exactly the match and the priority.
     let key = value.key_entry();
+    prop_assert_eq!(&key, &T::entry_of_key(&value.key()));
     prop_assert_eq!(&key.r#match, &entry.r#match);
     prop_assert_eq!((key.priority, key.action), (entry.priority, None));
     for field in &entry.r#match {
@@ -72,6 +73,10 @@ where
     prop_assert_eq!(T::from_entry(&entry), Ok(value));
     Ok(())
 }
+
+/// Made from the list of tables itself, so that none can be left out.
+type RoundTrip = fn(&[u128]) -> Result<(), TestCaseError>;
+const ROUND_TRIPS: &[(&str, RoundTrip)] = super::each_entry!(round_trip);
 
 fn canonical_field(field: &FieldMatch) -> bool {
     let short = |bytes: &[u8]| bytes.len() == 1 || bytes.len() > 1 && bytes[0] != 0;
@@ -86,18 +91,11 @@ fn canonical_field(field: &FieldMatch) -> bool {
 proptest! {
     #[test]
     fn every_table_round_trips(numbers in numbers()) {
-        round_trip::<ClassifyPort>(&numbers)?;
-        round_trip::<ClassifyVxlan>(&numbers)?;
-        round_trip::<Flow4>(&numbers)?;
-        round_trip::<Flow6>(&numbers)?;
-        round_trip::<Route4>(&numbers)?;
-        round_trip::<Route6>(&numbers)?;
-        round_trip::<Ecmp>(&numbers)?;
-        round_trip::<NexthopEntry>(&numbers)?;
-        round_trip::<Neighbor4>(&numbers)?;
-        round_trip::<Neighbor6>(&numbers)?;
-        round_trip::<EgressInterface>(&numbers)?;
-        round_trip::<Punt>(&numbers)?;
+        for (table, round_trip) in ROUND_TRIPS {
+            round_trip(&numbers).map_err(|error| {
+                TestCaseError::fail(format!("table {table}: {error}"))
+            })?;
+        }
     }
 
     #[test]
@@ -307,17 +305,17 @@ mod p4info {
     fn faults(declared: Table, change: impl Fn(String) -> String) -> Vec<String> {
         let text = r#"
             tables {
-              preamble { id: 1 name: "a.flow4" alias: "flow4" }
+              preamble { id: 33554433 name: "a.flow4" alias: "flow4" }
               match_fields { id: 1 name: "src" bitwidth: 32 match_type: EXACT }
-              action_refs { id: 2 }
-              action_refs { id: 3 scope: DEFAULT_ONLY }
+              action_refs { id: 16777218 }
+              action_refs { id: 16777219 scope: DEFAULT_ONLY }
               idle_timeout_behavior: NOTIFY_CONTROL
             }
             actions {
-              preamble { id: 2 name: "a.forward" alias: "forward" }
+              preamble { id: 16777218 name: "a.forward" alias: "forward" }
               params { id: 1 name: "vpc" bitwidth: 16 }
             }
-            actions { preamble { id: 3 name: "NoAction" alias: "NoAction" } }
+            actions { preamble { id: 16777219 name: "NoAction" alias: "NoAction" } }
         "#;
         let info = parse_p4info_text(&change(text.to_owned())).unwrap();
         generate(&info, &[declared]).err().unwrap_or_default()
@@ -411,6 +409,39 @@ mod p4info {
             [
                 "p4info: table flow4 action forward has a parameter vpc, the Rust type has none",
                 "p4info: table flow4 action forward has no parameter vrf, the Rust type has one"
+            ]
+        );
+    }
+
+    #[test]
+    fn ids() {
+        let of = |from: &'static str, to: &'static str| faults(FLOW, |text| text.replace(from, to));
+        assert_eq!(
+            of("preamble { id: 33554433", "preamble { id: 16777217"),
+            [
+                "p4info: table flow4 has the id 0x01000001, which is no table's \
+                 (table ids begin with 0x02)"
+            ]
+        );
+        assert_eq!(
+            of("preamble { id: 16777219", "preamble { id: 16777218"),
+            [
+                "p4info: actions forward and NoAction have the same id 0x01000002",
+                "p4info: table flow4 refers to an action with id 0x01000003, and there is none",
+            ]
+        );
+        assert_eq!(
+            of("match_fields { id: 1", "match_fields { id: 0"),
+            ["p4info: table flow4 key src has no id"]
+        );
+        assert_eq!(
+            of(
+                "params { id: 1",
+                "params { id: 7 name: \"x\" bitwidth: 8 } params { id: 7"
+            ),
+            [
+                "p4info: action forward parameters x and vpc have the same id 7",
+                "p4info: table flow4 action forward has a parameter x, the Rust type has none",
             ]
         );
     }
