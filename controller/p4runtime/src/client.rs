@@ -15,6 +15,9 @@
 //! [`Backoff`], because whoever lost the primary role must read the switch back
 //! before writing again.
 //!
+//! Every RPC runs in a `tracing` span `p4runtime` (level debug) with the fields
+//! `rpc`, `address` and `device`.
+//!
 //! ```no_run
 //! use p4runtime::client::{Client, ClientConfig, PipelineAction, PipelineParts};
 //! use p4runtime::p4info::parse_p4info_text;
@@ -43,6 +46,7 @@
 
 mod backoff;
 mod config;
+mod election;
 mod error;
 pub mod limits;
 mod pipeline;
@@ -55,14 +59,16 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
+use tracing::Instrument as _;
 
 pub use backoff::Backoff;
 pub use config::{ClientConfig, Tls};
-pub use error::{BatchError, ClientError, WriteError};
+pub use election::Election;
+pub use error::{BatchError, ClientError, OrderedWriteError, WriteError, code_name};
 pub use pipeline::{Pipeline, PipelineAction, PipelineParts};
 pub use read::EntityStream;
 pub use session::{Arbitration, StreamDrops};
-pub use write::{batches, code_of};
+pub use write::code_of;
 
 use crate::p4::v1 as pb;
 use crate::p4::v1::p4_runtime_client::P4RuntimeClient;
@@ -241,6 +247,18 @@ impl Client {
         }
     }
 
+    /// As [`Client::close_stream`], and waits until the switch has taken note, so
+    /// that the next client does not find this one's id in use.
+    pub async fn leave(&self) {
+        let session = lock(&self.0.session).take();
+        if let Some(session) = session {
+            session.finish(limits::LEAVE_PATIENCE).await;
+            self.0.arbitration.send_replace(Arbitration::Lost {
+                reason: "left".to_owned(),
+            });
+        }
+    }
+
     /// The state of the arbitration, now and whenever it changes.
     pub fn arbitration(&self) -> watch::Receiver<Arbitration> {
         self.0.arbitration.subscribe()
@@ -343,6 +361,7 @@ impl Client {
         response: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, ClientError> {
         self.within(rpc, timeout, response)
+            .instrument(self.span(rpc))
             .await?
             .map(tonic::Response::into_inner)
             .map_err(|status| self.translate(rpc, &status))
@@ -361,6 +380,12 @@ impl Client {
                 address: self.0.config.address.clone(),
                 timeout,
             })
+    }
+
+    /// What an RPC's events are told apart by.
+    fn span(&self, rpc: &'static str) -> tracing::Span {
+        let config = &self.0.config;
+        tracing::debug_span!("p4runtime", rpc, address = %config.address, device = config.device_id)
     }
 
     fn translate(&self, rpc: &'static str, status: &tonic::Status) -> ClientError {

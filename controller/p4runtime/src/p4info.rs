@@ -21,18 +21,24 @@
 //! # Ok::<(), p4runtime::p4info::P4InfoError>(())
 //! ```
 
+mod annotation;
+mod convert;
+mod data;
 mod error;
 mod index;
 mod model;
 mod objects;
 mod text;
 
+pub use data::DataType;
 pub use error::{Object, P4InfoError};
 pub use index::P4InfoIndex;
 pub use model::{
     Action, ActionProfile, ActionRef, ActionScope, Counter, Digest, DirectCounter, DirectMeter,
-    MatchField, MatchKind, Meter, PacketField, PacketHeader, Param, Register, Table, ValueSet,
+    Extern, MatchField, MatchKind, Meter, PacketField, PacketHeader, Param, Reference, ReferredTo,
+    Register, Table, ValueSet,
 };
+pub(crate) use objects::nearest;
 pub use text::{format_p4info_text, parse_p4info_text};
 
 #[cfg(test)]

@@ -14,10 +14,15 @@
 //! ```
 
 mod entity;
+mod format;
+mod matching;
 
 pub use entity::{
     EntityError, EntryKey, canonicalize_action, canonicalize_entity, canonicalize_table_entry,
 };
+pub use format::{Format, FormatError, format_value, parse_value};
+pub(crate) use format::{expected, hex};
+pub use matching::{describe_field, describe_value, format_match, parse_match};
 
 /// The widest value, in bits, that [`encode`] and [`decode`] handle.
 pub const NUMBER_BITS_MAX: u32 = u128::BITS;

@@ -159,6 +159,33 @@ async fn a_duplicate_election_id_is_told_apart_from_a_backup() {
     );
 }
 
+/// 3, 4
+#[tokio::test]
+async fn who_is_primary_is_asked_without_a_bid() {
+    let switch = Switch::start().await;
+    let first = primary(&switch).await;
+    let second = Client::connect(config(&switch, 99)).await.unwrap();
+    let election = second.election().await.unwrap();
+    let wanted = Election {
+        primary: Some(10),
+        highest: Some(10),
+    };
+    assert_eq!(election, wanted);
+    assert_eq!(*first.arbitration().borrow(), Arbitration::Primary);
+    assert_eq!(*second.arbitration().borrow(), Arbitration::Pending);
+    let unset = switch.with(|state| {
+        let bids = state
+            .requests
+            .iter()
+            .filter_map(|request| match &request.update {
+                Some(stream_message_request::Update::Arbitration(bid)) => Some(bid.election_id),
+                _ => None,
+            });
+        bids.collect::<Vec<_>>()
+    });
+    assert_eq!(unset, [Some(Uint128 { high: 0, low: 10 }), None]);
+}
+
 /// 4, 5
 #[tokio::test]
 async fn the_role_is_a_string_and_the_default_role_stays_unset() {
@@ -255,6 +282,21 @@ async fn a_dropped_client_closes_its_stream() {
     let stream = switch.with(|state| state.streams[0].to.clone());
     drop(client);
     timeout(DEADLINE, stream.closed()).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_leaves_is_gone_when_it_says_so() {
+    let switch = Switch::start().await;
+    let client = primary(&switch).await;
+    client.leave().await;
+    assert_eq!(switch.with(|state| state.streams.len()), 0);
+    assert!(matches!(
+        &*client.arbitration().borrow(),
+        Arbitration::Lost { .. }
+    ));
+    // Without a stream, there is nothing to leave.
+    client.leave().await;
+    client.become_primary().await.unwrap();
 }
 
 #[tokio::test]

@@ -191,16 +191,25 @@ impl BatchError {
 
 impl fmt::Display for BatchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (refused, all) = (self.refused().count(), self.errors.len());
-        write!(f, "{refused} of {all} updates were refused")?;
-        for (at, error) in self.refused().take(REFUSED_SHOWN_MAX) {
-            let code = code_name(code_of(error));
-            write!(f, "; update {at}: {code}: {}", error.message)?;
-        }
-        if refused > REFUSED_SHOWN_MAX {
-            write!(f, "; and {} more", refused - REFUSED_SHOWN_MAX)?;
-        }
-        Ok(())
+        spell(f, self.errors.len(), self.refused())
+    }
+}
+
+/// The first refusals, and how many more.
+fn spell<'a>(
+    f: &mut fmt::Formatter<'_>,
+    all: usize,
+    refused: impl Iterator<Item = (usize, &'a pb::Error)>,
+) -> fmt::Result {
+    let refused: Vec<_> = refused.collect();
+    write!(f, "{} of {all} updates were refused", refused.len())?;
+    for (at, error) in refused.iter().take(REFUSED_SHOWN_MAX) {
+        let code = code_name(code_of(error));
+        write!(f, "; update {at}: {code}: {}", error.message)?;
+    }
+    match refused.len().checked_sub(REFUSED_SHOWN_MAX) {
+        None | Some(0) => Ok(()),
+        Some(more) => write!(f, "; and {more} more"),
     }
 }
 
@@ -232,6 +241,45 @@ impl WriteError {
         }
     }
 }
+
+/// A Write in waves of which not everything went well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrderedWriteError {
+    /// One for each update, in their order; code 0 went well, `None` was not
+    /// decided: it may have been done or not.
+    pub results: Vec<Option<pb::Error>>,
+    /// Why the rest was not decided.
+    pub source: Option<ClientError>,
+}
+
+impl OrderedWriteError {
+    /// The updates known to be refused: their place, and why.
+    pub fn refused(&self) -> impl Iterator<Item = (usize, &pb::Error)> {
+        let results = self.results.iter().enumerate();
+        results
+            .filter_map(|(at, result)| Some((at, result.as_ref()?)))
+            .filter(|(_, error)| error.canonical_code != Code::Ok as i32)
+    }
+}
+
+impl fmt::Display for OrderedWriteError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        spell(f, self.results.len(), self.refused())?;
+        match &self.source {
+            Some(source) => {
+                let open = self
+                    .results
+                    .iter()
+                    .filter(|result| result.is_none())
+                    .count();
+                write!(f, "; {open} were not decided: {source}")
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl StdError for OrderedWriteError {}
 
 fn refused_of(errors: &[pb::Error]) -> impl Iterator<Item = (usize, &pb::Error)> {
     errors
@@ -280,8 +328,8 @@ fn remedy(rpc: &str, code: Code) -> &'static str {
     }
 }
 
-/// The name of the code in the specification.
-fn code_name(code: Code) -> &'static str {
+/// The name of the code in the specification, such as `ALREADY_EXISTS`.
+pub fn code_name(code: Code) -> &'static str {
     match code {
         Code::Ok => "OK",
         Code::Cancelled => "CANCELLED",

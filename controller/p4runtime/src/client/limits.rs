@@ -32,6 +32,9 @@ pub const TCP_KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(3);
 /// Probes without an answer before the connection counts as dead.
 pub const TCP_KEEP_ALIVE_RETRIES: u32 = 3;
 
+/// Waiting for the switch to close its side of a stream that is left.
+pub const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Messages waiting to leave on the stream.
 pub const STREAM_OUT_QUEUE: usize = 1024;
 /// Packets in that nobody has taken yet, by default.

@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
@@ -131,7 +132,7 @@ pub(super) type Answer = oneshot::Receiver<Result<Arbitration, ClientError>>;
 pub(super) struct Session {
     outgoing: mpsc::Sender<pb::StreamMessageRequest>,
     waiting: Arc<Mutex<Waiting>>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 /// Who waits for an answer; the switch answers in order.
@@ -198,7 +199,7 @@ impl Session {
         let session = Self {
             outgoing,
             waiting,
-            task: task.abort_handle(),
+            task,
         };
         Ok((session, answer))
     }
@@ -216,6 +217,15 @@ impl Session {
     pub(super) fn outgoing(&self) -> Option<mpsc::Sender<pb::StreamMessageRequest>> {
         // Tonic drops its end of the queue somewhat later than it reports the end.
         (!lock(&self.waiting).closed).then(|| self.outgoing.clone())
+    }
+
+    /// Closes this client's side of the stream and waits until the switch has closed
+    /// its own, and so knows that the client is gone; at most for `patience`.
+    pub(super) async fn finish(mut self, patience: Duration) {
+        lock(&self.waiting).closed = true;
+        // The last sender: without any, the request stream ends.
+        self.outgoing = mpsc::channel(1).0;
+        let _ = tokio::time::timeout(patience, &mut self.task).await; // or it is aborted
     }
 
     /// Closes the stream; from here on it publishes nothing.

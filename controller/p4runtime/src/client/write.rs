@@ -1,7 +1,7 @@
 //! Writing in batches, with one result for each update (P4Runtime 12).
 //!
-//! A request is encoded straight from the caller's updates, so that nothing is
-//! cloned for the sake of a retry.
+//! A request is encoded straight from the caller's updates, each once, so that
+//! nothing is cloned for the sake of a retry.
 
 use prost::Message as _;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
@@ -9,95 +9,135 @@ use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
 use tonic_prost::{ProstCodec, ProstDecoder};
+use tracing::Instrument as _;
 
 use super::limits::{ABORTED_ROUNDS_MAX, ABORTED_ROUNDS_WITHOUT_PROGRESS_MAX};
-use super::{BatchError, Client, ClientError, WriteError};
+use super::{BatchError, Client, ClientError, OrderedWriteError, WriteError};
 use crate::google::rpc;
+use crate::order::References;
 use crate::p4::v1 as pb;
+use crate::wire::WireUpdate;
 
 const RPC: &str = "Write";
 const PATH: &str = "/p4.v1.P4Runtime/Write";
-/// `WriteRequest.updates`.
-const UPDATES_TAG: u32 = 4;
-/// A length-delimited field's tag and length, at most.
-const UPDATE_FRAME_BYTES: usize = 6;
+/// What an update takes, to begin with: an IPv4 flow with both ends rewritten.
+const UPDATE_BYTES_EXPECTED: usize = 192;
 
 /// The status code of an update's result.
 pub fn code_of(error: &pb::Error) -> Code {
     Code::from_i32(error.canonical_code)
 }
 
-/// Cuts updates, in order, into batches of at most `updates_max` updates and
-/// `bytes_max` encoded bytes. An update that is larger goes alone.
-pub fn batches(
-    updates: &[pb::Update],
-    updates_max: usize,
-    bytes_max: usize,
-) -> impl Iterator<Item = &[pb::Update]> {
-    let mut rest = updates;
-    std::iter::from_fn(move || {
-        let mut bytes = 0usize;
-        let fitting = rest.iter().take(updates_max.max(1)).take_while(|update| {
-            bytes = bytes.saturating_add(update.encoded_len() + UPDATE_FRAME_BYTES);
-            bytes <= bytes_max
-        });
-        let count = fitting.count().max(1).min(rest.len());
-        let (batch, after) = rest.split_at(count);
-        rest = after;
-        (!batch.is_empty()).then_some(batch)
-    })
-}
-
 impl Client {
     /// Writes updates, in as many requests as `batch_updates_max` and
     /// `request_bytes_max` make of them, one after the other. Within a request
     /// the switch may reorder: updates that depend on one another go into
-    /// separate calls. `ABORTED` updates are written again, a bounded number of
-    /// times. Any number of calls may be in flight at once.
+    /// separate calls, or through [`Client::write_ordered`]. `ABORTED` updates are
+    /// written again, a bounded number of times. Any number of calls may be in
+    /// flight at once.
     ///
     /// # Errors
     /// [`WriteError::Batch`] with a result for each update, or
     /// [`WriteError::Failed`] if a request failed as a whole.
     pub async fn write(&self, updates: impl AsRef<[pb::Update]> + Send) -> Result<(), WriteError> {
-        let updates = updates.as_ref();
-        let config = &self.0.config;
+        self.write_wire(updates.as_ref()).await
+    }
+
+    /// As [`Client::write`], of updates that are no messages but write themselves:
+    /// for whoever keeps a million entries in types of their own.
+    ///
+    /// # Errors
+    /// As [`Client::write`].
+    pub async fn write_wire<U: WireUpdate + Sync>(&self, updates: &[U]) -> Result<(), WriteError> {
         // Allocated with the first refusal: most writes have none.
         let mut results: Vec<pb::Error> = Vec::new();
-        let mut done = 0;
-        for batch in batches(updates, config.batch_updates_max, config.request_bytes_max) {
-            let answer = self.write_batch(batch).await;
-            let failed = match answer {
-                Ok(None) => None,
+        let mut rest = updates;
+        while !rest.is_empty() {
+            let done = updates.len() - rest.len();
+            let (request, count) = self.encode(rest.iter());
+            let (batch, after) = rest.split_at(count);
+            rest = after;
+            match self.write_batch(request, batch).await {
+                Ok(None) => {}
                 Ok(Some(errors)) => {
                     results.resize_with(done, pb::Error::default);
                     results.extend(errors);
-                    None
                 }
-                Err(error) => Some(error),
-            };
-            if let Some(source) = failed {
-                results.resize_with(done, pb::Error::default);
-                return Err(WriteError::Failed {
-                    decided: results,
-                    source,
-                });
+                Err(source) => {
+                    results.resize_with(done, pb::Error::default);
+                    return Err(WriteError::Failed {
+                        decided: results,
+                        source,
+                    });
+                }
             }
-            done += batch.len();
         }
         if results.is_empty() {
             return Ok(());
         }
-        results.resize_with(done, pb::Error::default);
+        results.resize_with(updates.len(), pb::Error::default);
         Err(WriteError::Batch(BatchError { errors: results }))
+    }
+
+    /// Writes updates that may depend on one another: in waves, each its own
+    /// Write, as `references` orders them. A wave is sent also when updates of
+    /// the one before were refused; the switch refuses what cannot stand.
+    ///
+    /// # Errors
+    /// [`OrderedWriteError`] with a result for every update that was decided, in
+    /// the order of `updates`.
+    pub async fn write_ordered(
+        &self,
+        updates: &[pb::Update],
+        references: &References,
+    ) -> Result<(), OrderedWriteError> {
+        let waves = references.waves(updates);
+        let mut results: Vec<Option<pb::Error>> = vec![None; updates.len()];
+        for wave in &waves {
+            let batch: Vec<pb::Update> = wave
+                .iter()
+                .filter_map(|at| updates.get(*at))
+                .cloned()
+                .collect();
+            let (decided, source) = match self.write(&batch).await {
+                Ok(()) => (vec![pb::Error::default(); batch.len()], None),
+                Err(WriteError::Batch(batch)) => (batch.errors, None),
+                Err(WriteError::Failed { decided, source }) => (decided, Some(source)),
+            };
+            for (at, result) in wave.iter().zip(decided) {
+                if let Some(place) = results.get_mut(*at) {
+                    *place = Some(result);
+                }
+            }
+            if let Some(source) = source {
+                return Err(OrderedWriteError {
+                    results,
+                    source: Some(source),
+                });
+            }
+        }
+        let fine = |result: &Option<pb::Error>| {
+            result
+                .as_ref()
+                .is_some_and(|error| code_of(error) == Code::Ok)
+        };
+        match results.iter().all(fine) {
+            true => Ok(()),
+            false => Err(OrderedWriteError {
+                results,
+                source: None,
+            }),
+        }
     }
 
     /// Writes one batch until no update is `ABORTED`, or it has been tried
     /// enough. `None` if all went well, else a result for each update.
-    async fn write_batch(
+    async fn write_batch<U: WireUpdate + Sync>(
         &self,
-        updates: &[pb::Update],
+        request: Bytes,
+        updates: &[U],
     ) -> Result<Option<Vec<pb::Error>>, ClientError> {
-        let Some(mut results) = self.request(updates.iter(), updates.len()).await? else {
+        let Some(mut results) = self.request(request, updates.len()).await? else {
             return Ok(None);
         };
         let mut stuck = 0;
@@ -108,8 +148,8 @@ impl Client {
             if aborted.is_empty() || stuck >= ABORTED_ROUNDS_WITHOUT_PROGRESS_MAX {
                 break;
             }
-            let again = aborted.iter().filter_map(|at| updates.get(*at));
-            let answers = self.request(again, aborted.len()).await?;
+            let (request, _) = self.encode(aborted.iter().filter_map(|at| updates.get(*at)));
+            let answers = self.request(request, aborted.len()).await?;
             let answers = answers.unwrap_or_else(|| vec![pb::Error::default(); aborted.len()]);
             let progress = answers.iter().any(|answer| !is_aborted(answer));
             stuck = if progress { 0 } else { stuck + 1 };
@@ -124,12 +164,11 @@ impl Client {
     }
 
     /// One Write. `None` if all went well, else a result for each update.
-    async fn request<'a>(
+    async fn request(
         &self,
-        updates: impl Iterator<Item = &'a pb::Update> + Clone + Send,
+        request: Bytes,
         count: usize,
     ) -> Result<Option<Vec<pb::Error>>, ClientError> {
-        let request = self.encode_write(updates);
         let mut grpc = tonic::client::Grpc::new(self.0.channel.clone());
         let response = async {
             grpc.ready()
@@ -139,10 +178,8 @@ impl Client {
             grpc.unary(tonic::Request::new(request), path, WriteCodec)
                 .await
         };
-        match self
-            .within(RPC, self.0.config.rpc_timeout, response)
-            .await?
-        {
+        let answer = self.within(RPC, self.0.config.rpc_timeout, response);
+        match answer.instrument(self.span(RPC)).await? {
             Ok(_) => Ok(None),
             Err(status) => match decode_batch(&status, count) {
                 Ok(Some(results)) => Ok(Some(results)),
@@ -152,23 +189,54 @@ impl Client {
         }
     }
 
-    fn encode_write<'a>(&self, updates: impl Iterator<Item = &'a pb::Update> + Clone) -> Bytes {
+    /// The next request, and how many of the updates it takes.
+    fn encode<'a, U: WireUpdate + 'a>(
+        &self,
+        updates: impl Iterator<Item = &'a U>,
+    ) -> (Bytes, usize) {
+        let config = &self.0.config;
         let head = pb::WriteRequest {
-            device_id: self.0.config.device_id,
+            device_id: config.device_id,
             role: self.role(),
             election_id: self.wire_election_id(),
             ..Default::default()
         };
-        let body = |update: &pb::Update| update.encoded_len() + UPDATE_FRAME_BYTES;
-        let bytes = head.encoded_len() + updates.clone().map(body).sum::<usize>();
-        let mut buffer = BytesMut::with_capacity(bytes);
-        // A protobuf message is the concatenation of its fields.
-        head.encode_raw(&mut buffer);
-        for update in updates {
-            prost::encoding::message::encode(UPDATES_TAG, update, &mut buffer);
-        }
-        buffer.freeze()
+        fill(
+            &head,
+            updates,
+            config.batch_updates_max,
+            config.request_bytes_max,
+        )
     }
+}
+
+/// A request with as many of the updates, from the first on, as fit into
+/// `updates_max` and `bytes_max`; at least one, however large. And how many.
+fn fill<'a, U: WireUpdate + 'a>(
+    head: &pb::WriteRequest,
+    updates: impl Iterator<Item = &'a U>,
+    updates_max: usize,
+    bytes_max: usize,
+) -> (Bytes, usize) {
+    let expected = updates.size_hint().0.min(updates_max);
+    let bytes = expected
+        .saturating_mul(UPDATE_BYTES_EXPECTED)
+        .min(bytes_max);
+    let mut buffer = BytesMut::with_capacity(head.encoded_len() + bytes);
+    // A protobuf message is the concatenation of its fields.
+    head.encode_raw(&mut buffer);
+    let most = buffer.len().saturating_add(bytes_max);
+    let mut count = 0;
+    for update in updates.take(updates_max.max(1)) {
+        let before = buffer.len();
+        update.append_to(&mut buffer);
+        if buffer.len() > most && count > 0 {
+            buffer.truncate(before);
+            break;
+        }
+        count += 1;
+    }
+    (buffer.freeze(), count)
 }
 
 fn is_aborted(error: &pb::Error) -> bool {

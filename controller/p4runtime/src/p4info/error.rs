@@ -20,6 +20,7 @@ pub enum Object {
     MatchField,
     Param,
     PacketField,
+    Extern,
 }
 
 impl fmt::Display for Object {
@@ -39,6 +40,7 @@ impl fmt::Display for Object {
             Self::MatchField => "match field",
             Self::Param => "action parameter",
             Self::PacketField => "controller header field",
+            Self::Extern => "extern",
         })
     }
 }

@@ -2,10 +2,12 @@
 
 use std::fmt;
 
+use super::data::DataType;
 use super::objects::{Named, part_by_id, part_by_name};
 use super::{Object, P4InfoError};
 use crate::p4::config::v1::counter_spec::Unit as CounterUnit;
 use crate::p4::config::v1::meter_spec::Unit as MeterUnit;
+use crate::value::Format;
 
 /// How a field of a key is compared (P4Runtime 9.1.1).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -44,6 +46,26 @@ impl fmt::Display for MatchKind {
     }
 }
 
+/// What a value refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reference {
+    /// Where the entry has to be.
+    pub to: ReferredTo,
+    /// The field that has the value there.
+    pub field: String,
+}
+
+/// Where an entry has to be that a value refers to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum ReferredTo {
+    /// In a table of this name.
+    Table(String),
+    /// Among the multicast groups (`builtin::multicast_group_table`).
+    MulticastGroups,
+    /// Among the clone sessions (`builtin::clone_session_table`).
+    CloneSessions,
+}
+
 /// A field of a table's key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchField {
@@ -57,6 +79,10 @@ pub struct MatchField {
     pub kind: MatchKind,
     /// The named type, where the program gives one.
     pub type_name: Option<String>,
+    /// How values are shown: `@format(…)`, else by type, width and name.
+    pub format: Format,
+    /// What values refer to (`@refers_to(table, field)`).
+    pub refers_to: Vec<Reference>,
 }
 
 /// Where a table may use an action (P4Runtime 6.4.1).
@@ -159,6 +185,10 @@ pub struct Param {
     pub bitwidth: u32,
     /// The named type, where the program gives one.
     pub type_name: Option<String>,
+    /// How values are shown: `@format(…)`, else by type, width and name.
+    pub format: Format,
+    /// What values refer to (`@refers_to(table, field)`).
+    pub refers_to: Vec<Reference>,
 }
 
 /// An action.
@@ -205,6 +235,8 @@ pub struct PacketField {
     pub name: String,
     /// Width in bits.
     pub bitwidth: u32,
+    /// How values are shown.
+    pub format: Format,
 }
 
 /// A controller header: the metadata of packets in (`packet_in`) or out
@@ -228,6 +260,14 @@ impl PacketHeader {
     /// [`P4InfoError::UnknownName`], with the nearest name.
     pub fn field(&self, name: &str) -> Result<&PacketField, P4InfoError> {
         part_by_name(&self.fields, name, || format!("header {:?}", self.name))
+    }
+
+    /// The field with this id.
+    ///
+    /// # Errors
+    /// [`P4InfoError::UnknownId`].
+    pub fn field_by_id(&self, id: u32) -> Result<&PacketField, P4InfoError> {
+        part_by_id(&self.fields, id, || format!("header {:?}", self.name))
     }
 }
 
@@ -290,15 +330,29 @@ plain! {
     }
     /// An indexed register.
     Register {
+        /// The type of a cell.
+        data: DataType,
         /// Number of cells.
         size: u64,
     }
     /// A message from the data plane.
-    Digest {}
+    Digest {
+        /// The type of one message.
+        data: DataType,
+    }
     /// A parser value set.
     ValueSet {
+        /// What a member is matched by.
+        match_fields: Vec<MatchField>,
         /// The most members it can have.
         size: u64,
+    }
+    /// An instance of an extern that P4Runtime does not define.
+    Extern {
+        /// The id of the extern's type.
+        type_id: u32,
+        /// The name of the extern's type.
+        type_name: String,
     }
 }
 
@@ -330,7 +384,8 @@ named!(
     Register,
     Digest,
     ValueSet,
-    PacketHeader
+    PacketHeader,
+    Extern
 );
 
 macro_rules! named_part {

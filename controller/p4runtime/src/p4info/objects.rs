@@ -115,18 +115,24 @@ fn unknown_name<'a, T: Named + 'a>(
     owner: Option<String>,
     items: impl Iterator<Item = &'a T>,
 ) -> P4InfoError {
-    let suggestion = items
-        .flat_map(|item| [item.alias(), item.name()])
-        .filter(|known| !known.is_empty())
-        .map(|known| (strsim::normalized_damerau_levenshtein(known, name), known))
-        .filter(|(likeness, _)| *likeness >= SUGGEST_ABOVE)
-        // The first of equals: the order of the program.
-        .reduce(|best, next| if next.0 > best.0 { next } else { best })
-        .map(|(_, known)| known.to_owned());
+    let names = items.flat_map(|item| [item.alias(), item.name()]);
+    let suggestion = nearest(name, names).map(str::to_owned);
     P4InfoError::UnknownName {
         object,
         name: name.to_owned(),
         owner,
         suggestion,
     }
+}
+
+/// The known name that is most like this one, if any is like it.
+pub(crate) fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .filter(|known| !known.is_empty())
+        .map(|known| (strsim::normalized_damerau_levenshtein(known, name), known))
+        .filter(|(likeness, _)| *likeness >= SUGGEST_ABOVE)
+        // The first of equals: the order of the program.
+        .reduce(|best, next| if next.0 > best.0 { next } else { best })
+        .map(|(_, known)| known)
 }

@@ -3,7 +3,7 @@ use super::*;
 const BASE: &str = r#"
 pkg_info { arch: "v1model" }
 tables {
-  preamble { id: 0x2000001 name: "ingress.acl" alias: "acl" annotations: "@refers_to(a, b)" }
+  preamble { id: 0x2000001 name: "ingress.acl" alias: "acl" annotations: "@id(1)" }
   match_fields { id: 1 name: "port" bitwidth: 9 match_type: EXACT }
   match_fields { id: 2 name: "dst" bitwidth: 128 match_type: TERNARY }
   action_refs { id: 0x1000001 scope: TABLE_ONLY annotations: "@tableonly" }
@@ -131,4 +131,84 @@ fn text_round_trips() {
     let info = parse_p4info_text(BASE).unwrap();
     let text = format_p4info_text(&info).unwrap();
     assert_eq!(parse_p4info_text(&text).unwrap(), info);
+}
+
+const TYPED: &str = r#"
+tables {
+  preamble { id: 1 name: "t" }
+  match_fields { id: 1 name: "a" bitwidth: 32 match_type: EXACT annotations: "@format(IPV4_ADDRESS)" }
+  match_fields { id: 2 name: "b" bitwidth: 32 match_type: EXACT annotations: "@format(HEX_STR)" }
+  match_fields { id: 3 name: "c" bitwidth: 32 match_type: EXACT type_name { name: "addr_t" } }
+  match_fields { id: 4 name: "d" match_type: EXACT type_name { name: "port_t" } }
+  match_fields { id: 5 name: "e" bitwidth: 16 match_type: EXACT annotations: "@format(MAC_ADDRESS)" }
+  match_fields { id: 6 name: "f" bitwidth: 16 match_type: EXACT structured_annotations {
+    name: "refers_to" expression_list { expressions { string_value: "u" } expressions { string_value: "k" } } } }
+  action_refs { id: 3 }
+}
+tables {
+  preamble { id: 2 name: "u" }
+  match_fields { id: 1 name: "k" bitwidth: 16 match_type: EXACT }
+}
+actions {
+  preamble { id: 3 name: "act" }
+  params { id: 1 name: "group" bitwidth: 16
+    annotations: "@refers_to(builtin::multicast_group_table, multicast_group_id)" }
+  params { id: 2 name: "key" bitwidth: 16 annotations: "@refers_to( u , k )" }
+}
+externs { extern_type_id: 0x81 extern_type_name: "Cache"
+  instances { preamble { id: 0x81000001 name: "ingress.cache" alias: "cache" } } }
+registers { preamble { id: 5 name: "r" } size: 2
+  type_spec { struct { name: "s" } } }
+type_info {
+  structs { key: "s" value {
+    members { name: "ok" type_spec { bool { } } }
+    members { name: "mac" type_spec { bitstring { bit { bitwidth: 48 } } } } } }
+  new_types { key: "addr_t" value {
+    original_type { bitstring { bit { bitwidth: 32 } } } annotations: "@format(IPV4_ADDRESS)" } }
+  new_types { key: "port_t" value {
+    translated_type { uri: "p" sdn_string { } } } }
+}
+"#;
+
+#[test]
+fn formats_and_references_come_from_annotations_and_types() {
+    use crate::value::Format;
+    let index = P4InfoIndex::from_text(TYPED).unwrap();
+    let table = index.table("t").unwrap();
+    let formats: Vec<_> = table.match_fields.iter().map(|f| f.format).collect();
+    let (v4, number) = (Format::Ipv4, Format::Decimal);
+    // A format that the width does not allow is not one.
+    let wanted = [v4, Format::Hex, v4, Format::Text, number, number];
+    assert_eq!(formats, wanted);
+    let refers = |to, field: &str| Reference {
+        to,
+        field: field.to_owned(),
+    };
+    let to_u = refers(ReferredTo::Table("u".to_owned()), "k");
+    assert_eq!(table.field("f").unwrap().refers_to, [to_u.clone()]);
+    let params = &index.action("act").unwrap().params;
+    let group = refers(ReferredTo::MulticastGroups, "multicast_group_id");
+    assert_eq!(params[0].refers_to, [group]);
+    assert_eq!(params[1].refers_to, [to_u]);
+    assert_eq!(index.extern_instance("cache").unwrap().type_name, "Cache");
+    let mac = DataType::Bits {
+        bitwidth: 48,
+        format: Format::Mac,
+    };
+    assert_eq!(
+        index.register("r").unwrap().data,
+        DataType::Struct(vec![
+            ("ok".to_owned(), DataType::Bool),
+            ("mac".to_owned(), mac)
+        ])
+    );
+}
+
+#[test]
+fn a_reference_to_nothing_is_refused() {
+    let text = TYPED.replace("@refers_to( u , k )", "@refers_to(u, kk)");
+    assert_eq!(
+        error(&text),
+        r#"action "act": no match field "kk" in table "u""#
+    );
 }

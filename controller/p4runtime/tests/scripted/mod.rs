@@ -89,6 +89,21 @@ impl Switch {
         to.send(Ok(message)).await.unwrap();
     }
 
+    fn look_on(&self, to: &Responder) {
+        self.with(|state| {
+            state.streams.push(Bidder {
+                election_id: 0,
+                to: to.clone(),
+            });
+            let highest = state.streams.iter().map(|b| b.election_id).max().unwrap();
+            let code = match highest {
+                0 => Code::NotFound,
+                _ => Code::AlreadyExists,
+            };
+            let _ = to.try_send(Ok(arbitration(highest, code)));
+        });
+    }
+
     fn bid(&self, election_id: u128, to: &Responder) -> Result<(), Status> {
         self.with(|state| {
             let taken = |bidder: &Bidder| {
@@ -235,7 +250,11 @@ impl P4Runtime for Switch {
             if let Some(Ok(first)) = &first {
                 this.with(|state| state.requests.push(first.clone()));
                 if let Some(stream_message_request::Update::Arbitration(bid)) = &first.update {
-                    this.bid(number(bid.election_id.as_ref().unwrap()), &to)?;
+                    match &bid.election_id {
+                        Some(id) => this.bid(number(id), &to)?,
+                        // Never primary: told how things stand, and nothing else.
+                        None => this.look_on(&to),
+                    }
                 } else {
                     this.with(|state| {
                         state.streams.push(Bidder {
@@ -260,6 +279,9 @@ impl P4Runtime for Switch {
                     let _ = to.try_send(Err(status));
                     break;
                 }
+            }
+            if let Some(to) = to.upgrade() {
+                this.with(|state| state.streams.retain(|one| !one.to.same_channel(&to)));
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(from))))

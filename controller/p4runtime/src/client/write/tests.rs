@@ -73,17 +73,25 @@ proptest! {
         bytes_max in 50usize..1000,
     ) {
         let updates: Vec<_> = sizes.iter().map(|size| update(*size)).collect();
-        let cut: Vec<_> = batches(&updates, updates_max, bytes_max).collect();
-        prop_assert_eq!(cut.concat(), updates.clone());
-        for (at, batch) in cut.iter().enumerate() {
-            let request = pb::WriteRequest { updates: batch.to_vec(), ..Default::default() };
-            prop_assert!(!batch.is_empty() && batch.len() <= updates_max);
-            prop_assert!(batch.len() == 1 || request.encoded_len() <= bytes_max);
+        let head = pb::WriteRequest { device_id: 1, ..Default::default() };
+        let mut sent = Vec::new();
+        while sent.len() < updates.len() {
+            let rest = &updates[sent.len()..];
+            let (request, count) = fill(&head, rest.iter(), updates_max, bytes_max);
+            prop_assert!(count >= 1 && count <= updates_max);
+            let bytes = request.len() - head.encoded_len();
+            prop_assert!(count == 1 || bytes <= bytes_max);
+            let request = pb::WriteRequest::decode(request).unwrap();
+            prop_assert_eq!(request.device_id, 1);
+            prop_assert_eq!(&request.updates, &rest[..count]);
             // And no batch ends before it must.
-            if let Some(next) = cut.get(at + 1) {
-                let more = batch.iter().chain(next.first()).map(|u| u.encoded_len() + UPDATE_FRAME_BYTES);
-                prop_assert!(batch.len() == updates_max || more.sum::<usize>() > bytes_max);
+            if let Some(next) = rest.get(count) {
+                let mut more = BytesMut::new();
+                next.append_to(&mut more);
+                prop_assert!(count == updates_max || bytes + more.len() > bytes_max);
             }
+            sent.extend(request.updates);
         }
+        prop_assert_eq!(sent, updates);
     }
 }
