@@ -13,6 +13,7 @@ mod flow;
 mod mode;
 mod show;
 mod value;
+mod wire;
 
 /// Ids of tables, match fields, actions and parameters, from the P4Info.
 #[allow(non_upper_case_globals)]
@@ -27,6 +28,7 @@ pub use flow::{flow_from_entry, flow_key_entry, flow_key_from_entry, flow_to_ent
 pub use mode::Meter;
 pub use show::{Names, Numbers, Shown, ShownAction};
 pub use value::{P4Prefix, P4Value};
+pub use wire::FlowUpdate;
 
 /// A table's entry.
 pub trait P4Table: Sized + Clone + PartialEq + std::fmt::Debug {
