@@ -2,6 +2,8 @@
 
 use tonic::{Code, Status};
 
+use crate::p4::P4Error;
+
 /// A failure, in words that say what to do.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -11,12 +13,25 @@ pub(crate) enum Error {
     /// The daemon's own words.
     #[error("{}", said(.0))]
     Daemon(Box<Status>),
+    /// A switch, by `shunt p4`.
+    #[error(transparent)]
+    P4(#[from] Box<P4Error>),
     /// Standard output.
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     /// A value that JSON cannot carry.
     #[error("cannot print as JSON: {0}")]
     Json(#[from] serde_json::Error),
+}
+
+impl From<P4Error> for Error {
+    /// A broken pipe is the same, whoever prints.
+    fn from(error: P4Error) -> Self {
+        match error {
+            P4Error::Print(error) => *error,
+            other => Error::P4(Box::new(other)),
+        }
+    }
 }
 
 impl From<Status> for Error {
@@ -46,6 +61,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Connect(_) => 3,
+            Error::P4(error) if error.is_unreachable() => 3,
             Error::Daemon(status)
                 if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) =>
             {

@@ -1,7 +1,7 @@
-//! `shunt`: looks at a running `shuntd`.
+//! `shunt`: looks at a running `shuntd`; `shunt p4` at any P4Runtime switch.
 //!
-//! Exit codes: 0 success; 1 the daemon refused or failed; 2 wrong usage (clap); 3 the daemon
-//! cannot be reached; 4 `status` only: not converged or degraded.
+//! Exit codes: 0 success; 1 the daemon or switch refused or failed; 2 wrong usage (clap); 3 the
+//! daemon or switch cannot be reached; 4 `status` only: not converged or degraded.
 
 mod error;
 mod flows;
@@ -9,6 +9,7 @@ mod interfaces;
 mod neighbors;
 mod offload;
 mod output;
+mod p4;
 mod routes;
 mod status;
 mod vpc;
@@ -23,8 +24,8 @@ use output::{Format, Output};
 
 /// Looks at a running shuntd: what it forwards, in hardware and in software.
 ///
-/// Exit codes: 0 success, 1 the daemon refused or failed, 2 wrong usage, 3 the daemon cannot
-/// be reached, 4 (status only) not converged or degraded.
+/// Exit codes: 0 success, 1 the daemon or switch refused or failed, 2 wrong usage, 3 the
+/// daemon or switch cannot be reached, 4 (status only) not converged or degraded.
 #[derive(Parser)]
 #[command(name = "shunt", version)]
 struct Arguments {
@@ -56,6 +57,8 @@ enum Noun {
     Flows(flows::Arguments),
     /// Counts, occupancy and latencies of the offload engine.
     Offload,
+    /// Any P4Runtime switch by hand, without the daemon.
+    P4(Box<p4::Arguments>),
     /// Versions of this program and of the daemon.
     Version,
     /// A completion script for a shell, on standard output.
@@ -76,6 +79,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Noun::Neighbors(which) => neighbors::run(&mut connect().await?, &out, which).await?,
         Noun::Flows(which) => flows::run(&mut connect().await?, &out, which).await?,
         Noun::Offload => offload::run(&mut connect().await?, &out).await?,
+        Noun::P4(what) => p4::run(*what, &out).await?,
         Noun::Version => status::version(&mut connect().await?, &out).await?,
         Noun::Completions { shell } => {
             let mut script = Vec::new();

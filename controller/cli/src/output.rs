@@ -67,6 +67,45 @@ impl Output {
         }
     }
 
+    /// Whether text is asked for, and not JSON.
+    pub(crate) fn is_text(&self) -> bool {
+        self.format == Format::Table
+    }
+
+    /// A list whose items have a line of their own in place of columns.
+    pub(crate) fn lines<T: Serialize>(
+        &self,
+        items: &[T],
+        line: impl FnMut(&T) -> String,
+    ) -> Result<(), Error> {
+        self.text(&self.render_lines(items, line)?)
+    }
+
+    /// As [`Output::lines`], to be put elsewhere.
+    pub(crate) fn render_lines<T: Serialize>(
+        &self,
+        items: &[T],
+        mut line: impl FnMut(&T) -> String,
+    ) -> Result<String, Error> {
+        match self.format {
+            Format::Table => Ok(items.iter().map(|item| line(item) + "\n").collect()),
+            Format::Json | Format::Jsonl => self.render_list(items, &[], |_| Vec::new()),
+        }
+    }
+
+    /// Something that happens now: its own text, or a line of JSON.
+    pub(crate) fn event<T: Serialize>(
+        &self,
+        item: &T,
+        text: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        let rendered = match self.format {
+            Format::Table => text(),
+            Format::Json | Format::Jsonl => serde_json::to_string(item)? + "\n",
+        };
+        self.text(&rendered)
+    }
+
     /// One object: its own text, or JSON.
     pub(crate) fn object<T: Serialize>(
         &self,

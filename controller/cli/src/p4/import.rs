@@ -1,0 +1,144 @@
+//! `shunt p4 import`.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use p4runtime::named::{Named, Purpose, parse_line};
+use p4runtime::order::References;
+use p4runtime::p4::v1 as pb;
+use p4runtime::p4info::P4InfoIndex;
+use serde::Serialize;
+
+use super::P4Error;
+use super::connect::{Connection, text_file};
+use super::diff::{Change, Item, diff};
+use super::export::gather;
+use crate::output::Output;
+
+/// What `--help` says behind the options.
+const HELP: &str = "\
+Only differences are written, what is referred to before who refers to it; a second
+import of the same file changes nothing. What the file does not name stays, unless
+--prune is given. Needs the primary role, --dry-run does not.
+
+Examples:
+  shunt p4 import backup.p4rt --dry-run      (+ insert, ~ modify, - remove)
+  shunt p4 import backup.p4rt
+  shunt p4 import backup.p4rt --prune";
+
+/// Brings the switch to the state of a file: what `export` wrote, or lines by hand.
+#[derive(Debug, clap::Args)]
+#[command(after_help = HELP)]
+pub(crate) struct Arguments {
+    /// The file; `#` begins a comment.
+    file: PathBuf,
+    /// Shows the differences and writes nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Removes what the file does not name.
+    #[arg(long)]
+    prune: bool,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    change: &'static str,
+    #[serde(flatten)]
+    entity: &'a Named,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<&'a str>,
+}
+
+pub(super) async fn run(to: &Connection, out: &Output, what: Arguments) -> Result<(), P4Error> {
+    let (client, index) = to.open().await?;
+    let want = load(&what.file, &index)?;
+    let registers = want
+        .iter()
+        .any(|item| matches!(item.named, Named::Register(_)));
+    let have = gather(&client, &index, registers).await?;
+    let changes = diff(have.items, want, what.prune);
+    if !what.dry_run && !changes.is_empty() {
+        let updates: Vec<pb::Update> = changes.iter().map(Change::update).collect();
+        let line_of = |at: usize| {
+            let change = changes.get(at);
+            change.map_or_else(String::new, |change| change.item.line.clone())
+        };
+        let writing = async {
+            let written = client
+                .write_ordered(&updates, &References::of(&index))
+                .await;
+            written.map_err(|error| P4Error::refused(&error, line_of))
+        };
+        to.as_primary(&client, writing).await?;
+    }
+    let shown: Vec<Shown<'_>> = changes
+        .iter()
+        .map(|change| Shown {
+            change: change.word(),
+            entity: &change.item.named,
+            before: change.before.as_deref(),
+        })
+        .collect();
+    let mut lines = changes.iter().map(Change::line);
+    out.lines(&shown, |_| lines.next().unwrap_or_default())?;
+    if out.is_text() {
+        let count = |word| {
+            changes
+                .iter()
+                .filter(|change| change.word() == word)
+                .count()
+        };
+        let verb = if what.dry_run { "would be " } else { "" };
+        out.text(&format!(
+            "{} {verb}inserted, {} {verb}modified, {} {verb}removed\n",
+            count("insert"),
+            count("modify"),
+            count("delete")
+        ))?;
+    }
+    Ok(())
+}
+
+/// The file's entities, each once.
+fn load(path: &Path, index: &P4InfoIndex) -> Result<Vec<Item>, P4Error> {
+    let text = text_file(path)?;
+    let mut items = Vec::new();
+    let mut lines_of: HashMap<String, usize> = HashMap::new();
+    for (at, line) in text.lines().enumerate() {
+        let line_number = at + 1;
+        let wrong = |source| P4Error::Line {
+            path: path.to_path_buf(),
+            line: line_number,
+            source,
+        };
+        let content = line.trim();
+        if content.is_empty() || content.starts_with('#') {
+            continue;
+        }
+        let entity = parse_line(content, index, Purpose::Write).map_err(wrong)?;
+        let item = Item::new(entity, index).map_err(wrong)?;
+        if let Named::Digest(_)
+        | Named::ValueSet(_)
+        | Named::Extern(_)
+        | Named::Counter(_)
+        | Named::DirectCounter(_)
+        | Named::DirectMeter(_) = item.named
+        {
+            return Err(P4Error::Usage(format!(
+                "{}, line {line_number}: a file holds no {}: write it with `shunt p4 modify` or \
+                 `insert` (a direct meter is part of its entry)",
+                path.display(),
+                content.split(' ').next().unwrap_or_default()
+            )));
+        }
+        if let Some(first) = lines_of.insert(item.key.clone(), line_number) {
+            return Err(P4Error::Usage(format!(
+                "{}, line {line_number}: {} is in line {first} already",
+                path.display(),
+                item.key
+            )));
+        }
+        items.push(item);
+    }
+    Ok(items)
+}
