@@ -11,6 +11,8 @@ use p4runtime::client::{
     Arbitration, Backoff, BatchError, Client, ClientConfig, ClientError, PipelineAction,
     PipelineParts, WriteError, code_of,
 };
+use p4runtime::named::{Named, Purpose, parse_line};
+use p4runtime::order::References;
 use p4runtime::p4::v1 as pb;
 use p4runtime::p4info::P4InfoIndex;
 use p4runtime::value::{EntryKey, canonicalize_entity, canonicalize_table_entry, encode};
@@ -252,6 +254,48 @@ async fn the_highest_election_id_is_the_primary(_: Switch) -> Result<()> {
     Ok(())
 }
 
+async fn who_is_primary_is_asked_without_becoming_it(_: Switch) -> Result<()> {
+    let looker = connect(99).await;
+    assert_eq!(looker.election().await.unwrap().primary, None);
+    let first = primary().await;
+    let election = looker.election().await.unwrap();
+    assert_eq!((election.primary, election.highest), (Some(10), Some(10)));
+    assert_eq!(*first.arbitration().borrow(), Arbitration::Primary);
+    first.write([insert(flow(&index(), 1))]).await.unwrap();
+    Ok(())
+}
+
+/// What is referred to and who refers to it, in one call and in the wrong order.
+async fn dependent_updates_are_written_in_order(_: Switch) -> Result<()> {
+    let client = primary().await;
+    let index = index();
+    let references = References::of(&index);
+    let update = |kind: pb::update::Type, line: &str| pb::Update {
+        r#type: kind.into(),
+        entity: Some(parse_line(line, &index, Purpose::Write).unwrap()),
+    };
+    let lines = [
+        "ecmp group=1 do group=7",
+        "group ecmp_selector 7 member=5 --max-size 4",
+        "member ecmp_selector 5 do to_nexthop nexthop=3",
+    ];
+    let inserts = lines.map(|line| update(pb::update::Type::Insert, line));
+    client.write_ordered(&inserts, &references).await.unwrap();
+    let shown = client.read(vec![whole(&index, "ecmp")]).await.unwrap();
+    let shown: Vec<_> = shown
+        .iter()
+        .map(|entity| Named::of(entity, &index).unwrap().to_string())
+        .collect();
+    assert_eq!(shown, ["table ecmp group=1 do group=7"]);
+
+    let mut removals = lines.map(|line| update(pb::update::Type::Delete, line));
+    removals.reverse();
+    client.write_ordered(&removals, &references).await.unwrap();
+    let left = client.read(vec![whole(&index, "ecmp")]).await.unwrap();
+    assert_eq!(left, []);
+    Ok(())
+}
+
 /// With a refusal for each update of a full batch, the trailer is at its largest.
 async fn refusals_name_their_updates(_: Switch) -> Result<()> {
     let client = primary().await;
@@ -396,6 +440,8 @@ macro_rules! on_each_switch {
 on_each_switch! {
     a_pipeline_is_pushed_and_its_cookie_comes_back
     the_highest_election_id_is_the_primary
+    who_is_primary_is_asked_without_becoming_it
+    dependent_updates_are_written_in_order
     refusals_name_their_updates
     a_large_table_reads_back_as_it_was_written
     several_writes_are_in_flight_at_once

@@ -3,6 +3,7 @@
 //! Each prints its figures as `name: value unit` and writes `target/bench/<name>.json`, the
 //! headline first. Machines are shared and noisy: a figure is the median of several runs.
 
+mod client_writes;
 mod flows;
 mod gateway;
 mod report;
@@ -29,6 +30,11 @@ const BENCHES: &[Bench] = &[
         name: "switch-writes",
         about: "flow entries a second over gRPC, encoded before, 4 requests of 1,000 in flight",
         run: switch_writes::measure,
+    },
+    Bench {
+        name: "client-writes",
+        about: "flow entries a second from the typed table through the client, beside encoded ones",
+        run: client_writes::run,
     },
     Bench {
         name: "switch-pps",

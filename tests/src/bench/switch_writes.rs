@@ -4,8 +4,8 @@
 //! The requests are encoded before the clock starts, as they were when bmv2 was measured; the
 //! `typed` figures are those of the client library, which encodes them.
 
-mod client;
-mod server;
+pub(crate) mod client;
+pub(crate) mod server;
 
 use std::process::{Command, Stdio};
 use std::sync::Arc;
