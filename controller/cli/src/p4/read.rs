@@ -129,7 +129,9 @@ fn show(out: &Output, found: &[Named], only: Option<&Table>) -> Result<(), P4Err
         .map(|field| field.name.as_str())
         .collect();
     header.push("action");
-    let extras: [(&str, bool, fn(&Entry) -> String); 7] = [
+    /// A column: its title, whether any entry fills it, and its text.
+    type Column = (&'static str, bool, fn(&Entry) -> String);
+    let extras: [Column; 7] = [
         ("priority", has(|e| e.priority != 0), |e| {
             e.priority.to_string()
         }),
