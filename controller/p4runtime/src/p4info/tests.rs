@@ -185,7 +185,10 @@ fn formats_and_references_come_from_annotations_and_types() {
         field: field.to_owned(),
     };
     let to_u = refers(ReferredTo::Table("u".to_owned()), "k");
-    assert_eq!(table.field("f").unwrap().refers_to, [to_u.clone()]);
+    assert_eq!(
+        table.field("f").unwrap().refers_to,
+        std::slice::from_ref(&to_u)
+    );
     let params = &index.action("act").unwrap().params;
     let group = refers(ReferredTo::MulticastGroups, "multicast_group_id");
     assert_eq!(params[0].refers_to, [group]);
