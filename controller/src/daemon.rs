@@ -45,7 +45,7 @@ use crate::kernel::{
     Batch, KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL,
     SetupError, TapConfig,
 };
-use crate::switch::{Connected, SwitchError, SwitchHandle};
+use crate::switch::{Connected, Member, Scope, SessionParts, SwitchError, SwitchHandle, Switches};
 
 /// Everything has stopped by then, or is left to the process's end.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);
@@ -177,18 +177,23 @@ impl Running {
         let sink = P4RuntimeSink::new(connected.client().clone());
         let engine = Engine::start(EngineConfig::default(), vec![installer_port], sink);
         let resolver = mirror.clone();
-        let (switch, session) = SwitchHandle::start(
-            connected,
-            config.punt_meters.clone(),
-            engine.engine(),
-            Arc::new(move |interface, address| resolver.resolve(interface, address)),
-            stop.clone(),
-        );
+        let parts = SessionParts {
+            meters: config.punt_meters.clone(),
+            scope: Scope::All,
+            engine: Some(engine.engine()),
+            resolver: Arc::new(move |interface, address| resolver.resolve(interface, address)),
+            stop: stop.clone(),
+        };
+        let (handle, session) = SwitchHandle::start(connected, parts);
+        let switches = Switches::new(vec![Member {
+            switch: config.switch.clone(),
+            handle,
+        }]);
         let (synchronised_in, synchronised) = watch::channel(false);
         let pump = tokio::spawn(pump(
             Arc::clone(config),
             fib,
-            switch.clone(),
+            switches.clone(),
             batches,
             synchronised_in,
         ));
@@ -198,7 +203,7 @@ impl Running {
         let api = Api {
             config: Arc::clone(config),
             started,
-            switch,
+            switches,
             mirror: mirror.clone(),
             synchronised,
             slow_path: slow_path.handle(),
@@ -235,12 +240,12 @@ impl Running {
     }
 }
 
-/// Gives every batch to the workers and to the switch. Workers first: what the switch does not
+/// Gives every batch to the workers and to the switches. Workers first: what a switch does not
 /// know yet it sends to them.
 async fn pump(
     config: Arc<Config>,
     mut fib: FibWriter,
-    switch: SwitchHandle,
+    switches: Switches,
     mut batches: mpsc::Receiver<Batch>,
     synchronised: watch::Sender<bool>,
 ) {
@@ -248,16 +253,16 @@ async fn pump(
     fib.set_policy(config.policy.clone());
     fib.apply(ops.clone());
     fib.publish();
-    switch.apply(ops).await;
+    switches.apply(&ops).await;
     while let Some(batch) = batches.recv().await {
         tracing::debug!(ops = batch.ops.len(), reason = ?batch.reason, "kernel batch");
         if !batch.ops.is_empty() {
             fib.apply(batch.ops.iter().cloned());
             fib.publish();
-            switch.apply(batch.ops).await;
+            switches.apply(&batch.ops).await;
         }
-        if batch.complete {
-            synchronised.send_replace(true);
+        if batch.complete && !synchronised.send_replace(true) {
+            switches.complete().await;
         }
     }
 }

@@ -1,72 +1,32 @@
 //! The session with the switch, over gRPC, against the embedded switch.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod embedded;
+
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use embedded::{PATIENCE, configuration, configured, id, read, routes, switch};
 use p4runtime::client::{Client, ClientConfig, PipelineAction};
 use p4runtime::p4::v1::{Entity, TableEntry, Update, entity, update};
 use p4runtime::p4info::parse_p4info_text;
-use shunt_controller::config::{self, Config};
-use shunt_controller::switch::{Connected, SwitchError, SwitchHandle, SwitchState};
+use shunt_controller::config::Config;
+use shunt_controller::switch::{
+    Connected, Found, Kind, NotNow, Scope, SessionParts, SwitchError, SwitchHandle, SwitchState,
+};
 use shunt_offload::{Engine, EngineConfig, EngineHandle, P4RuntimeSink};
-use shunt_p4::tables::{AnyEntry, NexthopAction, NexthopEntry, NexthopKey, P4Table as _, Route4};
-use shunt_p4::{InterfaceId, NetworkOp, Nexthop, NexthopId, Route, VpcId};
-use shunt_switch::Handle;
+use shunt_p4::tables::{
+    AnyEntry, Meter, NexthopAction, NexthopEntry, NexthopKey, P4Table as _, Punt, Route4,
+    Route4Action, Route4Key,
+};
+use shunt_p4::{InterfaceId, NetworkOp, Nexthop, Route, VpcId};
 use tokio_util::sync::CancellationToken;
-
-/// Nothing here takes as long on any machine.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A switch on a runtime of its own: when that is shut down, everything of it is gone at once,
-/// as when its process is killed.
-struct Switch {
-    runtime: tokio::runtime::Runtime,
-    handle: Handle,
-}
-
-impl Switch {
-    fn addr(&self) -> String {
-        self.handle.addr().to_string()
-    }
-
-    async fn kill(self) {
-        self.runtime.shutdown_background();
-        drop(self.handle);
-    }
-}
-
-async fn switch(addr: &str) -> Switch {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let begun = Instant::now();
-    loop {
-        let config = shunt_switch::Config {
-            grpc_addr: addr.to_owned(),
-            ..Default::default()
-        };
-        match runtime.spawn(shunt_switch::run(config)).await.unwrap() {
-            Ok(handle) => return Switch { runtime, handle },
-            // Its predecessor may not have let go of the port yet.
-            Err(error) => assert!(begun.elapsed() < PATIENCE, "{error}"),
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-fn configuration(address: &str) -> Config {
-    let text = include_str!("../src/config/testdata/good.toml");
-    let text = text.replace("127.0.0.1:9559", address);
-    config::parse("good.toml".as_ref(), &text).unwrap()
-}
 
 type Asked = Arc<Mutex<Vec<(InterfaceId, IpAddr)>>>;
 
 struct Session {
+    client: Client,
     handle: SwitchHandle,
     engine: EngineHandle,
     asked: Asked,
@@ -77,19 +37,24 @@ struct Session {
 impl Session {
     async fn start(config: &Config) -> Self {
         let connected = Connected::open(&config.switch, PATIENCE).await.unwrap();
-        let sink = P4RuntimeSink::new(connected.client().clone());
+        let client = connected.client().clone();
+        let sink = P4RuntimeSink::new(client.clone());
         let engine = Engine::start(EngineConfig::default(), Vec::new(), sink);
         let asked = Asked::default();
         let resolver = Arc::clone(&asked);
         let stop = CancellationToken::new();
-        let (handle, task) = SwitchHandle::start(
-            connected,
-            config.punt_meters.clone(),
-            engine.engine(),
-            Arc::new(move |interface, address| resolver.lock().unwrap().push((interface, address))),
-            stop.clone(),
-        );
+        let parts = SessionParts {
+            meters: config.punt_meters.clone(),
+            scope: Scope::All,
+            engine: Some(engine.engine()),
+            resolver: Arc::new(move |interface, address| {
+                resolver.lock().unwrap().push((interface, address));
+            }),
+            stop: stop.clone(),
+        };
+        let (handle, task) = SwitchHandle::start(connected, parts);
         Self {
+            client,
             handle,
             engine,
             asked,
@@ -118,73 +83,6 @@ impl Session {
     }
 }
 
-fn configured(config: &Config) -> Vec<NetworkOp> {
-    let vpcs = config.vpcs.iter().map(|v| NetworkOp::SetVpc(v.vpc.clone()));
-    let interfaces = config
-        .interfaces
-        .iter()
-        .map(|i| NetworkOp::SetInterface(i.interface.clone()));
-    vpcs.chain(interfaces).collect()
-}
-
-fn id(n: u32) -> NexthopId {
-    NexthopId::new(n).unwrap()
-}
-
-/// A next hop on wan, and routes over it and over a group.
-fn routes(count: u16) -> Vec<NetworkOp> {
-    let wan = InterfaceId::new(4).unwrap();
-    let hop = |n: u32| {
-        let gateway = Some(IpAddr::from([203, 0, 113, n as u8]));
-        NetworkOp::SetNexthop(
-            id(n),
-            Nexthop {
-                interface: wan,
-                gateway,
-            },
-        )
-    };
-    let mut ops = vec![hop(2), hop(3)];
-    for n in 0..count {
-        let [high, low] = n.to_be_bytes();
-        let paths = if n % 2 == 0 {
-            vec![(id(2), 1)]
-        } else {
-            vec![(id(2), 1), (id(3), 2)]
-        };
-        let prefix = format!("10.{high}.{low}.0/24").parse().unwrap();
-        ops.push(NetworkOp::SetRoute(
-            VpcId::MIN,
-            prefix,
-            Route::Nexthops(paths),
-        ));
-    }
-    ops
-}
-
-async fn read(address: &str, table_id: u32) -> Vec<AnyEntry> {
-    let client = Client::connect(ClientConfig::new(address, 1, 1))
-        .await
-        .unwrap();
-    let wildcard = entity::Entity::TableEntry(TableEntry {
-        table_id,
-        ..Default::default()
-    });
-    let entities = client
-        .read(vec![Entity {
-            entity: Some(wildcard),
-        }])
-        .await
-        .unwrap();
-    entities
-        .into_iter()
-        .map(|entity| match entity.entity {
-            Some(entity::Entity::TableEntry(entry)) => AnyEntry::from_entry(&entry).unwrap(),
-            other => panic!("{other:?}"),
-        })
-        .collect()
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_is_filled_and_filled_again_when_it_restarts_empty() {
     let switch_handle = switch("127.0.0.1:0").await;
@@ -193,6 +91,7 @@ async fn a_switch_is_filled_and_filled_again_when_it_restarts_empty() {
     let session = Session::start(&config).await;
     session.handle.apply(configured(&config)).await;
     session.handle.apply(routes(500)).await;
+    session.handle.complete().await;
     session.converged().await;
 
     assert_eq!(read(&address, Route4::ID).await.len(), 500);
@@ -263,6 +162,16 @@ async fn what_nobody_wants_is_removed_and_what_is_right_stays() {
     let config = configuration(&address);
     let session = Session::start(&config).await;
     session.handle.apply(routes(4)).await;
+    // Nothing is touched before the whole of the network is known.
+    session
+        .wait("waiting", |handle| {
+            handle.view().state == SwitchState::Waiting && handle.view().applied == 1
+        })
+        .await;
+    let refused = session.handle.diff().await.unwrap_err();
+    assert!(matches!(refused, NotNow::NotReady { .. }), "{refused}");
+    assert_eq!(read(&address, NexthopEntry::ID).await.len(), 1);
+    session.handle.complete().await;
     session.converged().await;
     let hops = read(&address, NexthopEntry::ID).await;
     assert_eq!(hops.len(), 2, "{hops:?}");
@@ -277,6 +186,7 @@ async fn another_controller_that_takes_over_is_not_fought() {
     let config = configuration(&address);
     let session = Session::start(&config).await;
     session.handle.apply(routes(2)).await;
+    session.handle.complete().await;
     session.converged().await;
 
     let other = Client::connect(ClientConfig::new(&address, 1, u128::MAX - 1))
@@ -307,6 +217,7 @@ async fn a_tunnels_way_is_asked_for_and_then_used() {
     let config = configuration(&address);
     let session = Session::start(&config).await;
     session.handle.apply(configured(&config)).await;
+    session.handle.complete().await;
     let (fabric, remote) = (InterfaceId::new(3).unwrap(), IpAddr::from([172, 16, 0, 2]));
     let attached = Nexthop {
         interface: fabric,
@@ -335,6 +246,112 @@ async fn a_tunnels_way_is_asked_for_and_then_used() {
     assert_eq!(session.handle.view().unresolved, []);
     session.stop().await;
     switch_handle.kill().await;
+}
+
+/// Regression: meters were read without their rates, and written again at every comparison.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn differences_are_shown_and_put_right_on_demand() {
+    let switch_handle = switch("127.0.0.1:0").await;
+    let address = switch_handle.addr();
+    let config = configuration(&address);
+    assert!(!config.punt_meters.is_empty());
+    let session = Session::start(&config).await;
+    session.handle.apply(configured(&config)).await;
+    session.handle.apply(routes(6)).await;
+    session.handle.complete().await;
+    session.converged().await;
+    let comparison = session.handle.diff().await.unwrap();
+    assert_eq!(comparison.differences, []);
+    assert_eq!(comparison.wanted, comparison.held);
+
+    // Somebody else changes the switch behind our back, with our election id.
+    let election_id = session.client.election_id();
+    let config = ClientConfig::new(&address, 1, election_id);
+    let other = Client::connect(config).await.unwrap();
+    let route = |n: u8, nexthop: u32| Route4 {
+        key: Route4Key {
+            vpc: VpcId::MIN,
+            dst: format!("10.0.{n}.0/24").parse().unwrap(),
+        },
+        action: Route4Action::ToNexthop {
+            nexthop: id(nexthop),
+        },
+    };
+    let update = |kind: update::Type, entry: TableEntry| Update {
+        r#type: kind.into(),
+        entity: Some(Entity {
+            entity: Some(entity::Entity::TableEntry(entry)),
+        }),
+    };
+    let meter = read_with_meters(&address).await;
+    let mut slower = meter;
+    slower.meter = Some(Meter::single(7, 7));
+    let updates = vec![
+        update(update::Type::Delete, route(0, 2).key_entry()),
+        update(update::Type::Modify, route(2, 3).to_entry()),
+        update(update::Type::Insert, route(99, 2).to_entry()),
+        update(update::Type::Modify, slower.to_entry()),
+    ];
+    other.write(updates).await.unwrap();
+    let comparison = session.handle.diff().await.unwrap();
+    let mut kinds: Vec<Kind> = comparison.differences.iter().map(|d| d.kind()).collect();
+    kinds.sort_unstable();
+    let all = [
+        Kind::Missing,
+        Kind::Different,
+        Kind::Different,
+        Kind::Surplus,
+    ];
+    assert_eq!(kinds, all);
+    let surplus = AnyEntry::from(route(99, 2));
+    assert!(
+        comparison
+            .differences
+            .iter()
+            .any(|d| d.found == Found::Entry(surplus.clone()))
+    );
+    assert!(comparison.differences.iter().any(|d| {
+        d.wanted == Some(AnyEntry::from(meter)) && d.found == Found::Entry(AnyEntry::from(slower))
+    }));
+
+    // To look is not to touch.
+    assert_eq!(session.handle.diff().await.unwrap(), comparison);
+    let repair = session.handle.reconcile().await.unwrap();
+    assert_eq!((repair.left, repair.refused), (0, 0));
+    let found = [(Kind::Missing, 1), (Kind::Different, 2), (Kind::Surplus, 1)];
+    assert_eq!(repair.found, found);
+    assert_eq!(session.handle.diff().await.unwrap().differences, []);
+    assert_eq!(read_with_meters(&address).await, meter);
+    session.stop().await;
+    switch_handle.kill().await;
+}
+
+/// The entry for ARP, with its meter.
+async fn read_with_meters(address: &str) -> Punt {
+    let client = Client::connect(ClientConfig::new(address, 1, 1))
+        .await
+        .unwrap();
+    let wildcard = entity::Entity::TableEntry(TableEntry {
+        table_id: Punt::ID,
+        meter_config: Some(Meter::wanted()),
+        ..Default::default()
+    });
+    let entities = client
+        .read(vec![Entity {
+            entity: Some(wildcard),
+        }])
+        .await
+        .unwrap();
+    let mut punts: Vec<Punt> = entities
+        .into_iter()
+        .map(|entity| match entity.entity {
+            Some(entity::Entity::TableEntry(entry)) => Punt::from_entry(&entry).unwrap(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert!(punts.iter().all(|punt| punt.meter.is_some()));
+    punts.sort_by_key(|punt| (punt.key.reason as u8, punt.key.interface));
+    punts.remove(0)
 }
 
 #[tokio::test]

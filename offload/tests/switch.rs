@@ -62,10 +62,15 @@ impl Bmv2 {
     async fn start(addr: SocketAddr) -> Self {
         let files = tempfile::tempdir().unwrap();
         let notifications = format!("ipc://{}/notifications", files.path().display());
-        let mut process = Command::new(Self::PROGRAM)
-            .args(["--no-p4", "--device-id", "1", "--log-level", "off"])
-            .args(["--thrift-port", &free_address().port().to_string()])
-            .args(["--notifications-addr", &notifications])
+        let mut command = Command::new(Self::PROGRAM);
+        command.args(["--no-p4", "--device-id", "1", "--log-level", "off"]);
+        command.args(["--notifications-addr", &notifications]);
+        // A switch built without Thrift does not know the option.
+        let help = Command::new(Self::PROGRAM).arg("--help").output().unwrap();
+        if String::from_utf8_lossy(&help.stdout).contains("--thrift-port") {
+            command.args(["--thrift-port", &free_address().port().to_string()]);
+        }
+        let mut process = command
             .args(["--", "--grpc-server-addr", &addr.to_string()])
             .stdout(Stdio::null())
             .stderr(Stdio::null())

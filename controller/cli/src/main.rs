@@ -1,7 +1,8 @@
 //! `shunt`: looks at a running `shuntd`; `shunt p4` at any P4Runtime switch.
 //!
 //! Exit codes: 0 success; 1 the daemon or switch refused or failed; 2 wrong usage (clap); 3 the
-//! daemon or switch cannot be reached; 4 `status` only: not converged or degraded.
+//! daemon or switch cannot be reached; 4 not as it should be: `status` not converged or degraded,
+//! `switch diff` with differences, `switch reconcile` with some left.
 
 mod error;
 mod flows;
@@ -12,6 +13,7 @@ mod output;
 mod p4;
 mod routes;
 mod status;
+mod switch;
 mod vpc;
 
 use std::path::PathBuf;
@@ -24,8 +26,9 @@ use output::{Format, Output};
 
 /// Looks at a running shuntd: what it forwards, in hardware and in software.
 ///
-/// Exit codes: 0 success, 1 the daemon or switch refused or failed, 2 wrong usage, 3 the
-/// daemon or switch cannot be reached, 4 (status only) not converged or degraded.
+/// Exit codes: 0 success, 1 the daemon or switch refused or failed, 2 wrong usage, 3 the daemon
+/// or switch cannot be reached, 4 not as it should be (status: not converged or degraded;
+/// switch diff: there are differences; switch reconcile: some are left).
 #[derive(Parser)]
 #[command(name = "shunt", version)]
 struct Arguments {
@@ -57,6 +60,8 @@ enum Noun {
     Flows(flows::Arguments),
     /// Counts, occupancy and latencies of the offload engine.
     Offload,
+    /// The switches: their states, where they differ from what is wanted, and a repair.
+    Switch(switch::Arguments),
     /// Any P4Runtime switch by hand, without the daemon.
     P4(Box<p4::Arguments>),
     /// Versions of this program and of the daemon.
@@ -80,6 +85,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Noun::Flows(which) => flows::run(&mut connect().await?, &out, which).await?,
         Noun::Offload => offload::run(&mut connect().await?, &out).await?,
         Noun::P4(what) => p4::run(*what, &out).await?,
+        Noun::Switch(what) => return switch::run(&mut connect().await?, &out, what).await,
         Noun::Version => status::version(&mut connect().await?, &out).await?,
         Noun::Completions { shell } => {
             let mut script = Vec::new();

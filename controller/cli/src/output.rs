@@ -35,6 +35,11 @@ impl Output {
         }
     }
 
+    /// What was asked for.
+    pub(crate) const fn format(&self) -> Format {
+        self.format
+    }
+
     /// Text as it is.
     pub(crate) fn text(&self, text: &str) -> Result<(), Error> {
         io::stdout().lock().write_all(text.as_bytes())?;

@@ -79,11 +79,93 @@ fn flows() -> Vec<Flow> {
     ]
 }
 
+fn ready_switch() -> v1::SwitchStatus {
+    v1::SwitchStatus {
+        name: "sw1".to_owned(),
+        address: "127.0.0.1:9559".to_owned(),
+        device_id: 1,
+        state: "ready".to_owned(),
+        role: "primary".to_owned(),
+        pipeline_cookie: "00000000000000ab".to_owned(),
+        pipeline_cookie_wanted: "00000000000000ab".to_owned(),
+        entries: 75,
+        pending: 0,
+        refused: 0,
+        sessions: 2,
+        last_error: String::new(),
+        tables: vec![table("route4", 23, 2_097_152), table("nexthop", 6, 65_536)],
+        others: 0,
+    }
+}
+
+fn field(name: &str, value: &str) -> v1::Field {
+    v1::Field {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
+fn value(actions: &[(&str, &str, u32)], properties: &[(&str, &str)]) -> Option<v1::EntryValue> {
+    let actions = actions
+        .iter()
+        .map(|(name, nexthop, weight)| v1::EntryAction {
+            name: (*name).to_owned(),
+            params: vec![field("nexthop", nexthop)],
+            weight: *weight,
+        });
+    Some(v1::EntryValue {
+        actions: actions.collect(),
+        properties: properties.iter().map(|(n, v)| field(n, v)).collect(),
+    })
+}
+
+fn differences() -> Vec<v1::Difference> {
+    let difference = |table: &str, kind: &str| v1::Difference {
+        switch: "sw1".to_owned(),
+        table: table.to_owned(),
+        kind: kind.to_owned(),
+        ..Default::default()
+    };
+    let route = |dst| vec![field("vpc", "red"), field("dst", dst)];
+    vec![
+        v1::Difference {
+            key: route("10.0.0.0/24"),
+            wanted: value(&[("to_nexthop", "3", 0)], &[]),
+            ..difference("route4", "missing")
+        },
+        v1::Difference {
+            key: route("10.2.0.0/24"),
+            wanted: value(&[("to_nexthop", "3", 0)], &[]),
+            held: value(&[("to_nexthop", "4", 0)], &[]),
+            ..difference("route4", "different")
+        },
+        v1::Difference {
+            key: vec![field("group", "7")],
+            held: value(&[("to_nexthop", "3", 1), ("to_nexthop", "4", 2)], &[]),
+            ..difference("ecmp", "surplus")
+        },
+        v1::Difference {
+            fault: "table nexthop: the entry has no action".to_owned(),
+            ..difference("nexthop", "foreign")
+        },
+    ]
+}
+
+fn compared(summary: v1::DiffSummary, found: Vec<v1::Difference>) -> Vec<v1::DiffSwitchResponse> {
+    use v1::diff_switch_response::Part;
+    std::iter::once(Part::Summary(summary))
+        .chain(found.into_iter().map(Part::Difference))
+        .map(|part| v1::DiffSwitchResponse { part: Some(part) })
+        .collect()
+}
+
 #[tonic::async_trait]
 impl Shunt for Stable {
     type ListRoutesStream = Listing<Route>;
     type ListNeighborsStream = Listing<Neighbor>;
     type ListFlowsStream = Listing<Flow>;
+    type DiffSwitchStream = Listing<v1::DiffSwitchResponse>;
+    type ReconcileSwitchStream = Listing<v1::ReconcileSwitchResponse>;
 
     async fn get_status(
         &self,
@@ -94,21 +176,7 @@ impl Shunt for Stable {
             uptime_seconds: 3_725,
             converged: true,
             problems: vec!["interface green cannot send".to_owned()],
-            switch: Some(v1::SwitchStatus {
-                name: "sw1".to_owned(),
-                address: "127.0.0.1:9559".to_owned(),
-                device_id: 1,
-                state: "ready".to_owned(),
-                role: "primary".to_owned(),
-                pipeline_cookie: "00000000000000ab".to_owned(),
-                pipeline_cookie_wanted: "00000000000000ab".to_owned(),
-                entries: 75,
-                pending: 0,
-                refused: 0,
-                sessions: 2,
-                last_error: String::new(),
-                tables: vec![table("route4", 23, 2_097_152), table("nexthop", 6, 65_536)],
-            }),
+            switch: Some(ready_switch()),
             mirror: Some(v1::MirrorStatus {
                 synchronised: true,
                 routes: 28,
@@ -229,6 +297,80 @@ impl Shunt for Stable {
         listing(flows)
     }
 
+    async fn list_switches(
+        &self,
+        _: Request<v1::ListSwitchesRequest>,
+    ) -> Result<Response<v1::ListSwitchesResponse>, Status> {
+        let away = v1::SwitchStatus {
+            name: "sw2".to_owned(),
+            address: "192.0.2.7:9559".to_owned(),
+            state: "connecting".to_owned(),
+            role: "none".to_owned(),
+            pending: 75,
+            sessions: 4,
+            last_error: "it has not answered for 10 s".to_owned(),
+            ..ready_switch()
+        };
+        Ok(Response::new(v1::ListSwitchesResponse {
+            switches: vec![ready_switch(), away],
+        }))
+    }
+
+    async fn diff_switch(
+        &self,
+        request: Request<v1::DiffSwitchRequest>,
+    ) -> Result<Response<Self::DiffSwitchStream>, Status> {
+        let summary = |switch: &str, differences, others| v1::DiffSummary {
+            switch: switch.to_owned(),
+            wanted: 75,
+            held: 75,
+            differences,
+            others,
+            error: String::new(),
+        };
+        match request.into_inner().switch.as_str() {
+            "" => listing(compared(summary("sw1", 4, 2), differences())),
+            "same" => listing(compared(summary("same", 0, 0), Vec::new())),
+            "away" => {
+                let error = "switch away is connecting: it has not answered for 10 s; \
+                             try again when it is ready";
+                let summary = v1::DiffSummary {
+                    error: error.to_owned(),
+                    ..Default::default()
+                };
+                listing(compared(summary, Vec::new()))
+            }
+            name => Err(Status::not_found(format!(
+                "there is no switch named {name:?} (known: sw1)"
+            ))),
+        }
+    }
+
+    async fn reconcile_switch(
+        &self,
+        _: Request<v1::ReconcileSwitchRequest>,
+    ) -> Result<Response<Self::ReconcileSwitchStream>, Status> {
+        let refusal = "insert route4 vpc=1 dst=10.0.0.0/24 -> to_nexthop(nexthop=3): \
+                       table full (code 8); tried again in 200ms";
+        listing(vec![
+            v1::ReconcileSwitchResponse {
+                switch: "sw1".to_owned(),
+                wanted: 75,
+                found: vec![count("missing", 1), count("surplus", 2)],
+                left: 1,
+                refused: 2,
+                refusals: vec![refusal.to_owned()],
+                others: 0,
+                error: String::new(),
+            },
+            v1::ReconcileSwitchResponse {
+                switch: "sw2".to_owned(),
+                wanted: 75,
+                ..Default::default()
+            },
+        ])
+    }
+
     async fn get_offload(
         &self,
         _: Request<v1::GetOffloadRequest>,
@@ -314,12 +456,17 @@ async fn every_command_prints_what_its_file_says() {
             "neighbors",
             "flows",
             "offload",
+            "switch",
+            "switch diff",
+            "switch reconcile",
             "version",
         ];
         for noun in nouns {
             for format in ["table", "json", "jsonl"] {
-                let output = shunt(&socket, &[noun, "--output", format]);
-                golden(&format!("{noun}.{format}"), &output, &mut faults);
+                let words = noun.split(' ').chain(["--output", format]);
+                let output = shunt(&socket, &words.collect::<Vec<_>>());
+                let name = noun.replace(' ', "-");
+                golden(&format!("{name}.{format}"), &output, &mut faults);
                 let text = String::from_utf8_lossy(&output.stdout);
                 match format {
                     "json" => {
@@ -338,6 +485,10 @@ async fn every_command_prints_what_its_file_says() {
         golden("flows-red-offloaded.table", &filtered, &mut faults);
         let unknown = shunt(&socket, &["routes", "--vpc", "redd"]);
         golden("routes-unknown.table", &unknown, &mut faults);
+        for name in ["same", "away", "sw9"] {
+            let output = shunt(&socket, &["switch", "diff", name]);
+            golden(&format!("switch-diff-{name}.table"), &output, &mut faults);
+        }
         let help = shunt(&socket, &["--help"]);
         golden("help.txt", &help, &mut faults);
         faults

@@ -5,6 +5,7 @@ mod devices;
 mod service;
 mod socket;
 mod status;
+mod switches;
 
 pub use service::{Api, serve};
 pub use socket::{ApiSocket, SocketError};

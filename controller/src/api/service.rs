@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::Stream;
+use futures::stream::{FuturesUnordered, StreamExt as _};
 use p4runtime::p4info::parse_p4info_text;
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
 use shunt_api::v1::{self, GetStatusResponse};
@@ -21,9 +22,10 @@ use tonic::{Request, Response, Status};
 use super::convert;
 use super::devices::Devices;
 use super::status::{Parts, status};
+use super::switches;
 use crate::config::Config;
 use crate::kernel::{MirrorHandle, Snapshot};
-use crate::switch::SwitchHandle;
+use crate::switch::{Member, SwitchView, Switches};
 
 /// Messages of a listing that wait for its reader.
 const LISTING_QUEUE: usize = 256;
@@ -35,8 +37,8 @@ pub struct Api {
     pub config: Arc<Config>,
     /// When the daemon started.
     pub started: Instant,
-    /// The session with the switch.
-    pub switch: SwitchHandle,
+    /// The switches.
+    pub switches: Switches,
     /// The kernel mirror.
     pub mirror: MirrorHandle,
     /// Whether its first load has been handed on.
@@ -123,6 +125,12 @@ impl Api {
         })
     }
 
+    /// The one switch that a configuration has.
+    fn view(&self) -> SwitchView {
+        let first = self.switches.iter().next();
+        first.map(|member| member.handle.view()).unwrap_or_default()
+    }
+
     async fn snapshot(&self) -> Result<Snapshot, Status> {
         let snapshot = self.mirror.snapshot().await;
         snapshot.map_err(|error| Status::unavailable(error.to_string()))
@@ -130,10 +138,10 @@ impl Api {
 
     async fn status(&self) -> GetStatusResponse {
         // First, so that what is converged was so before the rest was asked.
-        let switch_converged = self.switch.is_converged();
+        let switch_converged = self.switches.are_converged();
         let synchronised = *self.synchronised.borrow();
         let parts = Parts {
-            switch: self.switch.view(),
+            switch: self.view(),
             switch_converged,
             mirror: self.mirror.stats(),
             synchronised,
@@ -161,6 +169,8 @@ impl Shunt for Api {
     type ListRoutesStream = Listing<v1::Route>;
     type ListNeighborsStream = Listing<v1::Neighbor>;
     type ListFlowsStream = Listing<v1::Flow>;
+    type DiffSwitchStream = Listing<v1::DiffSwitchResponse>;
+    type ReconcileSwitchStream = Listing<v1::ReconcileSwitchResponse>;
 
     async fn get_status(
         &self,
@@ -199,7 +209,7 @@ impl Shunt for Api {
         &self,
         _: Request<v1::ListInterfacesRequest>,
     ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
-        let view = self.switch.view();
+        let view = self.view();
         let devices = Devices::now();
         let interfaces = self.config.interfaces.iter();
         Ok(Response::new(v1::ListInterfacesResponse {
@@ -338,5 +348,51 @@ impl Shunt for Api {
             }),
             tables: self.flow_tables(2 * stats.in_hardware),
         }))
+    }
+
+    async fn list_switches(
+        &self,
+        _: Request<v1::ListSwitchesRequest>,
+    ) -> Result<Response<v1::ListSwitchesResponse>, Status> {
+        let state = |member: &Member| {
+            let view = member.handle.view();
+            switches::state(&member.switch, &view, self.tables(&view.tables))
+        };
+        Ok(Response::new(v1::ListSwitchesResponse {
+            switches: self.switches.iter().map(state).collect(),
+        }))
+    }
+
+    async fn diff_switch(
+        &self,
+        request: Request<v1::DiffSwitchRequest>,
+    ) -> Result<Response<Self::DiffSwitchStream>, Status> {
+        let name = request.into_inner().switch;
+        let members = self.switches.named(&name).map_err(switches::unknown)?;
+        let config = Arc::clone(&self.config);
+        // All are asked at once: a slow one keeps only its own answer back.
+        let asked = members.into_iter().map(|member| async move {
+            let comparison = member.handle.diff().await;
+            (member.switch.name, comparison)
+        });
+        let answers = asked.collect::<FuturesUnordered<_>>();
+        let listing = answers.flat_map(move |(name, comparison)| {
+            switches::diff(Arc::clone(&config), name, comparison)
+        });
+        Ok(Response::new(Box::pin(listing)))
+    }
+
+    async fn reconcile_switch(
+        &self,
+        request: Request<v1::ReconcileSwitchRequest>,
+    ) -> Result<Response<Self::ReconcileSwitchStream>, Status> {
+        let name = request.into_inner().switch;
+        let members = self.switches.named(&name).map_err(switches::unknown)?;
+        let asked = members.into_iter().map(|member| async move {
+            let repair = member.handle.reconcile().await;
+            Ok(switches::repaired(member.switch.name, repair))
+        });
+        let answers = asked.collect::<FuturesUnordered<_>>();
+        Ok(Response::new(Box::pin(answers)))
     }
 }

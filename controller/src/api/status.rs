@@ -8,6 +8,7 @@ use shunt_slowpath::{DropReason, SlowPathStats, State};
 use super::convert::count;
 use super::devices::Devices;
 use super::service::Api;
+use super::switches;
 use crate::kernel::MirrorStats;
 use crate::switch::{SwitchState, SwitchView};
 
@@ -28,7 +29,11 @@ pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
         uptime_seconds: api.started.elapsed().as_secs(),
         converged,
         problems: problems(api, parts),
-        switch: Some(switch(api, &parts.switch)),
+        switch: Some(switches::state(
+            &api.config.switch,
+            &parts.switch,
+            api.tables(&parts.switch.tables),
+        )),
         mirror: Some(v1::MirrorStatus {
             synchronised: parts.synchronised,
             routes: parts.mirror.routes,
@@ -115,28 +120,6 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
         problems.push("the slow path does not answer".to_owned());
     }
     problems
-}
-
-fn switch(api: &Api, view: &SwitchView) -> v1::SwitchStatus {
-    let config = &api.config.switch;
-    v1::SwitchStatus {
-        name: config.name.clone(),
-        address: config.address.clone(),
-        device_id: config.device_id,
-        state: view.state.as_str().to_owned(),
-        role: view.state.role().to_owned(),
-        pipeline_cookie: view
-            .pipeline_cookie
-            .map(|cookie| format!("{cookie:016x}"))
-            .unwrap_or_default(),
-        pipeline_cookie_wanted: format!("{:016x}", shunt_p4::pipeline_cookie()),
-        entries: view.entries,
-        pending: view.pending,
-        refused: view.refused,
-        sessions: view.sessions,
-        last_error: view.last_error.clone().unwrap_or_default(),
-        tables: api.tables(&view.tables),
-    }
 }
 
 fn slow_path(api: &Api, stats: &SlowPathStats) -> v1::SlowPathStatus {

@@ -156,7 +156,7 @@ fn daemon_switch_and_slow_path() {
         },
     );
     fault(
-        "switch: 2 switches are configured, and this version drives exactly one: run one shuntd for each",
+        "switch: 2 switches are configured, and the slow path of this version has one device, which leads to one switch: run one shuntd for each",
         |d| d.switch.push(d.switch[0].clone()),
     );
     fault(

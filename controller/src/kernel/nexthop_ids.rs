@@ -1,6 +1,7 @@
 //! Numbers for next hops: one for each (interface, gateway), shared and counted.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 
 use shunt_p4::{Nexthop, NexthopId};
 
@@ -10,13 +11,14 @@ struct Slot {
     users: usize,
 }
 
-/// The next hops in use. A number is taken anew only after all 2³² − 1 have had their turn, so
-/// one that a slow consumer has not removed yet is not given away.
+/// The next hops in use. A number is drawn from the next hop itself: after a restart it is the
+/// same again, so that the routes that a switch holds already stay right, and a number that a
+/// slow consumer has not removed yet is not given to another (two that draw the same one apart,
+/// once in 2³²).
 #[derive(Debug, Default)]
 pub(crate) struct NexthopIds {
     by_nexthop: HashMap<Nexthop, Slot>,
     by_id: HashMap<NexthopId, Nexthop>,
-    last: u32,
     /// Without users since the last sweep, perhaps used again meanwhile.
     idle: Vec<Nexthop>,
 }
@@ -28,19 +30,20 @@ impl NexthopIds {
             slot.users += 1;
             return Some((slot.id, false));
         }
-        let id = self.free_id()?;
+        let id = self.free_id(&nexthop)?;
         self.by_id.insert(id, nexthop);
         self.by_nexthop.insert(nexthop, Slot { id, users: 1 });
         Some((id, true))
     }
 
-    fn free_id(&mut self) -> Option<NexthopId> {
-        // One of this many consecutive numbers is free.
-        for _ in 0..=self.by_id.len() {
-            self.last = self.last.checked_add(1).unwrap_or(1);
-            if let Some(id) = NexthopId::new(self.last).filter(|id| !self.by_id.contains_key(id)) {
+    fn free_id(&self, nexthop: &Nexthop) -> Option<NexthopId> {
+        let mut number = draw(nexthop);
+        // One of this many consecutive numbers is free, and zero is none.
+        for _ in 0..=self.by_id.len() + 1 {
+            if let Some(id) = NexthopId::new(number).filter(|id| !self.by_id.contains_key(id)) {
                 return Some(id);
             }
+            number = number.wrapping_add(1);
         }
         None
     }
@@ -77,6 +80,23 @@ impl NexthopIds {
     }
 }
 
+/// FNV-1a: the same on every machine and in every version.
+fn draw(nexthop: &Nexthop) -> u32 {
+    let mut hash = 0x811c_9dc5_u32;
+    let mut add = |bytes: &[u8]| {
+        for byte in bytes {
+            hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+    };
+    add(&nexthop.interface.get().to_be_bytes());
+    match nexthop.gateway {
+        None => {}
+        Some(IpAddr::V4(gateway)) => add(&gateway.octets()),
+        Some(IpAddr::V6(gateway)) => add(&gateway.octets()),
+    }
+    hash
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn shared_counted_and_not_reused() {
+    fn shared_counted_and_the_same_again() {
         let mut ids = NexthopIds::default();
         let (a, new) = ids.acquire(hop(1)).unwrap();
         assert!(new);
@@ -103,20 +123,19 @@ mod tests {
         assert!(ids.sweep().is_empty());
         ids.release(a);
         assert_eq!(ids.sweep(), [a]);
-        let (b, _) = ids.acquire(hop(1)).unwrap();
-        assert_ne!(a, b);
-        assert_eq!(ids.len(), 1);
+        assert_ne!(ids.acquire(hop(2)).unwrap().0, a);
+        assert_eq!(ids.acquire(hop(1)).unwrap(), (a, true));
+        assert_eq!(NexthopIds::default().acquire(hop(1)).unwrap(), (a, true));
+        assert_eq!(ids.len(), 2);
     }
 
     #[test]
-    fn numbers_wrap_past_those_in_use() {
-        let mut ids = NexthopIds {
-            last: u32::MAX - 1,
-            ..NexthopIds::default()
-        };
-        assert_eq!(ids.acquire(hop(1)).unwrap().0, NexthopId::MAX);
-        assert_eq!(ids.acquire(hop(2)).unwrap().0, NexthopId::MIN);
-        ids.last = u32::MAX - 1;
-        assert_eq!(ids.acquire(hop(3)).unwrap().0.get(), 2);
+    fn two_that_draw_one_number_get_two() {
+        let mut ids = NexthopIds::default();
+        let drawn = draw(&hop(1));
+        let taken = NexthopId::new(drawn).unwrap();
+        ids.by_id.insert(taken, hop(9));
+        let (id, _) = ids.acquire(hop(1)).unwrap();
+        assert_eq!(id.get(), drawn + 1);
     }
 }

@@ -39,6 +39,11 @@ impl Groups {
         Some((id, true))
     }
 
+    /// A group's paths.
+    pub(crate) fn paths(&self, id: EcmpGroupId) -> Option<&[(NexthopId, u16)]> {
+        self.by_id.get(&id).map(|(paths, _)| paths.as_slice())
+    }
+
     /// One user less; the paths, if it was the last.
     pub(crate) fn release(&mut self, id: EcmpGroupId) -> Option<Paths> {
         let (_, users) = self.by_id.get_mut(&id)?;

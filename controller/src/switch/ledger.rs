@@ -1,340 +1,411 @@
 //! What the switch should hold, what it holds, and the writes that lead from one to the other.
 //! Pure: time comes as an argument, and the writes are somebody else's.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::time::{Duration, Instant};
-
 use p4runtime::p4::v1::{self as pb, TableEntry, update};
-use shunt_p4::tables::AnyEntry;
+use shunt_p4::tables::{AnyEntry, Numbers, P4Table};
+use tokio::time::Instant;
+use tonic::Code;
 
-use super::describe;
+use super::book::{Book, Held};
+use super::diff::{Difference, Found, Kind};
 use super::lower::Change;
+use super::plan::Planner;
+use super::row::Row;
+use super::tables::{Books, Reading, Table, each_table};
 
-/// The first wait before a refused update is tried again; doubles each time.
-const RETRY_FIRST: Duration = Duration::from_millis(200);
-/// The longest.
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// Updates of one phase: encoded requests of some megabytes at a time, not of everything.
+const PHASE_UPDATES_MAX: usize = 16_384;
 
-/// gRPC codes that say that the switch's table is not as it was thought to be.
-const NOT_FOUND: i32 = 5;
-const ALREADY_EXISTS: i32 = 6;
-
-/// A canonical key entry, encoded: the table and the match.
-type Key = Box<[u8]>;
-
-/// Stages of the dependency order: what comes later refers to what comes earlier. Traffic is
-/// let in last.
-const STAGES: [&[&str]; 5] = [
-    &["egress_interface", "neighbor4", "neighbor6", "punt"],
-    &["nexthop"],
-    &["ecmp"],
-    &["route4", "route6"],
-    &["classify_port", "classify_vxlan"],
-];
-
-fn stage(table: &str) -> usize {
-    STAGES
-        .iter()
-        .position(|tables| tables.contains(&table))
-        .unwrap_or(0)
-}
-
-/// One update, and what becomes of the ledger when the switch acknowledges it.
-#[derive(Debug)]
-pub(crate) struct Sent {
-    key: Key,
-    entry: Option<AnyEntry>,
-    /// For messages.
-    what: String,
-}
-
-/// Updates that can be written together, in any order.
-#[derive(Debug)]
-pub(crate) struct Phase {
-    /// What goes to the switch.
-    pub(crate) updates: Vec<pb::Update>,
-    /// What its answer is about, for [`Ledger::answered`].
-    pub(crate) sent: Vec<Sent>,
-}
-
-/// An entry of the switch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Held {
-    Entry(AnyEntry),
-    /// There is one of that key, but what it says is not known.
-    Something,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Retry {
-    at: Instant,
-    delay: Duration,
+/// What a plan does with its keys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Intent {
+    Set,
+    Remove,
+    Park,
 }
 
 /// Wanted against held.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    wanted: HashMap<Key, AnyEntry>,
-    held: HashMap<Key, Held>,
-    /// Where they may differ.
-    dirty: HashSet<Key>,
-    retries: HashMap<Key, Retry>,
+    books: Books,
     /// Entries of the switch that no type of ours can say; to be removed.
     foreign: Vec<TableEntry>,
-    /// Entries known to be held, by table.
-    counts: BTreeMap<&'static str, u64>,
+    /// Of these, the ones that another role does not let go.
+    foreign_left: Vec<TableEntry>,
+    /// The keys in one book's plan, and what is done with them. Gone when a change is wanted.
+    plan: Option<(Table, Intent)>,
+    /// Whose answer is awaited.
+    in_flight: Option<InFlight>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum InFlight {
+    Foreign,
+    Table(Table),
+}
+
+/// Applies a macro-like body to every book; `$book` is bound to each in turn.
+macro_rules! for_each_book {
+    ($books:expr, $book:ident => $body:expr) => {{
+        macro_rules! one {
+            ($field:ident, $entry:ident) => {{
+                let $book = &$books.$field;
+                $body;
+            }};
+        }
+        each_table!(one);
+    }};
+}
+
+macro_rules! for_each_book_mut {
+    ($books:expr, $book:ident => $body:expr) => {{
+        macro_rules! one {
+            ($field:ident, $entry:ident) => {{
+                let $book = &mut $books.$field;
+                $body;
+            }};
+        }
+        each_table!(one);
+    }};
+}
+
+/// Does something with the book of one table.
+macro_rules! with_book_mut {
+    ($books:expr, $table:expr, $book:ident => $body:expr) => {
+        match $table {
+            Table::egress_interface => {
+                let $book = &mut $books.egress_interface;
+                $body
+            }
+            Table::neighbor4 => {
+                let $book = &mut $books.neighbor4;
+                $body
+            }
+            Table::neighbor6 => {
+                let $book = &mut $books.neighbor6;
+                $body
+            }
+            Table::punt => {
+                let $book = &mut $books.punt;
+                $body
+            }
+            Table::nexthop => {
+                let $book = &mut $books.nexthop;
+                $body
+            }
+            Table::ecmp => {
+                let $book = &mut $books.ecmp;
+                $body
+            }
+            Table::route4 => {
+                let $book = &mut $books.route4;
+                $body
+            }
+            Table::route6 => {
+                let $book = &mut $books.route6;
+                $body
+            }
+            Table::classify_port => {
+                let $book = &mut $books.classify_port;
+                $body
+            }
+            Table::classify_vxlan => {
+                let $book = &mut $books.classify_vxlan;
+                $body
+            }
+        }
+    };
 }
 
 impl Ledger {
     /// Notes what is wanted from now on.
     pub(crate) fn want(&mut self, changes: impl IntoIterator<Item = Change>) {
+        self.drop_plan();
         for change in changes {
-            let (key, entry) = match change {
-                Change::Set(entry) => (key_of(&entry.key_entry()), Some(entry)),
-                Change::Remove(entry) => (key_of(&entry.key_entry()), None),
-            };
-            let held = match &entry {
-                Some(entry) => self.held.get(&key) == Some(&Held::Entry(entry.clone())),
-                None => !self.held.contains_key(&key),
-            };
-            match entry {
-                Some(entry) => {
-                    self.wanted.insert(key.clone(), entry);
-                }
-                None => {
-                    self.wanted.remove(&key);
-                }
+            match change {
+                Change::Set(entry) => self.books.set(entry),
+                Change::Remove(entry) => self.books.unset(&entry),
             }
-            // A change is worth a try at once.
-            self.retries.remove(&key);
-            if held {
-                self.dirty.remove(&key);
-            } else {
-                self.dirty.insert(key);
-            }
+        }
+    }
+
+    fn drop_plan(&mut self) {
+        if self.plan.take().is_some() {
+            for_each_book_mut!(self.books, book => book.plan.clear());
         }
     }
 
     /// Takes the switch's word for what it holds: everything, from now on.
-    pub(crate) fn read_back(&mut self, entries: Vec<TableEntry>) {
-        self.held.clear();
-        self.counts.clear();
-        self.retries.clear();
-        self.foreign.clear();
-        for raw in entries {
-            match AnyEntry::from_entry(&raw) {
-                Ok(entry) => {
-                    self.hold(key_of(&entry.key_entry()), Some(Held::Entry(entry)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "an entry of the switch that is none of ours goes");
-                    self.foreign.push(raw);
-                }
-            }
+    pub(crate) fn read_back(&mut self, reading: Reading) {
+        self.drop_plan();
+        self.in_flight = None;
+        macro_rules! one {
+            ($field:ident, $entry:ident) => {
+                self.books.$field.read_back(&reading.$field)
+            };
         }
-        let wanted = self.wanted.iter();
-        let missing = wanted
-            .filter(|(key, entry)| match self.held.get(*key) {
-                Some(Held::Entry(held)) => held != *entry,
-                _ => true,
-            })
-            .map(|(key, _)| key.clone());
-        let surplus = self
-            .held
-            .keys()
-            .filter(|key| !self.wanted.contains_key(*key))
-            .cloned();
-        self.dirty = missing.chain(surplus).collect();
+        each_table!(one);
+        let (left, foreign) = reading
+            .foreign
+            .into_iter()
+            .map(|(raw, _)| raw)
+            .partition(|raw| self.foreign_left.contains(raw));
+        self.foreign_left = left;
+        self.foreign = foreign;
+    }
+
+    /// A new session: what another role did not let go may be free now.
+    pub(crate) fn forget_others(&mut self) {
+        self.foreign_left.clear();
+        for_each_book_mut!(self.books, book => book.forget_others());
+    }
+
+    /// Where a reading is not as wanted. Changes nothing.
+    pub(crate) fn differences(&self, reading: &Reading) -> Vec<Difference> {
+        let mut found = Vec::new();
+        macro_rules! one {
+            ($field:ident, $entry:ident) => {{
+                let book = &self.books.$field;
+                book.differences(&reading.$field, |key, held| {
+                    if book.is_left(&key, &held) {
+                        return;
+                    }
+                    found.push(Difference {
+                        wanted: book.wanted(&key).cloned().map(AnyEntry::from),
+                        found: match held {
+                            Held::Entry(entry) => Found::Entry(entry.into()),
+                            Held::Nothing | Held::Unknown => Found::Nothing,
+                        },
+                    });
+                });
+            }};
+        }
+        each_table!(one);
+        let foreign = reading.foreign.iter();
+        let foreign = foreign.filter(|(raw, _)| !self.foreign_left.contains(raw));
+        found.extend(foreign.map(|(raw, error)| Difference {
+            wanted: None,
+            found: Found::Foreign(Box::new(raw.clone()), error.clone()),
+        }));
+        found
+    }
+
+    /// How many differences there are of each kind.
+    pub(crate) fn pending_kinds(&self) -> Vec<(Kind, u64)> {
+        let mut counts =
+            [Kind::Missing, Kind::Different, Kind::Surplus, Kind::Foreign].map(|kind| (kind, 0));
+        let [missing, different, surplus, foreign] = &mut counts;
+        for_each_book!(self.books, book => for (key, held) in book.pending() {
+            match (book.wanted(key), held) {
+                (Some(_), Held::Nothing) => missing.1 += 1,
+                (Some(_), _) => different.1 += 1,
+                (None, _) => surplus.1 += 1,
+            }
+        });
+        foreign.1 = self.foreign.len() as u64;
+        counts.into_iter().filter(|(_, count)| *count > 0).collect()
     }
 
     /// Entries wanted.
     pub(crate) fn wanted_count(&self) -> usize {
-        self.wanted.len()
+        let mut count = 0;
+        for_each_book!(self.books, book => count += book.wanted_count());
+        count
     }
 
     /// Entries that are not as they should be, or not known to be.
     pub(crate) fn pending_count(&self) -> usize {
-        self.dirty.len() + self.foreign.len()
+        let mut count = self.foreign.len();
+        for_each_book!(self.books, book => count += book.pending_count());
+        count
     }
 
     /// Those of them that the switch has refused.
     pub(crate) fn refused_count(&self) -> usize {
-        self.retries.len()
+        let mut count = 0;
+        for_each_book!(self.books, book => count += book.refused_count());
+        count
+    }
+
+    /// Entries of the switch that belong to another role.
+    pub(crate) fn others_count(&self) -> usize {
+        let mut count = self.foreign_left.len();
+        for_each_book!(self.books, book => count += book.others_count());
+        count
     }
 
     /// Entries that the switch is known to hold, by table.
-    pub(crate) fn held_by_table(&self) -> &BTreeMap<&'static str, u64> {
-        &self.counts
-    }
-
-    fn hold(&mut self, key: Key, held: Option<Held>) {
-        if let Some(Held::Entry(entry)) = &held {
-            *self.counts.entry(entry.table()).or_default() += 1;
+    pub(crate) fn held_by_table(&self) -> Vec<(&'static str, u64)> {
+        let mut counts = Vec::new();
+        macro_rules! one {
+            ($field:ident, $entry:ident) => {{
+                let held = self.books.$field.held_count() as u64;
+                if held > 0 {
+                    counts.push((shunt_p4::tables::$entry::NAME, held));
+                }
+            }};
         }
-        let before = match held {
-            Some(held) => self.held.insert(key, held),
-            None => self.held.remove(&key),
-        };
-        if let Some(Held::Entry(entry)) = before
-            && let Some(count) = self.counts.get_mut(entry.table())
-        {
-            *count = count.saturating_sub(1);
-        }
+        each_table!(one);
+        counts
     }
 
     /// When the next refused update is due.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().map(|retry| retry.at).min()
+        let mut next: Option<Instant> = None;
+        for_each_book!(self.books, book => {
+            let at = book.next_retry();
+            next = [next, at].into_iter().flatten().min();
+        });
+        next
     }
 
-    /// The next writes, or none. Entries are made from what they refer to upwards, changed in
-    /// the same order, and removed in the reverse; what a refusal holds back waits.
-    pub(crate) fn next_phase(&self, now: Instant) -> Option<Phase> {
+    /// The next writes, which the switch may do in any order; none: nothing is due. What they
+    /// came to goes to [`Ledger::answered`].
+    pub(crate) fn next_phase(&mut self, now: Instant) -> Option<Vec<pb::Update>> {
         if !self.foreign.is_empty() {
-            return Some(self.foreign_phase());
+            self.in_flight = Some(InFlight::Foreign);
+            let raws = self.foreign.iter();
+            return Some(
+                raws.map(|raw| update_of(update::Type::Delete, raw.clone()))
+                    .collect(),
+            );
         }
-        let due = |key: &&Key| self.retries.get(*key).is_none_or(|retry| retry.at <= now);
-        // Additions by stage, then removals by stage backwards; the lowest number goes first.
-        let order = |key: &Key| match self.wanted.get(key) {
-            Some(entry) => Some(stage(entry.table())),
-            None => match self.held.get(key)? {
-                Held::Entry(entry) => Some(2 * STAGES.len() - stage(entry.table())),
-                Held::Something => Some(STAGES.len()),
-            },
-        };
-        let mut first = None;
-        let mut keys: Vec<&Key> = Vec::new();
-        for key in self.dirty.iter().filter(due) {
-            let Some(order) = order(key) else { continue };
-            if first.is_none_or(|first| order < first) {
-                first = Some(order);
-                keys.clear();
+        loop {
+            if self.plan.is_none() {
+                self.plan = self.make_plan(now);
             }
-            if first == Some(order) {
-                keys.push(key);
+            let (table, intent) = self.plan?;
+            let updates = with_book_mut!(self.books, table, book => take(book, intent));
+            if updates.is_empty() {
+                self.plan = None;
+                continue;
             }
+            self.in_flight = Some(InFlight::Table(table));
+            return Some(updates);
         }
-        let mut phase = Phase {
-            updates: Vec::with_capacity(keys.len()),
-            sent: Vec::with_capacity(keys.len()),
-        };
-        for key in keys {
-            let (kind, raw, entry) = match (self.wanted.get(key), self.held.get(key)) {
-                (Some(entry), None) => (update::Type::Insert, entry.to_entry(), Some(entry)),
-                (Some(entry), Some(_)) => (update::Type::Modify, entry.to_entry(), Some(entry)),
-                (None, Some(Held::Entry(entry))) => (update::Type::Delete, entry.key_entry(), None),
-                (None, _) => match decode_key(key) {
-                    Some(raw) => (update::Type::Delete, raw, None),
-                    None => continue,
-                },
-            };
-            let what = match entry.or(match self.held.get(key) {
-                Some(Held::Entry(entry)) => Some(entry),
-                _ => None,
-            }) {
-                Some(entry) => format!("{} {}", verb(kind), describe::entry(entry)),
-                None => format!("{} an entry of table {}", verb(kind), raw.table_id),
-            };
-            phase.updates.push(update_of(kind, raw));
-            phase.sent.push(Sent {
-                key: key.clone(),
-                entry: entry.cloned(),
-                what,
-            });
-        }
-        (!phase.updates.is_empty()).then_some(phase)
     }
 
-    fn foreign_phase(&self) -> Phase {
-        Phase {
-            updates: self
-                .foreign
-                .iter()
-                .map(|raw| update_of(update::Type::Delete, raw.clone()))
-                .collect(),
-            sent: Vec::new(),
+    /// What can go first: additions from what is led to upwards, traffic let in last; then
+    /// removals in the reverse; then what stands in the way of both.
+    fn make_plan(&mut self, now: Instant) -> Option<(Table, Intent)> {
+        if self.pending_count() == 0 {
+            return None;
         }
+        let planner = Planner::new(&self.books, now);
+        macro_rules! plan {
+            ($method:ident, $intent:ident, $($field:ident)*) => {$(
+                let keys = planner.$method(&self.books.$field);
+                if !keys.is_empty() {
+                    self.books.$field.plan = keys;
+                    return Some((Table::$field, Intent::$intent));
+                }
+            )*};
+        }
+        plan!(sets, Set, egress_interface neighbor4 neighbor6 punt nexthop ecmp route4 route6
+            classify_port classify_vxlan);
+        plan!(removals, Remove, classify_vxlan classify_port route6 route4 ecmp nexthop punt
+            neighbor6 neighbor4 egress_interface);
+        plan!(parks, Park, route6 route4 ecmp nexthop);
+        None
     }
 
     /// Notes what the switch said to a phase: nothing when all went well, else one answer for
     /// each update. Returns the refusals in words.
-    pub(crate) fn answered(
-        &mut self,
-        sent: Vec<Sent>,
-        errors: Option<&[pb::Error]>,
-        now: Instant,
-    ) -> Vec<String> {
-        let mut refusals = Vec::new();
-        if sent.is_empty() {
-            // Foreign entries: what could not be removed comes back with the next reading.
-            self.foreign.clear();
-            for error in errors.unwrap_or_default() {
-                if error.canonical_code != 0 && error.canonical_code != NOT_FOUND {
-                    refusals.push(format!("a foreign entry stays: {}", error.message));
-                }
+    pub(crate) fn answered(&mut self, errors: Option<&[pb::Error]>, now: Instant) -> Vec<String> {
+        match self.in_flight.take() {
+            Some(InFlight::Foreign) => self.foreign_answered(errors.unwrap_or_default()),
+            Some(InFlight::Table(table)) => {
+                with_book_mut!(self.books, table, book => answered(book, errors, now))
             }
-            return refusals;
+            None => Vec::new(),
         }
-        for (at, sent) in sent.into_iter().enumerate() {
-            let error = errors
-                .and_then(|errors| errors.get(at))
-                .filter(|error| error.canonical_code != 0);
-            let Some(error) = error else {
-                self.acknowledged(sent);
-                continue;
-            };
-            match error.canonical_code {
-                ALREADY_EXISTS if sent.entry.is_some() && !self.held.contains_key(&sent.key) => {
-                    self.hold(sent.key, Some(Held::Something));
-                    continue;
-                }
-                NOT_FOUND if self.held.contains_key(&sent.key) => {
-                    if !self.wanted.contains_key(&sent.key) {
-                        self.dirty.remove(&sent.key);
-                    }
-                    self.hold(sent.key, None);
-                    continue;
-                }
-                _ => {}
+    }
+
+    fn foreign_answered(&mut self, errors: &[pb::Error]) -> Vec<String> {
+        let mut refusals = Vec::new();
+        for (at, raw) in std::mem::take(&mut self.foreign).into_iter().enumerate() {
+            let error = errors.get(at).cloned().unwrap_or_default();
+            match Code::from_i32(error.canonical_code) {
+                Code::Ok | Code::NotFound => {}
+                Code::PermissionDenied => self.foreign_left.push(raw),
+                // It comes back with the next reading.
+                _ => refusals.push(format!("a foreign entry stays: {}", error.message)),
             }
-            let delay = self
-                .retries
-                .get(&sent.key)
-                .map_or(RETRY_FIRST, |retry| (retry.delay * 2).min(RETRY_LONGEST));
-            self.retries.insert(
-                sent.key,
-                Retry {
-                    at: now + delay,
-                    delay,
-                },
-            );
-            refusals.push(format!(
-                "{}: {} (code {}); tried again in {delay:?}",
-                sent.what, error.message, error.canonical_code
-            ));
         }
         refusals
     }
+}
 
-    fn acknowledged(&mut self, sent: Sent) {
-        let done = self.wanted.get(&sent.key) == sent.entry.as_ref();
-        self.hold(sent.key.clone(), sent.entry.map(Held::Entry));
-        self.retries.remove(&sent.key);
-        if done {
-            self.dirty.remove(&sent.key);
-        } else {
-            // Wanted otherwise meanwhile.
-            self.dirty.insert(sent.key);
+/// The next updates of a book's plan.
+fn take<T: Row>(book: &mut Book<T>, intent: Intent) -> Vec<pb::Update> {
+    let mut updates = Vec::new();
+    while updates.len() < PHASE_UPDATES_MAX {
+        let Some(key) = book.plan.pop() else { break };
+        if book.is_settled(&key) {
+            continue;
+        }
+        let held = book.held(&key) != Held::Nothing;
+        let entry = match intent {
+            Intent::Set => book.wanted(&key).cloned(),
+            Intent::Park => T::parked(&key),
+            Intent::Remove => None,
+        };
+        if entry.is_none() && intent != Intent::Remove {
+            continue;
+        }
+        let kind = match (&entry, held) {
+            (Some(_), false) => update::Type::Insert,
+            (Some(_), true) => update::Type::Modify,
+            (None, true) => update::Type::Delete,
+            (None, false) => continue,
+        };
+        let raw = entry
+            .as_ref()
+            .map_or_else(|| T::entry_of_key(&key), P4Table::to_entry);
+        updates.push(update_of(kind, raw));
+        book.send(key, entry);
+    }
+    updates
+}
+
+fn answered<T: Row>(book: &mut Book<T>, errors: Option<&[pb::Error]>, now: Instant) -> Vec<String> {
+    let mut refusals = Vec::new();
+    for (at, (key, entry)) in book.take_sent().into_iter().enumerate() {
+        let error = errors.and_then(|errors| errors.get(at));
+        let code = error.map_or(Code::Ok, |error| Code::from_i32(error.canonical_code));
+        let held = book.held(&key) != Held::Nothing;
+        match code {
+            Code::Ok => book.done(key, entry),
+            // The switch's table is not as it was thought to be.
+            Code::AlreadyExists if entry.is_some() && !held => {
+                book.mistaken(key, Held::Unknown, now);
+            }
+            Code::NotFound if held => book.mistaken(key, Held::Nothing, now),
+            Code::PermissionDenied if entry.is_none() && book.wanted(&key).is_none() => {
+                book.leave(key);
+            }
+            // Wanted otherwise meanwhile, and that is how it is.
+            _ if book.is_settled(&key) => {}
+            _ => {
+                let verb = match (&entry, held) {
+                    (None, _) => "delete",
+                    (Some(_), true) => "modify",
+                    (Some(_), false) => "insert",
+                };
+                let what = match &entry {
+                    Some(entry) => entry.shown(&Numbers),
+                    None => T::shown_key(&key, &Numbers),
+                };
+                let delay = book.refused(key, now);
+                let message = error.map_or("", |error| error.message.as_str());
+                refusals.push(format!(
+                    "{verb} {what}: {message} (code {}); tried again in {delay:?}",
+                    code as i32
+                ));
+            }
         }
     }
-}
-
-fn key_of(key_entry: &TableEntry) -> Key {
-    prost::Message::encode_to_vec(key_entry).into_boxed_slice()
-}
-
-fn decode_key(key: &Key) -> Option<TableEntry> {
-    prost::Message::decode(key.as_ref()).ok()
+    refusals
 }
 
 fn update_of(kind: update::Type, entry: TableEntry) -> pb::Update {
@@ -343,15 +414,6 @@ fn update_of(kind: update::Type, entry: TableEntry) -> pb::Update {
         entity: Some(pb::Entity {
             entity: Some(pb::entity::Entity::TableEntry(entry)),
         }),
-    }
-}
-
-const fn verb(kind: update::Type) -> &'static str {
-    match kind {
-        update::Type::Insert => "insert",
-        update::Type::Modify => "modify",
-        update::Type::Delete => "delete",
-        update::Type::Unspecified => "unspecified",
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Everything but `flow4` and `flow6`, which are the offload engine's.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
@@ -36,11 +36,35 @@ pub(crate) enum Change {
     Remove(AnyEntry),
 }
 
+/// Which interfaces are a switch's own.
+///
+/// The others are another switch's: nothing of theirs is in this one's tables, and a next hop
+/// on one of them is `unreachable` here, which is the slow path, the one place that can send
+/// there.
+#[derive(Clone, Debug, Default)]
+pub enum Scope {
+    /// There is only this switch.
+    #[default]
+    All,
+    /// These.
+    Only(HashSet<InterfaceId>),
+}
+
+impl Scope {
+    fn has(&self, interface: InterfaceId) -> bool {
+        match self {
+            Scope::All => true,
+            Scope::Only(interfaces) => interfaces.contains(&interface),
+        }
+    }
+}
+
 /// The network as the ops so far have made it, and the entries of it that changes need.
 #[derive(Debug)]
 pub(crate) struct Lowering {
     slow_path_port: SwitchPort,
     meters: Vec<PuntMeter>,
+    scope: Scope,
     vpcs: HashMap<VpcId, Vpc>,
     interfaces: HashMap<InterfaceId, Interface>,
     /// What an interface has in the tables now.
@@ -48,7 +72,7 @@ pub(crate) struct Lowering {
     nexthops: HashMap<NexthopId, Nexthop>,
     neighbors: HashMap<(InterfaceId, IpAddr), MacAddr>,
     /// For the way to tunnels' remote end points.
-    routes: HashMap<VpcId, PrefixMap<Ipv4Net, Route>>,
+    routes: HashMap<VpcId, PrefixMap<Ipv4Net, Target>>,
     groups: Groups,
     grouped: HashMap<(VpcId, IpNet), EcmpGroupId>,
     /// Tunnels whose remote end point has no MAC address yet, and whom to ask.
@@ -58,10 +82,11 @@ pub(crate) struct Lowering {
 
 impl Lowering {
     /// A network of nothing.
-    pub(crate) fn new(slow_path_port: SwitchPort, meters: Vec<PuntMeter>) -> Self {
+    pub(crate) fn new(slow_path_port: SwitchPort, meters: Vec<PuntMeter>, scope: Scope) -> Self {
         Self {
             slow_path_port,
             meters,
+            scope,
             vpcs: HashMap::new(),
             interfaces: HashMap::new(),
             owned: HashMap::new(),
@@ -139,18 +164,22 @@ impl Lowering {
             }
             NetworkOp::SetNexthop(id, nexthop) => {
                 self.nexthops.insert(id, nexthop);
-                self.set(nexthop_entry(id, nexthop));
+                self.set(self.nexthop_entry(id, nexthop));
             }
             NetworkOp::RemoveNexthop(id) => {
                 if let Some(nexthop) = self.nexthops.remove(&id) {
-                    self.remove(nexthop_entry(id, nexthop));
+                    self.remove(self.nexthop_entry(id, nexthop));
                 }
             }
-            NetworkOp::SetRoute(vpc, prefix, route) => self.set_route(vpc, prefix, route),
-            NetworkOp::RemoveRoute(vpc, prefix) => self.remove_route(vpc, prefix),
+            NetworkOp::SetRoute(vpc, prefix, route) => {
+                self.set_route(vpc, prefix.trunc(), &route);
+            }
+            NetworkOp::RemoveRoute(vpc, prefix) => self.remove_route(vpc, prefix.trunc()),
             NetworkOp::SetNeighbor(interface, address, mac) => {
-                self.neighbors.insert((interface, address), mac);
-                self.set(neighbor_entry(interface, address, mac));
+                if self.scope.has(interface) {
+                    self.neighbors.insert((interface, address), mac);
+                    self.set(neighbor_entry(interface, address, mac));
+                }
             }
             NetworkOp::RemoveNeighbor(interface, address) => {
                 if let Some(mac) = self.neighbors.remove(&(interface, address)) {
@@ -168,9 +197,9 @@ impl Lowering {
         self.changes.push(Change::Remove(entry.into()));
     }
 
-    fn set_route(&mut self, vpc: VpcId, prefix: IpNet, route: Route) {
+    fn set_route(&mut self, vpc: VpcId, prefix: IpNet, route: &Route) {
         let former = self.grouped.remove(&(vpc, prefix));
-        let target = match &route {
+        let target = match route {
             Route::Nexthops(paths) => self.target(vpc, prefix, paths),
             Route::Local => Target::Local,
             Route::Blackhole => Target::Blackhole,
@@ -179,7 +208,7 @@ impl Lowering {
         self.set(route_entry(vpc, prefix, target));
         self.release(former);
         if let IpNet::V4(prefix) = prefix {
-            self.routes.entry(vpc).or_default().insert(prefix, route);
+            self.routes.entry(vpc).or_default().insert(prefix, target);
         }
     }
 
@@ -267,6 +296,9 @@ impl Lowering {
         let Some(interface) = self.interfaces.get(&id).cloned() else {
             return Vec::new();
         };
+        if !self.scope.has(id) {
+            return Vec::new();
+        }
         // Its VPC comes first, or says nothing about being stateless.
         let Some(vpc) = self.vpcs.get(&interface.vpc) else {
             return Vec::new();
@@ -388,13 +420,22 @@ impl Lowering {
         let vpc = self.interfaces.get(&underlay)?.vpc;
         let IpAddr::V4(v4) = remote else { return None };
         let routes = self.routes.get(&vpc)?;
-        let (_, route) = routes.get_lpm(&Ipv4Net::from(v4))?;
-        let Route::Nexthops(paths) = route else {
-            return None;
+        let (_, target) = routes.get_lpm(&Ipv4Net::from(v4))?;
+        let single;
+        let paths = match target {
+            Target::Nexthop(id) => {
+                single = [(*id, 1)];
+                single.as_slice()
+            }
+            Target::Group(group) => self.groups.paths(*group)?,
+            Target::Local | Target::Blackhole | Target::Unreachable => return None,
         };
         paths.iter().find_map(|(id, _)| {
             let nexthop = self.nexthops.get(id)?;
             let interface = self.interfaces.get(&nexthop.interface)?;
+            if !self.scope.has(interface.id) {
+                return None;
+            }
             let vid = match interface.encap {
                 Encap::Untagged => None,
                 Encap::Vlan(vid) => Some(vid),
@@ -408,6 +449,20 @@ impl Lowering {
                 mac: interface.mac,
             })
         })
+    }
+
+    fn nexthop_entry(&self, id: NexthopId, nexthop: Nexthop) -> NexthopEntry {
+        let interface = nexthop.interface;
+        let action = match nexthop.gateway {
+            _ if !self.scope.has(interface) => NexthopAction::Unreachable,
+            None => NexthopAction::Attached { interface },
+            Some(IpAddr::V4(gateway)) => NexthopAction::Via4 { interface, gateway },
+            Some(IpAddr::V6(gateway)) => NexthopAction::Via6 { interface, gateway },
+        };
+        NexthopEntry {
+            key: NexthopKey { nexthop: id },
+            action,
+        }
     }
 
     fn punt(
@@ -444,7 +499,8 @@ struct Way {
     mac: MacAddr,
 }
 
-#[derive(Clone, Copy)]
+/// What a route's entry leads to; 8 bytes, for there may be a million.
+#[derive(Clone, Copy, Debug)]
 enum Target {
     Nexthop(NexthopId),
     Group(EcmpGroupId),
@@ -488,18 +544,6 @@ fn group_entry(group: EcmpGroupId, paths: &[(NexthopId, u16)]) -> Ecmp {
                 (EcmpAction::ToNexthop { nexthop }, weight)
             })
             .collect(),
-    }
-}
-
-fn nexthop_entry(id: NexthopId, nexthop: Nexthop) -> NexthopEntry {
-    let interface = nexthop.interface;
-    NexthopEntry {
-        key: NexthopKey { nexthop: id },
-        action: match nexthop.gateway {
-            None => NexthopAction::Attached { interface },
-            Some(IpAddr::V4(gateway)) => NexthopAction::Via4 { interface, gateway },
-            Some(IpAddr::V6(gateway)) => NexthopAction::Via6 { interface, gateway },
-        },
     }
 }
 

@@ -5,30 +5,31 @@
 //!           ▼                                           │
 //!   connect, arbitrate ─▶ compare cookie, push ─▶ read back, diff ─▶ write what differs,
 //!           ▲                                           ▲            then what comes
-//!           └── the other primary left ◀── backup ◀─────┴── on a timer ──┘
+//!           └── the other primary left ◀── backup ◀─────┴── on a timer, on demand ──┘
 //! ```
 //! One task owns the wanted and the held state. Whatever it waits for, it goes on taking over
-//! changes, so that nobody waits for a switch that is slow or away.
+//! changes, so that nobody waits for a switch that is slow or away. It writes nothing before
+//! the whole of the network has been said once: what a predecessor left in the switch is
+//! right until then, as far as anybody knows.
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use p4runtime::client::{
-    Arbitration, Backoff, Client, ClientConfig, ClientError, PipelineParts, WriteError,
-};
-use p4runtime::p4::v1::{Entity, IdleTimeoutNotification, TableEntry, entity};
+use p4runtime::client::{Arbitration, Backoff, Client, ClientError, PipelineParts, WriteError};
+use p4runtime::p4::v1::{IdleTimeoutNotification, entity};
 use shunt_offload::EngineRef;
-use shunt_p4::tables::{AnyEntry, Flow4, Flow6, P4Table, flow_key_from_entry};
+use shunt_p4::tables::flow_key_from_entry;
 use shunt_p4::{FlowKey, InterfaceId, NetworkOp};
-use tokio::sync::{mpsc, watch};
-use tokio::time::MissedTickBehavior;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Duration, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::error::SwitchError;
-use super::ledger::{Ledger, Phase};
-use super::lower::Lowering;
+use super::connect::{Connected, election_id};
+use super::diff::{Comparison, NotNow, REFUSALS_MAX, Repair};
+use super::ledger::Ledger;
+use super::lower::{Lowering, Scope};
 use super::pipeline::{self, Loaded};
+use super::tables::Reading;
 use super::view::{SwitchState, SwitchView};
 use crate::config::{PuntMeter, Switch};
 
@@ -40,133 +41,52 @@ const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 const HEARTBEAT_WITHIN: Duration = Duration::from_secs(10);
 /// Between two requests to resolve a tunnel's remote end point.
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Between two tries to begin a session: the first, and the longest.
+const BEGIN_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// Refusals of one write that are logged; the others are counted.
 const REFUSALS_LOGGED_MAX: usize = 8;
 
 /// Asks the kernel for a neighbour.
 pub type Resolver = Arc<dyn Fn(InterfaceId, IpAddr) + Send + Sync>;
 
-/// A switch that has our pipeline and takes our writes.
+/// What a session's task is told.
 #[derive(Debug)]
-pub struct Connected {
-    client: Client,
-    switch: Switch,
+pub(super) enum Input {
+    /// The network changes.
+    Ops(Vec<NetworkOp>),
+    /// The whole of the network has been said.
+    Complete,
 }
 
-impl Connected {
-    /// Connects, becomes the primary and pushes the pipeline; tries for `timeout`.
-    ///
-    /// # Errors
-    /// [`SwitchError`].
-    pub async fn open(switch: &Switch, timeout: Duration) -> Result<Self, SwitchError> {
-        let begun = Instant::now();
-        let mut backoff = Backoff::default();
-        loop {
-            let left = timeout.saturating_sub(begun.elapsed());
-            let tried = tokio::time::timeout(left, Self::once(switch)).await;
-            let error = match tried {
-                Ok(Ok(connected)) => return Ok(connected),
-                Ok(Err(SwitchError::Refused { source, .. })) if source.is_transient() => source,
-                Ok(Err(error)) => return Err(error),
-                Err(_) => ClientError::Timeout {
-                    rpc: "connecting",
-                    address: switch.address.clone(),
-                    timeout: left,
-                },
-            };
-            let left = timeout.saturating_sub(begun.elapsed());
-            let delay = backoff.next_delay().filter(|delay| *delay < left);
-            match delay {
-                Some(delay) => tokio::time::sleep(delay).await,
-                None => {
-                    return Err(SwitchError::Unreachable {
-                        name: switch.name.clone(),
-                        address: switch.address.clone(),
-                        tried: Duration::from_millis(millis(begun.elapsed())),
-                        source: error,
-                    });
-                }
-            }
-        }
-    }
-
-    async fn once(switch: &Switch) -> Result<Self, SwitchError> {
-        let refused = |source| SwitchError::Refused {
-            name: switch.name.clone(),
-            address: switch.address.clone(),
-            source,
-        };
-        let config = ClientConfig::new(&switch.address, switch.device_id, election_id(0));
-        let client = Client::connect(config).await.map_err(refused)?;
-        // Somebody started this daemon: it takes over, once.
-        match client.become_primary().await {
-            Err(ClientError::NotPrimary {
-                primary: Some(primary),
-                ..
-            }) => {
-                tracing::warn!(
-                    switch = switch.name,
-                    primary,
-                    "another controller is the primary: taking over"
-                );
-                let id = primary.saturating_add(1);
-                client.become_primary_as(id).await.map_err(refused)?;
-            }
-            other => other.map_err(refused)?,
-        }
-        let loaded = pipeline::load(&client, switch).await?;
-        tracing::info!(switch = switch.name, pipeline = ?loaded, "connected");
-        Ok(Self {
-            client,
-            switch: switch.clone(),
-        })
-    }
-
-    /// The client: clones share connection and role.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Starts the session's task.
-    pub fn run(
-        self,
-        meters: Vec<PuntMeter>,
-        engine: EngineRef,
-        resolver: Resolver,
-        ops: mpsc::Receiver<Vec<NetworkOp>>,
-        view: watch::Sender<SwitchView>,
-        stop: CancellationToken,
-    ) -> tokio::task::JoinHandle<()> {
-        let lowering = Lowering::new(self.switch.slow_path_port, meters);
-        let mut ledger = Ledger::default();
-        ledger.want(lowering.fixed());
-        let session = Session {
-            arbitration: self.client.arbitration(),
-            client: self.client,
-            switch: self.switch,
-            lowering,
-            ledger,
-            engine,
-            resolver,
-            ops,
-            view,
-            stop,
-            applied: 0,
-            rival: 0,
-        };
-        tokio::spawn(session.run())
-    }
+/// What a session's task is asked.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Read and compare; change nothing.
+    Diff(oneshot::Sender<Result<Comparison, NotNow>>),
+    /// Read and put right.
+    Reconcile(oneshot::Sender<Result<Repair, NotNow>>),
 }
 
-/// Above every id that this host's daemons have used before: microseconds since 1970.
-fn election_id(above: u128) -> u128 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.map_or(1, |now| now.as_micros())
-        .max(above.saturating_add(1))
+/// What a session is started with besides the switch.
+pub struct SessionParts {
+    /// What the switch may send to the slow path.
+    pub meters: Vec<PuntMeter>,
+    /// The switch's own interfaces.
+    pub scope: Scope,
+    /// The engine that owns its flows.
+    pub engine: Option<EngineRef>,
+    /// Whom to ask for the way to tunnels' end points.
+    pub resolver: Resolver,
+    /// Ends it.
+    pub stop: CancellationToken,
 }
 
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+impl std::fmt::Debug for SessionParts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SessionParts")
+            .field("scope", &self.scope)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Why the session's present part is over.
@@ -177,43 +97,90 @@ enum End {
     Demoted(Option<u128>),
 }
 
-struct Session {
+pub(super) struct Session {
     client: Client,
     switch: Switch,
+    begun: bool,
     arbitration: watch::Receiver<Arbitration>,
     lowering: Lowering,
     ledger: Ledger,
-    engine: EngineRef,
+    engine: Option<EngineRef>,
     resolver: Resolver,
-    ops: mpsc::Receiver<Vec<NetworkOp>>,
+    inputs: mpsc::Receiver<Input>,
+    commands: mpsc::Receiver<Command>,
     view: watch::Sender<SwitchView>,
     stop: CancellationToken,
     applied: u64,
+    /// The whole of the network has been said.
+    complete: bool,
+    /// Commands are taken by [`Session::attended`], and refused elsewhere.
+    attending: bool,
+    /// The session that is over got as far as [`SwitchState::Ready`].
+    was_ready: bool,
+    /// What a repair under way has been refused, and how often.
+    refusals: Vec<String>,
+    refused: u64,
     /// The highest election id of another controller: the next bid has to be above it, also
     /// when that one has gone (P4Runtime 5.3).
     rival: u128,
 }
 
 impl Session {
-    async fn run(mut self) {
-        if let Some(mut idle) = self.client.take_idle_timeouts() {
-            let engine = self.engine.clone();
-            let stop = self.stop.clone();
-            tokio::spawn(async move {
-                while let Some(Some(notification)) = stop.run_until_cancelled(idle.recv()).await {
-                    let keys = idle_keys(&notification);
-                    if !engine.idle(keys) {
-                        // The switch says it again.
-                        tracing::debug!("the engine is too busy for idle notifications");
-                    }
-                }
-            });
+    pub(super) fn new(
+        connected: Connected,
+        parts: SessionParts,
+        inputs: mpsc::Receiver<Input>,
+        commands: mpsc::Receiver<Command>,
+        view: watch::Sender<SwitchView>,
+    ) -> Self {
+        let Connected {
+            client,
+            switch,
+            begun,
+        } = connected;
+        let lowering = Lowering::new(switch.slow_path_port, parts.meters, parts.scope);
+        let mut ledger = Ledger::default();
+        ledger.want(lowering.fixed());
+        Self {
+            arbitration: client.arbitration(),
+            client,
+            switch,
+            begun,
+            lowering,
+            ledger,
+            engine: parts.engine,
+            resolver: parts.resolver,
+            inputs,
+            commands,
+            view,
+            stop: parts.stop,
+            applied: 0,
+            complete: false,
+            attending: false,
+            was_ready: false,
+            refusals: Vec::new(),
+            refused: 0,
+            rival: 0,
         }
-        self.view.send_modify(|view| view.sessions = 1);
+    }
+
+    pub(super) async fn run(mut self) {
+        self.forward_idle_reports();
+        let seed = self.switch.name.bytes().map(u64::from).sum();
+        let mut backoff = Backoff::new(BEGIN_AGAIN.0, BEGIN_AGAIN.1, seed);
+        let mut reason = "not connected yet".to_owned();
+        if self.begun {
+            self.view.send_modify(|view| view.sessions = 1);
+        } else if !matches!(self.begin_again(&mut backoff, &mut reason).await, Ok(())) {
+            return;
+        }
         loop {
+            self.was_ready = false;
             let end = self.attend().await;
-            self.engine.lost();
-            let mut reason = match end {
+            if let Some(engine) = &self.engine {
+                engine.lost();
+            }
+            reason = match end {
                 End::Stopped => return,
                 End::Lost(reason) => reason,
                 End::Demoted(primary) => {
@@ -224,30 +191,65 @@ impl Session {
                 }
             };
             tracing::warn!(switch = self.switch.name, reason, "session lost");
-            let mut backoff = Backoff::default();
-            loop {
-                self.view.send_modify(|view| {
-                    view.state = SwitchState::Connecting;
-                    view.last_error = Some(reason.clone());
-                });
-                match self.begin().await {
-                    Err(End::Stopped) => return,
-                    Err(End::Lost(error)) => reason = error,
-                    Err(End::Demoted(primary)) => {
-                        if self.stand_by(primary).await.is_err() {
-                            return;
-                        }
-                        reason = "the other controller has left".to_owned();
-                    }
-                    Ok(()) => break,
-                }
-                let delay = backoff.next_delay().unwrap_or(RESOLVE_INTERVAL);
-                if self.during(tokio::time::sleep(delay)).await.is_err() {
-                    return;
+            if self.was_ready {
+                backoff.reset();
+            } else if self.pause(&mut backoff, &reason).await.is_err() {
+                return;
+            }
+            if self.begin_again(&mut backoff, &mut reason).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn forward_idle_reports(&self) {
+        let (Some(engine), Some(mut idle)) =
+            (self.engine.clone(), self.client.take_idle_timeouts())
+        else {
+            return;
+        };
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            while let Some(Some(notification)) = stop.run_until_cancelled(idle.recv()).await {
+                let keys = idle_keys(&notification);
+                if !engine.idle(keys) {
+                    // The switch says it again.
+                    tracing::debug!("the engine is too busy for idle notifications");
                 }
             }
-            self.view.send_modify(|view| view.sessions += 1);
+        });
+    }
+
+    /// Tries to begin a session until it works. `Err`: stopped.
+    async fn begin_again(&mut self, backoff: &mut Backoff, reason: &mut String) -> Result<(), End> {
+        loop {
+            self.view.send_modify(|view| {
+                view.state = SwitchState::Connecting;
+                view.last_error = Some(reason.clone());
+            });
+            match self.begin().await {
+                Err(End::Stopped) => return Err(End::Stopped),
+                Err(End::Lost(error)) => *reason = error,
+                Err(End::Demoted(primary)) => {
+                    self.stand_by(primary).await?;
+                    "the other controller has left".clone_into(reason);
+                }
+                Ok(()) => break,
+            }
+            self.pause(backoff, reason).await?;
         }
+        self.ledger.forget_others();
+        self.view.send_modify(|view| view.sessions += 1);
+        Ok(())
+    }
+
+    async fn pause(&mut self, backoff: &mut Backoff, reason: &str) -> Result<(), End> {
+        self.view.send_modify(|view| {
+            view.state = SwitchState::Connecting;
+            view.last_error = Some(reason.to_owned());
+        });
+        let delay = backoff.next_delay().unwrap_or(BEGIN_AGAIN.1);
+        self.during(tokio::time::sleep(delay)).await
     }
 
     /// Awaits something that is not ours while changes are taken over. `Err`: stopped.
@@ -255,21 +257,26 @@ impl Session {
         tokio::pin!(work);
         loop {
             tokio::select! {
-                result = &mut work => return Ok(result),
-                ops = self.ops.recv() => self.take(ops)?,
+                biased;
                 () = self.stop.cancelled() => return Err(End::Stopped),
+                input = self.inputs.recv() => self.take(input)?,
+                Some(command) = self.commands.recv(), if !self.attending => self.decline(command),
+                result = &mut work => return Ok(result),
             }
         }
     }
 
-    fn take(&mut self, ops: Option<Vec<NetworkOp>>) -> Result<(), End> {
-        let Some(ops) = ops else {
-            return Err(End::Stopped);
-        };
-        let changes = self.lowering.apply(ops);
-        self.ledger.want(changes);
-        self.applied += 1;
-        self.resolve();
+    fn take(&mut self, input: Option<Input>) -> Result<(), End> {
+        match input {
+            None => return Err(End::Stopped),
+            Some(Input::Complete) => self.complete = true,
+            Some(Input::Ops(ops)) => {
+                let changes = self.lowering.apply(ops);
+                self.ledger.want(changes);
+                self.applied += 1;
+                self.resolve();
+            }
+        }
         Ok(())
     }
 
@@ -285,12 +292,8 @@ impl Session {
             view.entries = self.ledger.wanted_count() as u64;
             view.pending = self.ledger.pending_count() as u64;
             view.refused = self.ledger.refused_count() as u64;
-            view.tables = self
-                .ledger
-                .held_by_table()
-                .iter()
-                .map(|(t, n)| (*t, *n))
-                .collect();
+            view.others = self.ledger.others_count() as u64;
+            view.tables = self.ledger.held_by_table();
             view.applied = self.applied;
             view.unresolved = self.lowering.unresolved().keys().copied().collect();
             view.unresolved.sort_unstable();
@@ -331,26 +334,43 @@ impl Session {
 
     /// Reads back, repairs, and then writes what comes, until something ends it.
     async fn attend(&mut self) -> End {
-        match self.attended().await {
+        self.attending = true;
+        let end = match self.attended().await {
             Ok(()) => End::Stopped,
             Err(end) => end,
-        }
+        };
+        self.attending = false;
+        end
     }
 
     async fn attended(&mut self) -> Result<(), End> {
-        self.read_back().await?;
-        self.engine.resync();
         let mut resync = tokio::time::interval(RESYNC_INTERVAL);
         resync.reset();
         let mut resolve = tokio::time::interval(RESOLVE_INTERVAL);
         let mut heartbeat = tokio::time::interval(HEARTBEAT_INTERVAL);
-        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        for timer in [&mut resync, &mut resolve, &mut heartbeat] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let (mut comparison_is_due, mut compared) = (true, false);
         loop {
-            self.flush().await?;
-            self.publish(SwitchState::Ready);
-            let retry = self.ledger.next_retry();
+            if self.complete && std::mem::take(&mut comparison_is_due) {
+                self.read_back().await?;
+                if let Some(engine) = self.engine.as_ref().filter(|_| !compared) {
+                    engine.resync();
+                }
+                compared = true;
+            }
+            let mut retry = None;
+            if self.complete {
+                self.flush().await?;
+                self.was_ready = true;
+                self.publish(SwitchState::Ready);
+                retry = self.ledger.next_retry();
+            } else {
+                self.publish(SwitchState::Waiting);
+            }
             tokio::select! {
-                ops = self.ops.recv() => self.take(ops)?,
+                biased;
                 () = self.stop.cancelled() => return Err(End::Stopped),
                 changed = self.arbitration.changed() => {
                     if changed.is_err() {
@@ -358,7 +378,9 @@ impl Session {
                     }
                     self.role_changed()?;
                 }
-                _ = resync.tick() => self.read_back().await?,
+                input = self.inputs.recv() => self.take(input)?,
+                Some(command) = self.commands.recv() => self.obey(command).await?,
+                _ = resync.tick() => comparison_is_due = true,
                 _ = resolve.tick() => self.resolve(),
                 _ = heartbeat.tick() => self.probe().await?,
                 () = until(retry) => {}
@@ -389,14 +411,19 @@ impl Session {
         }
     }
 
+    async fn read(&mut self) -> Result<Reading, End> {
+        let client = self.client.clone();
+        let reading = self.during(async move { read(&client).await });
+        reading.await?.map_err(|error| End::Lost(error.to_string()))
+    }
+
     async fn read_back(&mut self) -> Result<(), End> {
         self.publish(SwitchState::Repairing);
-        let client = self.client.clone();
-        let entries = self.during(async move { read_own_tables(&client).await });
-        let entries = entries
-            .await?
-            .map_err(|error| End::Lost(error.to_string()))?;
-        self.ledger.read_back(entries);
+        let reading = self.read().await?;
+        for (_, error) in &reading.foreign {
+            tracing::warn!(switch = self.switch.name, %error, "an entry that is none of ours");
+        }
+        self.ledger.read_back(reading);
         if self.ledger.pending_count() > 0 {
             tracing::info!(
                 switch = self.switch.name,
@@ -409,15 +436,13 @@ impl Session {
 
     /// Writes until nothing is due.
     async fn flush(&mut self) -> Result<(), End> {
-        while let Some(phase) = self.ledger.next_phase(Instant::now()) {
-            let Phase { updates, sent } = phase;
+        while let Some(updates) = self.ledger.next_phase(Instant::now()) {
             let client = self.client.clone();
             let written = self.during(async move { client.write(&updates).await });
             let refusals = match written.await? {
-                Ok(()) => self.ledger.answered(sent, None, Instant::now()),
+                Ok(()) => self.ledger.answered(None, Instant::now()),
                 Err(WriteError::Batch(batch)) => {
-                    self.ledger
-                        .answered(sent, Some(&batch.errors), Instant::now())
+                    self.ledger.answered(Some(&batch.errors), Instant::now())
                 }
                 // What was done of it is not known: read back.
                 Err(WriteError::Failed { source, .. }) => {
@@ -432,7 +457,7 @@ impl Session {
         Ok(())
     }
 
-    fn report(&self, refusals: Vec<String>) {
+    fn report(&mut self, refusals: Vec<String>) {
         for refusal in refusals.iter().take(REFUSALS_LOGGED_MAX) {
             tracing::warn!(switch = self.switch.name, "refused: {refusal}");
         }
@@ -443,8 +468,85 @@ impl Session {
                 refusals.len() - REFUSALS_LOGGED_MAX
             );
         }
-        if let Some(last) = refusals.into_iter().next_back() {
-            self.view.send_modify(|view| view.last_error = Some(last));
+        if let Some(last) = refusals.last() {
+            self.view
+                .send_modify(|view| view.last_error = Some(last.clone()));
+        }
+        self.refused += refusals.len() as u64;
+        let room = REFUSALS_MAX.saturating_sub(self.refusals.len());
+        self.refusals.extend(refusals.into_iter().take(room));
+    }
+
+    async fn obey(&mut self, command: Command) -> Result<(), End> {
+        if !self.complete {
+            self.decline(command);
+            return Ok(());
+        }
+        let result = match command {
+            Command::Diff(answer) => match self.read().await {
+                Ok(reading) => {
+                    let _ = answer.send(Ok(self.compare(&reading)));
+                    return Ok(());
+                }
+                Err(end) => (Command::Diff(answer), end),
+            },
+            Command::Reconcile(answer) => match self.repair().await {
+                Ok(repair) => {
+                    let _ = answer.send(Ok(repair));
+                    return Ok(());
+                }
+                Err(end) => (Command::Reconcile(answer), end),
+            },
+        };
+        let (command, end) = result;
+        if let End::Lost(reason) = &end {
+            self.view.send_modify(|view| {
+                view.state = SwitchState::Connecting;
+                view.last_error = Some(reason.clone());
+            });
+        }
+        self.decline(command);
+        Err(end)
+    }
+
+    fn compare(&self, reading: &Reading) -> Comparison {
+        Comparison {
+            wanted: self.ledger.wanted_count() as u64,
+            held: reading.len() as u64,
+            others: self.ledger.others_count() as u64,
+            differences: self.ledger.differences(reading),
+        }
+    }
+
+    async fn repair(&mut self) -> Result<Repair, End> {
+        (self.refusals, self.refused) = (Vec::new(), 0);
+        self.read_back().await?;
+        let found = self.ledger.pending_kinds();
+        self.flush().await?;
+        self.publish(SwitchState::Ready);
+        Ok(Repair {
+            wanted: self.ledger.wanted_count() as u64,
+            found,
+            left: self.ledger.pending_count() as u64,
+            others: self.ledger.others_count() as u64,
+            refusals: std::mem::take(&mut self.refusals),
+            refused: self.refused,
+        })
+    }
+
+    fn decline(&self, command: Command) {
+        let view = self.view.borrow();
+        let because = view.last_error.as_ref();
+        let not_now = NotNow::NotReady {
+            name: self.switch.name.clone(),
+            state: view.state.as_str(),
+            because: because
+                .map(|error| format!(": {error}"))
+                .unwrap_or_default(),
+        };
+        match command {
+            Command::Diff(answer) => drop(answer.send(Err(not_now))),
+            Command::Reconcile(answer) => drop(answer.send(Err(not_now))),
         }
     }
 
@@ -478,7 +580,7 @@ impl Session {
 
 async fn until(deadline: Option<Instant>) {
     match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
 }
@@ -490,26 +592,20 @@ fn idle_keys(notification: &IdleTimeoutNotification) -> Vec<FlowKey> {
         .collect()
 }
 
-/// All entries but the flows, without default entries.
-async fn read_own_tables(client: &Client) -> Result<Vec<TableEntry>, ClientError> {
-    let own = AnyEntry::TABLES
-        .iter()
-        .map(|(_, id)| *id)
-        .filter(|id| *id != Flow4::ID && *id != Flow6::ID);
-    let wildcards = own
-        .map(|table_id| Entity {
-            entity: Some(entity::Entity::TableEntry(TableEntry {
-                table_id,
-                ..Default::default()
-            })),
-        })
-        .collect();
-    let entities = client.read(wildcards).await?;
-    Ok(entities
-        .into_iter()
-        .filter_map(|entity| match entity.entity {
-            Some(entity::Entity::TableEntry(entry)) if !entry.is_default_action => Some(entry),
-            _ => None,
-        })
-        .collect())
+/// All entries but the flows. Typed as they come: as messages a million takes half a gigabyte.
+async fn read(client: &Client) -> Result<Reading, ClientError> {
+    let limit = client.config().read_entities_max;
+    let mut stream = client.read_stream(Reading::question()).await?;
+    let mut reading = Reading::default();
+    while let Some(part) = stream.next_part().await? {
+        for entity in part {
+            if let Some(entity::Entity::TableEntry(entry)) = entity.entity {
+                reading.add(entry);
+            }
+        }
+        if reading.len() > limit {
+            return Err(ClientError::TooManyEntities { limit });
+        }
+    }
+    Ok(reading)
 }

@@ -12,6 +12,8 @@ pub enum SwitchState {
     Backup,
     /// The pipeline is compared or pushed.
     Pushing,
+    /// Nothing is written before the whole of the network is known.
+    Waiting,
     /// The switch is read back and put right.
     Repairing,
     /// Changes are written as they come.
@@ -25,6 +27,7 @@ impl SwitchState {
             SwitchState::Connecting => "connecting",
             SwitchState::Backup => "backup",
             SwitchState::Pushing => "pushing",
+            SwitchState::Waiting => "waiting",
             SwitchState::Repairing => "repairing",
             SwitchState::Ready => "ready",
         }
@@ -35,7 +38,10 @@ impl SwitchState {
         match self {
             SwitchState::Connecting => "none",
             SwitchState::Backup => "backup",
-            SwitchState::Pushing | SwitchState::Repairing | SwitchState::Ready => "primary",
+            SwitchState::Pushing
+            | SwitchState::Waiting
+            | SwitchState::Repairing
+            | SwitchState::Ready => "primary",
         }
     }
 }
@@ -53,6 +59,8 @@ pub struct SwitchView {
     pub pending: u64,
     /// Those of them that the switch has refused.
     pub refused: u64,
+    /// Entries of another role in our tables, left alone.
+    pub others: u64,
     /// Sessions so far.
     pub sessions: u64,
     /// What went wrong last in this session or kept it from beginning.

@@ -91,8 +91,8 @@ fn switch(document: &Document, faults: &mut Faults) -> Option<Switch> {
             "no switch is configured: add a [[switch]] section".to_owned()
         } else {
             format!(
-                "{} switches are configured, and this version drives exactly one: \
-                 run one shuntd for each",
+                "{} switches are configured, and the slow path of this version has one device, \
+                 which leads to one switch: run one shuntd for each",
                 document.switch.len()
             )
         };

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use p4runtime::p4::v1::{Update, entity};
@@ -9,8 +10,29 @@ use proptest::prelude::*;
 use shunt_p4::tables::{NexthopAction, Route4Action};
 use shunt_p4::{InterfaceId, NetworkOp, Nexthop, NexthopId, Route, SwitchPort, VpcId};
 
-use super::super::lower::Lowering;
+use super::super::book::RETRY_LONGEST;
+use super::super::lower::{Lowering, Scope};
 use super::*;
+
+const NOT_FOUND: i32 = 5;
+const PERMISSION_DENIED: i32 = 7;
+const ALREADY_EXISTS: i32 = 6;
+
+fn key_of(entry: &TableEntry) -> Vec<u8> {
+    prost::Message::encode_to_vec(entry)
+}
+
+fn lowering() -> Lowering {
+    Lowering::new(SwitchPort::MIN, Vec::new(), Scope::All)
+}
+
+fn reading(entries: Vec<TableEntry>) -> Reading {
+    let mut reading = Reading::default();
+    for entry in entries {
+        reading.add(entry);
+    }
+    reading
+}
 
 /// A switch: tables by key, and how it answers.
 #[derive(Debug, Default)]
@@ -36,8 +58,7 @@ impl Model {
                 r#match: entry.r#match.clone(),
                 priority: entry.priority,
                 ..Default::default()
-            })
-            .to_vec();
+            });
             let exists = self.entries.contains_key(&key);
             let code = match update.r#type() {
                 _ if refuse() => 8,
@@ -141,13 +162,9 @@ fn ops(from: &Network, to: &Network) -> Vec<NetworkOp> {
 }
 
 fn assert_equal(ledger: &Ledger, model: &Model) {
-    let wanted: BTreeMap<Vec<u8>, TableEntry> = ledger
-        .wanted
-        .iter()
-        .map(|(key, entry)| (key.to_vec(), entry.to_entry()))
-        .collect();
-    assert_eq!(wanted, model.entries);
-    let counted: u64 = ledger.held_by_table().values().sum();
+    assert_eq!(ledger.differences(&reading(model.read())), []);
+    assert_eq!(ledger.wanted_count(), model.entries.len());
+    let counted: u64 = ledger.held_by_table().iter().map(|(_, count)| count).sum();
     assert_eq!(counted as usize, model.entries.len());
 }
 
@@ -156,7 +173,7 @@ proptest! {
     /// writes has a dangling reference.
     #[test]
     fn references_hold_after_every_write(networks in networks()) {
-        let mut lowering = Lowering::new(SwitchPort::MIN, Vec::new());
+        let mut lowering = lowering();
         let mut ledger = Ledger::default();
         let mut model = Model::default();
         ledger.want(lowering.fixed());
@@ -165,14 +182,14 @@ proptest! {
         for network in networks {
             ledger.want(lowering.apply(ops(&before, &network)));
             before = network;
-            while let Some(Phase { updates, sent }) = ledger.next_phase(now) {
+            while let Some(updates) = ledger.next_phase(now) {
                 // One at a time and in any order: a switch may reorder a batch.
                 for update in updates.iter().rev() {
                     let errors = model.write(std::slice::from_ref(update), &mut || false);
                     prop_assert_eq!(errors[0].canonical_code, 0);
                     model.check_references();
                 }
-                prop_assert!(ledger.answered(sent, None, now).is_empty());
+                prop_assert!(ledger.answered(None, now).is_empty());
             }
             prop_assert_eq!(ledger.pending_count(), 0);
             assert_equal(&ledger, &model);
@@ -188,7 +205,7 @@ proptest! {
             draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             draw >> 33
         };
-        let mut lowering = Lowering::new(SwitchPort::MIN, Vec::new());
+        let mut lowering = lowering();
         let mut ledger = Ledger::default();
         let mut model = Model::default();
         ledger.want(lowering.fixed());
@@ -201,7 +218,7 @@ proptest! {
                 // It restarts empty, and we know.
                 0 => {
                     model.entries.clear();
-                    ledger.read_back(model.read());
+                    ledger.read_back(reading(model.read()));
                 }
                 // It loses an entry, and we don't know.
                 1 => {
@@ -211,18 +228,18 @@ proptest! {
                 _ => {}
             }
             for _ in 0..random() % 4 {
-                let Some(Phase { updates, sent }) = ledger.next_phase(now) else { break };
+                let Some(updates) = ledger.next_phase(now) else { break };
                 let errors = model.write(&updates, &mut || random() % 3 == 0);
-                ledger.answered(sent, Some(&errors), now);
+                ledger.answered(Some(&errors), now);
             }
         }
         // What was lost unnoticed shows in the next comparison.
-        ledger.read_back(model.read());
+        ledger.read_back(reading(model.read()));
         for _ in 0..1000 {
             now += RETRY_LONGEST;
-            let Some(Phase { updates, sent }) = ledger.next_phase(now) else { break };
+            let Some(updates) = ledger.next_phase(now) else { break };
             let errors = model.write(&updates, &mut || false);
-            ledger.answered(sent, Some(&errors), now);
+            ledger.answered(Some(&errors), now);
         }
         prop_assert_eq!(ledger.pending_count(), 0);
         prop_assert_eq!(ledger.refused_count(), 0);
@@ -252,12 +269,13 @@ fn refusals_are_named_and_wait_longer_each_time() {
         ..Default::default()
     };
     for expected in [200, 400, 800] {
-        let Phase { sent, .. } = ledger.next_phase(now).unwrap();
-        let refusals = ledger.answered(sent, Some(std::slice::from_ref(&full)), now);
+        ledger.next_phase(now).unwrap();
+        let refusals = ledger.answered(Some(std::slice::from_ref(&full)), now);
         assert_eq!(
             refusals,
             [format!(
-                "insert nexthop (7): no room (code 8); tried again in {expected}ms"
+                "insert nexthop nexthop=7 -> attached(interface=1): no room (code 8); \
+                 tried again in {expected}ms"
             )]
         );
         assert!(ledger.next_phase(now).is_none(), "not before it is due");
@@ -274,12 +292,12 @@ fn what_is_wanted_otherwise_while_it_is_written_is_written_again() {
     let mut ledger = Ledger::default();
     let now = Instant::now();
     ledger.want([Change::Set(nexthop(7))]);
-    let Phase { sent, .. } = ledger.next_phase(now).unwrap();
+    ledger.next_phase(now).unwrap();
     ledger.want([Change::Remove(nexthop(7))]);
-    ledger.answered(sent, None, now);
-    let Phase { updates, sent } = ledger.next_phase(now).unwrap();
+    ledger.answered(None, now);
+    let updates = ledger.next_phase(now).unwrap();
     assert_eq!(updates[0].r#type(), update::Type::Delete);
-    ledger.answered(sent, None, now);
+    ledger.answered(None, now);
     assert_eq!(ledger.pending_count(), 0);
 }
 
@@ -289,7 +307,7 @@ fn an_entry_that_is_none_of_ours_is_removed() {
     let now = Instant::now();
     let mut foreign = nexthop(1).to_entry();
     foreign.action = None;
-    ledger.read_back(vec![foreign.clone(), nexthop(2).to_entry()]);
+    ledger.read_back(reading(vec![foreign.clone(), nexthop(2).to_entry()]));
     assert_eq!(ledger.pending_count(), 2);
     let mut model = Model::default();
     for entry in [foreign, nexthop(2).to_entry()] {
@@ -297,11 +315,147 @@ fn an_entry_that_is_none_of_ours_is_removed() {
             action: None,
             ..entry.clone()
         };
-        model.entries.insert(key_of(&key).to_vec(), entry);
+        model.entries.insert(key_of(&key), entry);
     }
-    while let Some(Phase { updates, sent }) = ledger.next_phase(now) {
+    while let Some(updates) = ledger.next_phase(now) {
         let errors = model.write(&updates, &mut || false);
-        assert!(ledger.answered(sent, Some(&errors), now).is_empty());
+        assert!(ledger.answered(Some(&errors), now).is_empty());
     }
     assert!(model.entries.is_empty());
+}
+
+/// What the program itself has put into a table, and what another role does not let go, stays.
+#[test]
+fn entries_of_others_are_left_alone() {
+    let mut ledger = Ledger::default();
+    let now = Instant::now();
+    let constant = TableEntry {
+        is_const: true,
+        ..nexthop(1).to_entry()
+    };
+    let entries = vec![constant, nexthop(2).to_entry()];
+    ledger.read_back(reading(entries.clone()));
+    assert_eq!(ledger.pending_count(), 1);
+    let denied = pb::Error {
+        canonical_code: PERMISSION_DENIED,
+        message: "of role monitor".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(ledger.next_phase(now).unwrap().len(), 1);
+    assert!(ledger.answered(Some(&[denied]), now).is_empty());
+    assert_eq!((ledger.pending_count(), ledger.others_count()), (0, 1));
+    assert_eq!(ledger.next_phase(now), None);
+    // Nor is it tried again with every reading, or shown as a difference.
+    ledger.read_back(reading(entries.clone()));
+    assert_eq!((ledger.pending_count(), ledger.others_count()), (0, 1));
+    assert_eq!(ledger.differences(&reading(entries.clone())), []);
+    // In a new session it may be free.
+    ledger.forget_others();
+    ledger.read_back(reading(entries));
+    assert_eq!(ledger.next_phase(now).unwrap().len(), 1);
+}
+
+fn via(n: u32, gateway: u8) -> AnyEntry {
+    AnyEntry::from(shunt_p4::tables::NexthopEntry {
+        key: shunt_p4::tables::NexthopKey {
+            nexthop: NexthopId::new(n).unwrap(),
+        },
+        action: NexthopAction::Via4 {
+            interface: InterfaceId::MIN,
+            gateway: [10, 0, 0, gateway].into(),
+        },
+    })
+}
+
+fn route(prefix: &str, nexthop: u32) -> AnyEntry {
+    AnyEntry::from(shunt_p4::tables::Route4 {
+        key: shunt_p4::tables::Route4Key {
+            vpc: VpcId::MIN,
+            dst: prefix.parse().unwrap(),
+        },
+        action: Route4Action::ToNexthop {
+            nexthop: NexthopId::new(nexthop).unwrap(),
+        },
+    })
+}
+
+/// A predecessor's numbers for next hops, exchanged: no write may send one route's packets to
+/// the other's gateway. They go to the slow path while the numbers change their meaning.
+#[test]
+fn numbers_that_mean_something_else_now_mislead_nobody() {
+    let held = [
+        via(1, 1),
+        via(2, 2),
+        route("10.1.0.0/16", 1),
+        route("10.2.0.0/16", 2),
+    ];
+    let wanted = [
+        via(1, 2),
+        via(2, 1),
+        route("10.1.0.0/16", 2),
+        route("10.2.0.0/16", 1),
+    ];
+    let mut model = Model::default();
+    for entry in &held {
+        model
+            .entries
+            .insert(key_of(&entry.key_entry()), entry.to_entry());
+    }
+    let mut ledger = Ledger::default();
+    ledger.want(wanted.iter().cloned().map(Change::Set));
+    ledger.read_back(reading(model.read()));
+    let now = Instant::now();
+    while let Some(updates) = ledger.next_phase(now) {
+        for update in &updates {
+            let errors = model.write(std::slice::from_ref(update), &mut || false);
+            assert_eq!(errors[0].canonical_code, 0, "{update:?}");
+            for (number, key) in [(1, &held[2]), (2, &held[3])] {
+                let raw = &model.entries[&key_of(&key.key_entry())];
+                let AnyEntry::Route4(route) = AnyEntry::from_entry(raw).unwrap() else {
+                    panic!("{raw:?}");
+                };
+                let Route4Action::ToNexthop { nexthop } = route.action else {
+                    continue;
+                };
+                let hop = &model.entries[&key_of(&via(nexthop.get(), 0).key_entry())];
+                assert_eq!(AnyEntry::from_entry(hop), Ok(via(nexthop.get(), number)));
+            }
+        }
+        ledger.answered(None, now);
+    }
+    assert_equal(&ledger, &model);
+}
+
+/// The longer prefix is there before the shorter one takes its packets, and goes after it.
+#[test]
+fn nested_prefixes_come_and_go_in_order() {
+    let now = Instant::now();
+    let mut ledger = Ledger::default();
+    let (outer, inner) = (route("10.0.0.0/8", 1), route("10.1.0.0/16", 2));
+    ledger.want([via(1, 1), via(2, 2)].map(Change::Set));
+    ledger.next_phase(now).unwrap();
+    ledger.answered(None, now);
+    ledger.want([Change::Set(outer.clone()), Change::Set(inner.clone())]);
+    let refused = pb::Error {
+        canonical_code: 8,
+        ..Default::default()
+    };
+    let first = ledger.next_phase(now).unwrap();
+    assert_eq!(first, [update_of(update::Type::Insert, inner.to_entry())]);
+    ledger.answered(Some(&[refused]), now);
+    // The refusal holds the shorter one back.
+    assert_eq!(ledger.next_phase(now), None);
+    let later = now + Duration::from_secs(1);
+    for entry in [&inner, &outer] {
+        let phase = ledger.next_phase(later).unwrap();
+        assert_eq!(phase, [update_of(update::Type::Insert, entry.to_entry())]);
+        ledger.answered(None, later);
+    }
+    ledger.want([Change::Remove(outer.clone()), Change::Remove(inner.clone())]);
+    for entry in [&outer, &inner] {
+        let phase = ledger.next_phase(later).unwrap();
+        assert_eq!(phase, [update_of(update::Type::Delete, entry.key_entry())]);
+        ledger.answered(None, later);
+    }
+    assert_eq!(ledger.next_phase(later), None);
 }

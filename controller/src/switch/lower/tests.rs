@@ -2,9 +2,9 @@
 
 use std::net::Ipv4Addr;
 
+use shunt_p4::tables::Numbers;
 use shunt_p4::{PuntReason, Vni};
 
-use super::super::describe;
 use super::*;
 
 fn vpc_id(n: u16) -> VpcId {
@@ -49,6 +49,10 @@ fn interface(n: u16, vpc: u16, encap: Encap) -> Interface {
 }
 
 fn lowering() -> Lowering {
+    lowering_of(Scope::All)
+}
+
+fn lowering_of(scope: Scope) -> Lowering {
     let meter = |reason, per_interface| PuntMeter {
         reason,
         rate_pps: 1000,
@@ -58,16 +62,38 @@ fn lowering() -> Lowering {
     Lowering::new(
         SwitchPort::new(10).unwrap(),
         vec![meter(PuntReason::Arp, true), meter(PuntReason::Ttl, false)],
+        scope,
     )
 }
 
-/// `+ route4 (…)` and `- route4 (…)`, sorted.
+/// Table and key; of a group also how many paths it has.
+fn describe(entry: &AnyEntry) -> String {
+    let shown = entry.shown(&Numbers);
+    let key: Vec<String> = shown
+        .key
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    match entry {
+        AnyEntry::Ecmp(group) => {
+            format!(
+                "{} {} ({} paths)",
+                shown.table,
+                key.join(" "),
+                group.members.len()
+            )
+        }
+        _ => format!("{} {}", shown.table, key.join(" ")),
+    }
+}
+
+/// `+ route4 …` and `- route4 …`, sorted.
 fn texts(changes: &[Change]) -> Vec<String> {
     let mut texts: Vec<String> = changes
         .iter()
         .map(|change| match change {
-            Change::Set(entry) => format!("+ {}", describe::entry(entry)),
-            Change::Remove(entry) => format!("- {}", describe::entry(entry)),
+            Change::Set(entry) => format!("+ {}", describe(entry)),
+            Change::Remove(entry) => format!("- {}", describe(entry)),
         })
         .collect();
     texts.sort();
@@ -79,9 +105,9 @@ fn the_slow_path_port_and_a_meter_for_every_reason_are_always_there() {
     assert_eq!(
         texts(&lowering().fixed()),
         [
-            "+ classify_port (port 10, tags - -)",
-            "+ punt (reason arp, interface any)",
-            "+ punt (reason ttl, interface any)",
+            "+ classify_port port=10 outer_vid=none inner_vid=none",
+            "+ punt reason=arp interface=any",
+            "+ punt reason=ttl interface=any",
         ]
     );
 }
@@ -96,9 +122,9 @@ fn an_interface_waits_for_its_vpc_and_takes_its_mode() {
     assert_eq!(
         texts(&changes),
         [
-            "+ classify_port (port 1, tags 20 -)",
-            "+ egress_interface (interface 1)",
-            "+ punt (reason arp, interface 1)",
+            "+ classify_port port=1 outer_vid=20 inner_vid=none",
+            "+ egress_interface interface=1",
+            "+ punt reason=arp interface=1",
         ]
     );
     let stateless = changes.iter().any(|change| {
@@ -117,7 +143,7 @@ fn an_interface_waits_for_its_vpc_and_takes_its_mode() {
     // Only what the mode changes.
     assert_eq!(
         texts(&lowering.apply(vec![vpc(7, false)])),
-        ["+ classify_port (port 1, tags 20 -)"]
+        ["+ classify_port port=1 outer_vid=20 inner_vid=none"]
     );
 }
 
@@ -135,17 +161,17 @@ fn an_interface_that_moves_leaves_nothing_behind() {
     assert_eq!(
         texts(&lowering.apply(vec![NetworkOp::SetInterface(interface(1, 1, qinq))])),
         [
-            "+ classify_port (port 1, tags 5 6)",
-            "+ egress_interface (interface 1)",
-            "- classify_port (port 1, tags - -)",
+            "+ classify_port port=1 outer_vid=5 inner_vid=6",
+            "+ egress_interface interface=1",
+            "- classify_port port=1 outer_vid=none inner_vid=none",
         ]
     );
     assert_eq!(
         texts(&lowering.apply(vec![NetworkOp::RemoveInterface(interface_id(1))])),
         [
-            "- classify_port (port 1, tags 5 6)",
-            "- egress_interface (interface 1)",
-            "- punt (reason arp, interface 1)",
+            "- classify_port port=1 outer_vid=5 inner_vid=6",
+            "- egress_interface interface=1",
+            "- punt reason=arp interface=1",
         ]
     );
 }
@@ -164,31 +190,31 @@ fn one_path_is_a_next_hop_and_several_are_a_shared_group() {
     assert_eq!(
         texts(&changes),
         [
-            "+ ecmp (group 1, 2 paths)",
-            "+ route4 (vpc 1, 10.0.0.0/8)",
-            "+ route4 (vpc 1, 10.1.0.0/16)",
-            "+ route4 (vpc 1, 10.9.0.0/16)",
-            "+ route6 (vpc 1, 2001:db8::/32)",
+            "+ ecmp group=1 (2 paths)",
+            "+ route4 vpc=1 dst=10.0.0.0/8",
+            "+ route4 vpc=1 dst=10.1.0.0/16",
+            "+ route4 vpc=1 dst=10.9.0.0/16",
+            "+ route6 vpc=1 dst=2001:db8::/32",
         ]
     );
     // One of the two moves away: the group stays. The last one: it goes.
     assert_eq!(
         texts(&lowering.apply(vec![route("10.1.0.0/16", to(&[2]))])),
-        ["+ route4 (vpc 1, 10.1.0.0/16)"]
+        ["+ route4 vpc=1 dst=10.1.0.0/16"]
     );
     let gone = NetworkOp::RemoveRoute(vpc_id(1), net("2001:db8::/32"));
     assert_eq!(
         texts(&lowering.apply(vec![gone])),
         [
-            "- ecmp (group 1, 2 paths)",
-            "- route6 (vpc 1, 2001:db8::/32)"
+            "- ecmp group=1 (2 paths)",
+            "- route6 vpc=1 dst=2001:db8::/32"
         ]
     );
     // Rewritten with the same paths: the group is kept.
     lowering.apply(vec![route("10.2.0.0/16", to(&[1, 2]))]);
     assert_eq!(
         texts(&lowering.apply(vec![route("10.2.0.0/16", to(&[1, 2]))])),
-        ["+ route4 (vpc 1, 10.2.0.0/16)"]
+        ["+ route4 vpc=1 dst=10.2.0.0/16"]
     );
 }
 
@@ -250,14 +276,14 @@ fn a_tunnel_sends_once_its_underlays_next_hop_is_known() {
     ]);
     let texts_of_five = |changes: &[Change]| -> Vec<String> {
         let mut texts = texts(changes);
-        texts.retain(|text| text.contains("interface 5") || text.contains("VNI"));
+        texts.retain(|text| text.contains("interface=5") || text.contains("vni="));
         texts
     };
     assert_eq!(
         texts_of_five(&changes),
         [
-            "+ classify_vxlan (vpc 2, end point 172.16.0.1, VNI 5001)",
-            "+ punt (reason arp, interface 5)",
+            "+ classify_vxlan vpc=2 underlay_dst=172.16.0.1 vni=5001",
+            "+ punt reason=arp interface=5",
         ]
     );
     assert_eq!(lowering.unresolved()[&interface_id(5)], None, "no way yet");
@@ -311,20 +337,68 @@ fn a_tunnel_sends_once_its_underlays_next_hop_is_known() {
     // A more specific blackhole: no way any more, and nothing is sent to the old one.
     let hole = NetworkOp::SetRoute(vpc_id(2), net("172.16.9.2/32"), Route::Blackhole);
     let changes = lowering.apply(vec![hole]);
-    assert_eq!(
-        texts_of_five(&changes),
-        ["- egress_interface (interface 5)"]
-    );
+    assert_eq!(texts_of_five(&changes), ["- egress_interface interface=5"]);
     // And back.
     let gone = NetworkOp::RemoveRoute(vpc_id(2), net("172.16.9.2/32"));
     assert_eq!(
         texts_of_five(&lowering.apply(vec![gone])),
-        ["+ egress_interface (interface 5)"]
+        ["+ egress_interface interface=5"]
     );
     // The neighbour fails.
     let failed = NetworkOp::RemoveNeighbor(interface_id(3), gateway);
     assert_eq!(
         texts_of_five(&lowering.apply(vec![failed])),
-        ["- egress_interface (interface 5)"]
+        ["- egress_interface interface=5"]
     );
+}
+
+/// Of several switches each gets what is its own; what leaves by another one's interface goes
+/// to the slow path.
+#[test]
+fn an_interface_of_another_switch_is_reached_by_the_slow_path() {
+    let mut lowering = lowering_of(Scope::Only([interface_id(1)].into()));
+    let hop = |n: u16| Nexthop {
+        interface: interface_id(n),
+        gateway: Some([10, 0, 0, n as u8].into()),
+    };
+    let changes = lowering.apply(vec![
+        vpc(1, false),
+        NetworkOp::SetInterface(interface(1, 1, Encap::Untagged)),
+        NetworkOp::SetInterface(interface(2, 1, Encap::Untagged)),
+        NetworkOp::SetNexthop(nexthop_id(1), hop(1)),
+        NetworkOp::SetNexthop(nexthop_id(2), hop(2)),
+        NetworkOp::SetNeighbor(interface_id(1), [10, 0, 0, 1].into(), mac(8)),
+        NetworkOp::SetNeighbor(interface_id(2), [10, 0, 0, 2].into(), mac(9)),
+        NetworkOp::SetRoute(
+            vpc_id(1),
+            net("10.9.0.0/16"),
+            Route::Nexthops(vec![(nexthop_id(1), 1), (nexthop_id(2), 1)]),
+        ),
+    ]);
+    assert_eq!(
+        texts(&changes),
+        [
+            "+ classify_port port=1 outer_vid=none inner_vid=none",
+            "+ ecmp group=1 (2 paths)",
+            "+ egress_interface interface=1",
+            "+ neighbor4 interface=1 address=10.0.0.1",
+            "+ nexthop nexthop=1",
+            "+ nexthop nexthop=2",
+            "+ punt reason=arp interface=1",
+            "+ route4 vpc=1 dst=10.9.0.0/16",
+        ]
+    );
+    let action = |n: u32| {
+        changes.iter().find_map(|change| match change {
+            Change::Set(AnyEntry::NexthopEntry(e)) if e.key.nexthop == nexthop_id(n) => {
+                Some(e.action)
+            }
+            _ => None,
+        })
+    };
+    assert!(matches!(action(1), Some(NexthopAction::Via4 { .. })));
+    assert_eq!(action(2), Some(NexthopAction::Unreachable));
+    // What was never there is not taken away.
+    let gone = NetworkOp::RemoveNeighbor(interface_id(2), [10, 0, 0, 2].into());
+    assert_eq!(texts(&lowering.apply(vec![gone])), [""; 0]);
 }
