@@ -64,11 +64,17 @@ impl Bmv2 {
         let notifications = format!("ipc://{}/notifications", files.path().display());
         let mut command = Command::new(Self::PROGRAM);
         command.args(["--no-p4", "--device-id", "1", "--log-level", "off"]);
-        command.args(["--notifications-addr", &notifications]);
-        // A switch built without Thrift does not know the option.
+        // A switch built without Thrift or nanomsg does not know these.
         let help = Command::new(Self::PROGRAM).arg("--help").output().unwrap();
-        if String::from_utf8_lossy(&help.stdout).contains("--thrift-port") {
-            command.args(["--thrift-port", &free_address().port().to_string()]);
+        let help = String::from_utf8_lossy(&help.stdout);
+        let thrift = free_address().port().to_string();
+        for (option, value) in [
+            ("--thrift-port", &thrift),
+            ("--notifications-addr", &notifications),
+        ] {
+            if help.contains(option) {
+                command.args([option, value.as_str()]);
+            }
         }
         let mut process = command
             .args(["--", "--grpc-server-addr", &addr.to_string()])
