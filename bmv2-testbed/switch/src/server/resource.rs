@@ -1,6 +1,7 @@
 //! Writes counters, meters and registers, of their own or of a table entry.
 
 use std::collections::HashMap;
+use std::sync::Mutex;
 
 use p4runtime::p4::v1 as pb;
 use tonic::Code;
@@ -11,7 +12,7 @@ use super::write::Writer;
 use crate::info::{ArrayInfo, TableInfo};
 use crate::state::entry::{Entry, Key};
 use crate::state::meter::Rates;
-use crate::state::{Counter, lock};
+use crate::state::{Counter, State, lock};
 
 /// The index of a cell within an array of `size`, or all if there is none.
 pub(crate) fn indices(
@@ -114,9 +115,20 @@ impl Writer<'_> {
             return self.wide_register(array, wire);
         }
         let value = super::value::data_bits(wire.data.as_ref(), array)?;
-        let indices = indices(array, wire.index)?;
+        self.fill(array, wire.index, value, |state| &state.registers)
+    }
+
+    /// Writes one cell of an array of registers, or all.
+    pub(super) fn fill<T: Clone + 'static>(
+        &self,
+        array: &ArrayInfo,
+        index: Option<pb::Index>,
+        value: T,
+        arrays: fn(&State) -> &[Mutex<Vec<T>>],
+    ) -> Result<(), Fault> {
+        let indices = indices(array, index)?;
         let index = array.index;
-        let Some(cells) = self.loaded.state.registers.get(index) else {
+        let Some(cells) = arrays(&self.loaded.state).get(index) else {
             return Ok(());
         };
         let mut cells = lock(cells);
@@ -126,10 +138,10 @@ impl Writer<'_> {
         self.log.note(|| {
             let old = cells.to_vec();
             move |w: &Writer<'_>| {
-                if let Some(cells) = w.loaded.state.registers.get(index)
+                if let Some(cells) = arrays(&w.loaded.state).get(index)
                     && let Some(cells) = lock(cells).get_mut(indices)
                 {
-                    cells.copy_from_slice(&old);
+                    cells.clone_from_slice(&old);
                 }
             }
         });

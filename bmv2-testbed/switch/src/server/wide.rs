@@ -5,7 +5,6 @@ use p4runtime::p4::v1 as pb;
 use pb::p4_data::Data;
 
 use super::fault::Fault;
-use super::resource::indices;
 use super::value::{canonical, padded};
 use super::write::Writer;
 use crate::info::{ArrayInfo, DataKind};
@@ -64,26 +63,6 @@ impl Writer<'_> {
         wire: &pb::RegisterEntry,
     ) -> Result<(), Fault> {
         let value = pattern(wire.data.as_ref(), array)?;
-        let indices = indices(array, wire.index)?;
-        let index = array.index;
-        let Some(cells) = self.loaded.state.wide_registers.get(index) else {
-            return Ok(());
-        };
-        let mut cells = lock(cells);
-        let Some(cells) = cells.get_mut(indices.clone()) else {
-            return Ok(());
-        };
-        self.log.note(|| {
-            let old = cells.to_vec();
-            move |w: &Writer<'_>| {
-                if let Some(cells) = w.loaded.state.wide_registers.get(index)
-                    && let Some(cells) = lock(cells).get_mut(indices)
-                {
-                    cells.clone_from_slice(&old);
-                }
-            }
-        });
-        cells.fill(value);
-        Ok(())
+        self.fill(array, wire.index, value, |state| &state.wide_registers)
     }
 }
