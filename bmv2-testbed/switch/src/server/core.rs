@@ -100,7 +100,13 @@ impl Core {
         role: &str,
         election_id: Option<&pb::Uint128>,
     ) -> Result<(), Fault> {
-        self.check_device(device_id)?;
+        self.check_device(device_id).map_err(|fault| {
+            // To PI an unknown device is one without a primary.
+            fault.pi(match election_id {
+                Some(_) => Code::PermissionDenied,
+                None => Code::FailedPrecondition,
+            })
+        })?;
         self.control().arbitration.check(role, election_id)
     }
 

@@ -135,6 +135,10 @@ fn table_kind(
         _ => None,
     };
     match direct {
+        None if table.is_const && purpose != Purpose::Read && !is_default => fault(format!(
+            "table {:?} is constant: its entries are the program's (const entries)",
+            table.alias
+        )),
         None => {
             let entry = table::table_entry(table, words, index, purpose, is_default)?;
             Ok(wrap(keyword, entry))

@@ -37,6 +37,13 @@ pub(super) fn table_entry(
         is_default_action: is_default,
         ..Default::default()
     };
+    if let (true, Purpose::Write, Some(id)) = (is_default, purpose, table.const_default_action) {
+        let action = index.action_by_id(id)?;
+        return fault(format!(
+            "{label}: the program fixes its default action (const default_action = {})",
+            action.alias
+        ));
+    }
     if is_default && !key.is_empty() {
         return fault(format!(
             "{label}: the default entry has no match, and {:?} is one; write `default {} do ACTION`",
