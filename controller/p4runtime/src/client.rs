@@ -16,7 +16,8 @@
 //! before writing again.
 //!
 //! Every RPC runs in a `tracing` span `p4runtime` (level debug) with the fields
-//! `rpc`, `address` and `device`.
+//! `rpc`, `address`, `device`, for a Write `updates`, and at its end `code`. What
+//! is counted goes to the `metrics` facade, see [`metrics`].
 //!
 //! ```no_run
 //! use p4runtime::client::{Client, ClientConfig, PipelineAction, PipelineParts};
@@ -45,10 +46,12 @@
 //! ```
 
 mod backoff;
+mod call;
 mod config;
 mod election;
 mod error;
 pub mod limits;
+pub mod metrics;
 mod pipeline;
 mod read;
 mod session;
@@ -59,7 +62,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tonic::transport::Channel;
-use tracing::Instrument as _;
 
 pub use backoff::Backoff;
 pub use config::{ClientConfig, Tls};
@@ -72,7 +74,9 @@ pub use write::code_of;
 
 use crate::p4::v1 as pb;
 use crate::p4::v1::p4_runtime_client::P4RuntimeClient;
-use session::{Events, Session};
+use call::Call;
+use metrics::Metrics;
+use session::{Events, Session, Standing};
 
 /// A connection to one device of a P4Runtime server. Clones share everything.
 #[derive(Clone, Debug)]
@@ -82,7 +86,8 @@ pub struct Client(Arc<Inner>);
 struct Inner {
     config: ClientConfig,
     channel: Channel,
-    arbitration: watch::Sender<Arbitration>,
+    metrics: Arc<Metrics>,
+    standing: Standing,
     events: Events,
     queues: Mutex<Queues>,
     session: Mutex<Option<Session>>,
@@ -116,10 +121,12 @@ impl Client {
     /// or a server in the same process. The transport settings of `config`
     /// (TLS, keep-alive, header list size) are then the caller's to apply.
     pub fn over(channel: Channel, config: ClientConfig) -> Self {
-        let (events, queues) = Events::new(&config);
+        let metrics = Arc::new(Metrics::new(&config));
+        let (events, queues) = Events::new(&config, &metrics);
         Self(Arc::new(Inner {
             channel,
-            arbitration: watch::Sender::new(Arbitration::Pending),
+            standing: Standing::new(&metrics),
+            metrics,
             events,
             queues: Mutex::new(queues),
             session: Mutex::new(None),
@@ -154,6 +161,7 @@ impl Client {
             .and_then(|session| session.ask(election_id));
         let answer = match open {
             Some((outgoing, answer)) => {
+                self.0.metrics.sent(request.update.as_ref());
                 // A full queue waits; a stream that ends meanwhile answers with the reason.
                 let _ = outgoing.send(request).await;
                 answer
@@ -161,9 +169,10 @@ impl Client {
             None => {
                 let (session, answer) = Session::open(
                     self.stub(),
+                    self.call("StreamChannel"),
                     &self.0.config,
                     request,
-                    self.0.arbitration.clone(),
+                    self.0.standing.clone(),
                     self.0.events.clone(),
                 )
                 .await?;
@@ -173,13 +182,15 @@ impl Client {
                 answer
             }
         };
-        let answer = self
-            .within("StreamChannel", self.0.config.rpc_timeout, answer)
-            .await;
-        let Ok(answer) = answer else {
+        let timeout = self.0.config.rpc_timeout;
+        let Ok(answer) = tokio::time::timeout(timeout, answer).await else {
             // An answer that comes later would be taken for the next bid's.
             self.close_stream("no answer to the arbitration in time");
-            return answer.map(drop);
+            return Err(ClientError::Timeout {
+                rpc: "StreamChannel",
+                address: self.0.config.address.clone(),
+                timeout,
+            });
         };
         match answer.unwrap_or_else(|_| Err(self.lost()))? {
             Arbitration::Backup { primary } => Err(ClientError::NotPrimary {
@@ -209,6 +220,7 @@ impl Client {
     /// # Errors
     /// As [`Client::become_primary`].
     pub async fn reconnect(&self) -> Result<(), ClientError> {
+        self.0.metrics.reconnect_tries.increment(1);
         self.close_stream("reconnecting");
         self.become_primary().await
     }
@@ -241,7 +253,7 @@ impl Client {
     pub fn close_stream(&self, reason: &str) {
         if let Some(session) = lock(&self.0.session).take() {
             session.retire();
-            self.0.arbitration.send_replace(Arbitration::Lost {
+            self.0.standing.publish(Arbitration::Lost {
                 reason: reason.to_owned(),
             });
         }
@@ -253,7 +265,7 @@ impl Client {
         let session = lock(&self.0.session).take();
         if let Some(session) = session {
             session.finish(limits::LEAVE_PATIENCE).await;
-            self.0.arbitration.send_replace(Arbitration::Lost {
+            self.0.standing.publish(Arbitration::Lost {
                 reason: "left".to_owned(),
             });
         }
@@ -261,7 +273,7 @@ impl Client {
 
     /// The state of the arbitration, now and whenever it changes.
     pub fn arbitration(&self) -> watch::Receiver<Arbitration> {
-        self.0.arbitration.subscribe()
+        self.0.standing.subscribe()
     }
 
     /// Sends a packet to the data plane. An error about it comes back on the
@@ -290,10 +302,9 @@ impl Client {
         let request = pb::StreamMessageRequest {
             update: Some(update),
         };
-        match outgoing {
-            Some(outgoing) => outgoing.send(request).await.map_err(|_| self.lost()),
-            None => Err(self.lost()),
-        }
+        let outgoing = outgoing.ok_or_else(|| self.lost())?;
+        self.0.metrics.sent(request.update.as_ref());
+        outgoing.send(request).await.map_err(|_| self.lost())
     }
 
     /// The packets in, for the first who asks; they outlive reconnections.
@@ -353,6 +364,11 @@ impl Client {
         Some(uint128(self.election_id()))
     }
 
+    /// An RPC that begins now.
+    fn call(&self, rpc: &'static str) -> Call {
+        Call::new(rpc, &self.0.config, &self.0.metrics)
+    }
+
     /// Awaits a unary RPC for at most `timeout`.
     async fn unary<T>(
         &self,
@@ -360,42 +376,21 @@ impl Client {
         timeout: Duration,
         response: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, ClientError> {
-        self.within(rpc, timeout, response)
-            .instrument(self.span(rpc))
-            .await?
-            .map(tonic::Response::into_inner)
-            .map_err(|status| self.translate(rpc, &status))
-    }
-
-    async fn within<T>(
-        &self,
-        rpc: &'static str,
-        timeout: Duration,
-        work: impl Future<Output = T>,
-    ) -> Result<T, ClientError> {
-        tokio::time::timeout(timeout, work)
-            .await
-            .map_err(|_| ClientError::Timeout {
-                rpc,
-                address: self.0.config.address.clone(),
-                timeout,
-            })
-    }
-
-    /// What an RPC's events are told apart by.
-    fn span(&self, rpc: &'static str) -> tracing::Span {
-        let config = &self.0.config;
-        tracing::debug_span!("p4runtime", rpc, address = %config.address, device = config.device_id)
+        let mut call = self.call(rpc);
+        let answer = call.within(&self.0.config, timeout, response).await?;
+        let answer = answer.map_err(|status| self.translate(rpc, &status))?;
+        call.end();
+        Ok(answer.into_inner())
     }
 
     fn translate(&self, rpc: &'static str, status: &tonic::Status) -> ClientError {
-        let known = self.0.arbitration.borrow().clone();
+        let known = self.0.standing.now();
         ClientError::from_status(rpc, &self.0.config, self.election_id(), &known, status)
     }
 
     fn lost(&self) -> ClientError {
-        let reason = match &*self.0.arbitration.borrow() {
-            Arbitration::Lost { reason } => reason.clone(),
+        let reason = match self.0.standing.now() {
+            Arbitration::Lost { reason } => reason,
             _ => "no stream is open".to_owned(),
         };
         ClientError::StreamLost { reason }

@@ -387,6 +387,31 @@ async fn aborted_updates_are_written_again() {
     assert_eq!(switch.with(|state| state.writes.len()), 4);
 }
 
+/// However many rounds it takes, and without sending the rest each time.
+#[tokio::test]
+async fn a_batch_full_of_errors_is_written_to_its_end() {
+    let switch = Switch::start().await;
+    let client = primary(&switch).await;
+    switch.with(|state| {
+        state.write_rule = Some(Box::new(|request| {
+            let result = |at: usize| match at {
+                0 => (Code::NotFound, "no such entry"),
+                _ => (Code::Aborted, "not tried"),
+            };
+            let results: Vec<_> = (0..request.updates.len()).map(result).collect();
+            Err(batch_status(&results))
+        }));
+    });
+    let updates: Vec<_> = (1..=500).map(update).collect();
+    let error = client.write(&updates).await.unwrap_err();
+    assert_eq!(codes(&error), [Code::NotFound; 500]);
+    let sent = switch.with(|state| {
+        let writes = state.writes.iter();
+        writes.map(|write| write.updates.len()).sum::<usize>()
+    });
+    assert!(sent < 3 * updates.len(), "{sent} updates were sent");
+}
+
 #[tokio::test]
 async fn what_stays_aborted_is_given_up() {
     let switch = Switch::start().await;

@@ -4,9 +4,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 
-use super::{Client, ClientError, number, session};
+use super::limits::{ELECTION_DELAYS, ELECTION_TRIES_MAX};
+use super::{Arbitration, Backoff, Client, ClientError, number, session};
 use crate::p4::v1 as pb;
 use crate::p4::v1::stream_message_response::Update;
+
+const RPC: &str = "StreamChannel";
 
 /// How the election of a role stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,9 +27,26 @@ impl Client {
     /// own, without an election id, which never makes a primary, and closes it.
     ///
     /// # Errors
-    /// [`ClientError`].
+    /// [`ClientError`]; [`ClientError::DuplicateElectionId`] from a server that takes
+    /// no election id for the id 0, if that is in use.
     pub async fn election(&self) -> Result<Election, ClientError> {
-        const RPC: &str = "StreamChannel";
+        let (first, longest) = ELECTION_DELAYS;
+        let seed = u64::from(std::process::id());
+        let mut backoff = Backoff::new(first, longest, seed).with_tries_max(ELECTION_TRIES_MAX);
+        loop {
+            let answer = self.ask().await;
+            let Err(ClientError::DuplicateElectionId { .. }) = answer else {
+                return answer;
+            };
+            // Somebody else may be asking at this moment.
+            match backoff.next_delay() {
+                Some(delay) => tokio::time::sleep(delay).await,
+                None => return answer,
+            }
+        }
+    }
+
+    async fn ask(&self) -> Result<Election, ClientError> {
         let mut request = session::arbitration_request(&self.0.config, 0);
         if let Some(pb::stream_message_request::Update::Arbitration(update)) = &mut request.update {
             update.election_id = None;
@@ -46,9 +66,15 @@ impl Client {
                 }
             }
         };
-        let answer = self.within(RPC, self.0.config.rpc_timeout, answer).await?;
+        let config = &self.0.config;
+        let mut call = self.call(RPC);
+        let answer = call.within(config, config.rpc_timeout, answer).await?;
         drop(outgoing);
-        let update = answer.map_err(|status| self.translate(RPC, &status))?;
+        let update = answer.map_err(|status| {
+            // What the server takes an election id for that is not there.
+            ClientError::from_status(RPC, config, 0, &Arbitration::Pending, &status)
+        })?;
+        call.end();
         let update = update.ok_or_else(|| ClientError::Protocol {
             rpc: RPC,
             fault: "it closed the stream without an answer to the arbitration".to_owned(),

@@ -322,6 +322,9 @@ fn primary_name(primary: &Option<u128>) -> String {
 fn remedy(rpc: &str, code: Code) -> &'static str {
     match (rpc, code) {
         ("Write" | "Read", Code::FailedPrecondition) => "; push a pipeline first",
+        ("SetForwardingPipelineConfig", Code::NotFound) => {
+            "; check the device id and the role, and before a commit save a pipeline"
+        }
         (_, Code::NotFound) => "; check the device id and the role",
         (_, Code::Unimplemented) => "; this switch does not offer it",
         _ => "",

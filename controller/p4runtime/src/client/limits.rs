@@ -35,6 +35,13 @@ pub const TCP_KEEP_ALIVE_RETRIES: u32 = 3;
 /// Waiting for the switch to close its side of a stream that is left.
 pub const LEAVE_PATIENCE: Duration = Duration::from_secs(1);
 
+/// Tries to ask who is primary while somebody else asks: to a server that takes no
+/// election id for the id 0, two who ask have the same one.
+pub const ELECTION_TRIES_MAX: u32 = 10;
+/// The first and the longest delay between them.
+pub const ELECTION_DELAYS: (Duration, Duration) =
+    (Duration::from_millis(5), Duration::from_millis(200));
+
 /// Messages waiting to leave on the stream.
 pub const STREAM_OUT_QUEUE: usize = 1024;
 /// Packets in that nobody has taken yet, by default.
@@ -51,8 +58,7 @@ pub const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 /// The longest delay of a default [`Backoff`](super::Backoff).
 pub const BACKOFF_LONGEST: Duration = Duration::from_secs(5);
 
-/// Rounds in a row in which every update left comes back `ABORTED`, before it
-/// is given up.
+/// Rounds in a row in which everything written again comes back `ABORTED`, before
+/// it is given up. Each other round decides an update at least, and so there are no
+/// more of them than updates.
 pub const ABORTED_ROUNDS_WITHOUT_PROGRESS_MAX: u32 = 3;
-/// Rounds in all: a server that stops at the first error takes one for each.
-pub const ABORTED_ROUNDS_MAX: u32 = 64;

@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status, Streaming};
 
+use super::call::Call;
 use super::write::decode_batch;
 use super::{Client, ClientError, code_of};
 use crate::p4::v1 as pb;
@@ -12,6 +13,8 @@ const RPC: &str = "Read";
 #[derive(Debug)]
 pub struct EntityStream {
     client: Client,
+    /// Until the end.
+    call: Option<Call>,
     /// How many entities the request has.
     asked: usize,
     incoming: Streaming<pb::ReadResponse>,
@@ -24,11 +27,32 @@ impl EntityStream {
     /// # Errors
     /// [`ClientError`]; the stream is then over.
     pub async fn next_part(&mut self) -> Result<Option<Vec<pb::Entity>>, ClientError> {
-        let timeout = self.client.0.config.rpc_timeout;
-        let part = self.client.within(RPC, timeout, self.incoming.message());
-        match part.await? {
-            Ok(part) => Ok(part.map(|part| part.entities)),
-            Err(status) => Err(self.refusal(&status)),
+        let Some(call) = &mut self.call else {
+            return Ok(None);
+        };
+        let inner = &self.client.0;
+        let timeout = inner.config.rpc_timeout;
+        let part = call.within(&inner.config, timeout, self.incoming.message());
+        match part.await {
+            Ok(Ok(Some(part))) => {
+                let count = part.entities.len() as u64;
+                inner.metrics.entities_read.increment(count);
+                Ok(Some(part.entities))
+            }
+            Ok(Ok(None)) => {
+                if let Some(call) = self.call.take() {
+                    call.end();
+                }
+                Ok(None)
+            }
+            Ok(Err(status)) => {
+                self.call = None;
+                Err(self.refusal(&status))
+            }
+            Err(timeout) => {
+                self.call = None;
+                Err(timeout)
+            }
         }
     }
 
@@ -70,12 +94,16 @@ impl Client {
             entities,
         };
         let mut stub = self.stub();
-        let response = stub.read(request);
-        let incoming = self.unary(RPC, self.0.config.rpc_timeout, response).await?;
+        let config = &self.0.config;
+        let mut call = self.call(RPC);
+        let response = call.within(config, config.rpc_timeout, stub.read(request));
+        let response = response.await?;
+        let incoming = response.map_err(|status| self.translate(RPC, &status))?;
         Ok(EntityStream {
             client: self.clone(),
+            call: Some(call),
             asked,
-            incoming,
+            incoming: incoming.into_inner(),
         })
     }
 

@@ -6,13 +6,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use metrics::Counter;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
+use tracing::Instrument as _;
 
+use super::call::Call;
 use super::limits::STREAM_OUT_QUEUE;
+use super::metrics::Metrics;
 use super::{ClientConfig, ClientError, Queues, lock, number, uint128};
 use crate::p4::v1 as pb;
 use crate::p4::v1::p4_runtime_client::P4RuntimeClient;
@@ -40,6 +44,36 @@ pub enum Arbitration {
     },
 }
 
+/// Where the client stands, for whoever watches.
+#[derive(Clone, Debug)]
+pub(super) struct Standing {
+    state: watch::Sender<Arbitration>,
+    metrics: Arc<Metrics>,
+}
+
+impl Standing {
+    pub(super) fn new(metrics: &Arc<Metrics>) -> Self {
+        Self {
+            state: watch::Sender::new(Arbitration::Pending),
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    pub(super) fn publish(&self, state: Arbitration) {
+        let primary = state == Arbitration::Primary;
+        self.metrics.primary.set(if primary { 1 } else { 0 });
+        self.state.send_replace(state);
+    }
+
+    pub(super) fn now(&self) -> Arbitration {
+        self.state.borrow().clone()
+    }
+
+    pub(super) fn subscribe(&self) -> watch::Receiver<Arbitration> {
+        self.state.subscribe()
+    }
+}
+
 /// Messages of the stream that were dropped because their queue was full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StreamDrops {
@@ -63,11 +97,12 @@ pub(super) struct Events {
 }
 
 impl Events {
-    pub(super) fn new(config: &ClientConfig) -> (Self, Queues) {
-        let (packet_ins, packet_ins_out) = Queue::new(config.packet_in_queue);
-        let (digests, digests_out) = Queue::new(config.digest_queue);
-        let (idle_timeouts, idle_timeouts_out) = Queue::new(config.idle_timeout_queue);
-        let (stream_errors, stream_errors_out) = Queue::new(config.stream_error_queue);
+    pub(super) fn new(config: &ClientConfig, metrics: &Metrics) -> (Self, Queues) {
+        let [packets, lists, notices, errors] = metrics.dropped();
+        let (packet_ins, packet_ins_out) = Queue::new(config.packet_in_queue, packets);
+        let (digests, digests_out) = Queue::new(config.digest_queue, lists);
+        let (idle_timeouts, idle_timeouts_out) = Queue::new(config.idle_timeout_queue, notices);
+        let (stream_errors, stream_errors_out) = Queue::new(config.stream_error_queue, errors);
         let queues = Queues {
             packet_ins: Some(packet_ins_out),
             digests: Some(digests_out),
@@ -99,6 +134,7 @@ impl Events {
 struct Queue<T> {
     sender: mpsc::Sender<T>,
     dropped: Arc<AtomicU64>,
+    metric: Counter,
 }
 
 impl<T> Clone for Queue<T> {
@@ -106,20 +142,26 @@ impl<T> Clone for Queue<T> {
         Self {
             sender: self.sender.clone(),
             dropped: Arc::clone(&self.dropped),
+            metric: self.metric.clone(),
         }
     }
 }
 
 impl<T> Queue<T> {
-    fn new(limit: usize) -> (Self, mpsc::Receiver<T>) {
+    fn new(limit: usize, metric: Counter) -> (Self, mpsc::Receiver<T>) {
         let (sender, receiver) = mpsc::channel(limit.max(1));
-        let dropped = Arc::default();
-        (Self { sender, dropped }, receiver)
+        let queue = Self {
+            sender,
+            dropped: Arc::default(),
+            metric,
+        };
+        (queue, receiver)
     }
 
     fn push(&self, message: T) {
         if self.sender.try_send(message).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.metric.increment(1);
         }
     }
 }
@@ -151,6 +193,15 @@ struct Bid {
 }
 
 impl Bid {
+    fn new(election_id: u128) -> (Self, Answer) {
+        let (answer, waits) = oneshot::channel();
+        let bid = Self {
+            election_id,
+            answer,
+        };
+        (bid, waits)
+    }
+
     /// Whether the update can be the answer to this bid. One that names a lower
     /// primary tells of an election from before the bid was counted.
     fn is_answered_by(&self, state: &Arbitration) -> bool {
@@ -163,39 +214,42 @@ impl Session {
     /// servers send nothing at all before they have one.
     pub(super) async fn open(
         mut stub: P4RuntimeClient<Channel>,
+        mut call: Call,
         config: &ClientConfig,
         first: pb::StreamMessageRequest,
-        arbitration: watch::Sender<Arbitration>,
+        standing: Standing,
         events: Events,
     ) -> Result<(Self, Answer), ClientError> {
-        let timeout = || ClientError::Timeout {
-            rpc: RPC,
-            address: config.address.clone(),
-            timeout: config.rpc_timeout,
-        };
         let translator = Translator {
             config: config.clone(),
             election_id: election_id_of(&first).unwrap_or(config.election_id),
         };
+        standing.metrics.sent(first.update.as_ref());
         let (outgoing, requests) = mpsc::channel(STREAM_OUT_QUEUE);
         // Cannot fail: the queue is empty, and its other end is held here.
         let _ = outgoing.try_send(first);
         let opening = stub.stream_channel(ReceiverStream::new(requests));
-        let incoming = tokio::time::timeout(config.rpc_timeout, opening)
-            .await
-            .map_err(|_| timeout())?
+        let opened = call.within(config, config.rpc_timeout, opening).await?;
+        let incoming = opened
             .map_err(|status| translator.translate(&status))?
             .into_inner();
+        standing.metrics.streams_opened.increment(1);
 
-        let waiting = Arc::new(Mutex::new(Waiting::default()));
-        let answer = ask(&waiting, translator.election_id).ok_or_else(timeout)?;
-        let task = tokio::spawn(run(
+        let (bid, answer) = Bid::new(translator.election_id);
+        let waiting = Arc::new(Mutex::new(Waiting {
+            closed: false,
+            bids: VecDeque::from([bid]),
+        }));
+        let span = call.span();
+        let task = run(
             incoming,
+            call,
             translator,
             Arc::clone(&waiting),
-            arbitration,
+            standing,
             events,
-        ));
+        );
+        let task = tokio::spawn(task.instrument(span));
         let session = Self {
             outgoing,
             waiting,
@@ -210,7 +264,13 @@ impl Session {
         &self,
         election_id: u128,
     ) -> Option<(mpsc::Sender<pb::StreamMessageRequest>, Answer)> {
-        ask(&self.waiting, election_id).map(|answer| (self.outgoing.clone(), answer))
+        let mut waiting = lock(&self.waiting);
+        if waiting.closed {
+            return None;
+        }
+        let (bid, answer) = Bid::new(election_id);
+        waiting.bids.push_back(bid);
+        Some((self.outgoing.clone(), answer))
     }
 
     /// Where to send anything else; `None` if the stream has ended.
@@ -240,19 +300,6 @@ impl Drop for Session {
     }
 }
 
-fn ask(waiting: &Mutex<Waiting>, election_id: u128) -> Option<Answer> {
-    let mut waiting = lock(waiting);
-    if waiting.closed {
-        return None;
-    }
-    let (sender, answer) = oneshot::channel();
-    waiting.bids.push_back(Bid {
-        election_id,
-        answer: sender,
-    });
-    Some(answer)
-}
-
 /// What the stream task needs to put a status into words.
 struct Translator {
     config: ClientConfig,
@@ -269,21 +316,27 @@ impl Translator {
 /// The stream task: sorts what comes, until nothing comes any more.
 async fn run(
     mut incoming: Streaming<pb::StreamMessageResponse>,
+    call: Call,
     translator: Translator,
     waiting: Arc<Mutex<Waiting>>,
-    arbitration: watch::Sender<Arbitration>,
+    standing: Standing,
     events: Events,
 ) {
     let error = loop {
         let update = match incoming.message().await {
             Ok(Some(response)) => response.update,
             Ok(None) => {
+                call.end();
                 break ClientError::StreamLost {
                     reason: format!("the switch at {} closed it", translator.config.address),
                 };
             }
-            Err(status) => break translator.translate(&status),
+            Err(status) => {
+                call.failed(status.code());
+                break translator.translate(&status);
+            }
         };
+        standing.metrics.received(update.as_ref());
         match update {
             Some(Update::Arbitration(update)) => {
                 let state = arbitration_state(&update);
@@ -292,7 +345,7 @@ async fn run(
                 if waiting.closed {
                     return;
                 }
-                arbitration.send_replace(state.clone());
+                standing.publish(state.clone());
                 let answered = |bid: &mut Bid| bid.is_answered_by(&state);
                 if let Some(bid) = waiting.bids.pop_front_if(answered) {
                     let _ = bid.answer.send(Ok(state)); // the asker may have given up
@@ -314,7 +367,8 @@ async fn run(
     }
     tracing::warn!(%error, "P4Runtime stream lost");
     waiting.closed = true;
-    arbitration.send_replace(Arbitration::Lost {
+    standing.metrics.streams_lost.increment(1);
+    standing.publish(Arbitration::Lost {
         reason: error.to_string(),
     });
     for bid in waiting.bids.drain(..) {

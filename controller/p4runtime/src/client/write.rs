@@ -3,15 +3,16 @@
 //! A request is encoded straight from the caller's updates, each once, so that
 //! nothing is cloned for the sake of a retry.
 
+use std::collections::VecDeque;
+
 use prost::Message as _;
 use prost::bytes::{BufMut as _, Bytes, BytesMut};
 use tonic::codec::{BufferSettings, Codec, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::{Code, Status};
 use tonic_prost::{ProstCodec, ProstDecoder};
-use tracing::Instrument as _;
 
-use super::limits::{ABORTED_ROUNDS_MAX, ABORTED_ROUNDS_WITHOUT_PROGRESS_MAX};
+use super::limits::ABORTED_ROUNDS_WITHOUT_PROGRESS_MAX;
 use super::{BatchError, Client, ClientError, OrderedWriteError, WriteError};
 use crate::google::rpc;
 use crate::order::References;
@@ -33,7 +34,7 @@ impl Client {
     /// `request_bytes_max` make of them, one after the other. Within a request
     /// the switch may reorder: updates that depend on one another go into
     /// separate calls, or through [`Client::write_ordered`]. `ABORTED` updates are
-    /// written again, a bounded number of times. Any number of calls may be in
+    /// written again, as long as each time some are decided. Any number of calls may be in
     /// flight at once.
     ///
     /// # Errors
@@ -130,35 +131,47 @@ impl Client {
         }
     }
 
-    /// Writes one batch until no update is `ABORTED`, or it has been tried
-    /// enough. `None` if all went well, else a result for each update.
+    /// Writes one batch until no update is `ABORTED`, or none is decided any more.
+    /// `None` if all went well, else a result for each update.
     async fn write_batch<U: WireUpdate + Sync>(
         &self,
         request: Bytes,
         updates: &[U],
     ) -> Result<Option<Vec<pb::Error>>, ClientError> {
         let Some(mut results) = self.request(request, updates.len()).await? else {
+            self.0.metrics.updates(updates.len(), None);
             return Ok(None);
         };
+        let aborted = results.iter().enumerate();
+        let aborted = aborted.filter(|(_, result)| is_aborted(result));
+        let mut open: VecDeque<usize> = aborted.map(|(at, _)| at).collect();
+        // A server that stops at the first error decides as many as came before it: about as
+        // many again are worth sending, or a batch full of errors costs its square.
+        let mut some = next_part(results.len() - open.len(), open.len());
         let mut stuck = 0;
-        for _ in 0..ABORTED_ROUNDS_MAX {
-            let aborted: Vec<usize> = (0..results.len())
-                .filter(|at| results.get(*at).is_some_and(is_aborted))
-                .collect();
-            if aborted.is_empty() || stuck >= ABORTED_ROUNDS_WITHOUT_PROGRESS_MAX {
-                break;
+        while !open.is_empty() && stuck < ABORTED_ROUNDS_WITHOUT_PROGRESS_MAX {
+            let part: Vec<usize> = open.drain(..some.min(open.len())).collect();
+            let (request, count) = self.encode(part.iter().filter_map(|at| updates.get(*at)));
+            let (part, later) = part.split_at_checked(count).unwrap_or((&part, &[]));
+            self.0.metrics.updates_retried.increment(count as u64);
+            let answers = self.request(request, count).await?;
+            let answers = answers.unwrap_or_else(|| vec![pb::Error::default(); count]);
+            let decided = answers.iter().filter(|answer| !is_aborted(answer)).count();
+            stuck = if decided == 0 { stuck + 1 } else { 0 };
+            some = next_part(decided, part.len());
+            for at in later.iter().rev() {
+                open.push_front(*at);
             }
-            let (request, _) = self.encode(aborted.iter().filter_map(|at| updates.get(*at)));
-            let answers = self.request(request, aborted.len()).await?;
-            let answers = answers.unwrap_or_else(|| vec![pb::Error::default(); aborted.len()]);
-            let progress = answers.iter().any(|answer| !is_aborted(answer));
-            stuck = if progress { 0 } else { stuck + 1 };
-            for (at, answer) in aborted.into_iter().zip(answers) {
-                if let Some(result) = results.get_mut(at) {
+            for (at, answer) in part.iter().zip(answers).rev() {
+                if is_aborted(&answer) {
+                    open.push_front(*at);
+                }
+                if let Some(result) = results.get_mut(*at) {
                     *result = answer;
                 }
             }
         }
+        self.0.metrics.updates(results.len(), Some(&results));
         let all_well = results.iter().all(|result| code_of(result) == Code::Ok);
         Ok((!all_well).then_some(results))
     }
@@ -169,6 +182,8 @@ impl Client {
         request: Bytes,
         count: usize,
     ) -> Result<Option<Vec<pb::Error>>, ClientError> {
+        let bytes = request.len() as u64;
+        self.0.metrics.write_bytes.increment(bytes);
         let mut grpc = tonic::client::Grpc::new(self.0.channel.clone());
         let response = async {
             grpc.ready()
@@ -178,9 +193,14 @@ impl Client {
             grpc.unary(tonic::Request::new(request), path, WriteCodec)
                 .await
         };
-        let answer = self.within(RPC, self.0.config.rpc_timeout, response);
-        match answer.instrument(self.span(RPC)).await? {
-            Ok(_) => Ok(None),
+        let config = &self.0.config;
+        let mut call = self.call(RPC).with_updates(count);
+        let answer = call.within(config, config.rpc_timeout, response).await?;
+        match answer {
+            Ok(_) => {
+                call.end();
+                Ok(None)
+            }
             Err(status) => match decode_batch(&status, count) {
                 Ok(Some(results)) => Ok(Some(results)),
                 Ok(None) => Err(self.translate(RPC, &status)),
@@ -237,6 +257,15 @@ fn fill<'a, U: WireUpdate + 'a>(
         count += 1;
     }
     (buffer.freeze(), count)
+}
+
+/// How many updates to send again, after `decided` of `sent` were decided.
+fn next_part(decided: usize, sent: usize) -> usize {
+    match decided {
+        // Nothing to go by: the server may be busy.
+        0 => sent.max(1),
+        _ => decided.saturating_mul(2),
+    }
 }
 
 fn is_aborted(error: &pb::Error) -> bool {
