@@ -34,6 +34,26 @@ pub(super) enum Held<T> {
 struct Retry {
     at: Instant,
     delay: Duration,
+    /// Neither did the switch let it be parked.
+    unparked: bool,
+}
+
+impl Retry {
+    fn after(now: Instant, delay: Duration) -> Self {
+        Self {
+            at: now + delay,
+            delay,
+            unparked: false,
+        }
+    }
+}
+
+fn longer(delay: Duration) -> Duration {
+    (delay * 2).clamp(RETRY_FIRST, RETRY_LONGEST)
+}
+
+fn count_of<'c, T: Row>(counts: &'c mut [usize], key: &T::Key) -> Option<&'c mut usize> {
+    counts.get_mut(usize::from(T::length(key)))
 }
 
 /// The same in every run, so that a failing test can be replayed.
@@ -56,8 +76,9 @@ pub(super) struct Book<T: P4Table> {
     /// Keys to write next, and those of the write under way with what they will hold then.
     pub(super) plan: Vec<T::Key>,
     sent: Vec<(T::Key, Option<T>)>,
-    /// Wanted prefixes by length, for tables that have some.
-    lengths: Vec<usize>,
+    /// Wanted prefixes by length, and those on the switch, for tables that have some.
+    wanted_lengths: Vec<usize>,
+    held_lengths: Vec<usize>,
 }
 
 impl<T: Row> Default for Book<T> {
@@ -76,7 +97,8 @@ impl<T: Row> Default for Book<T> {
             held: 0,
             plan: Vec::new(),
             sent: Vec::new(),
-            lengths: vec![0; lengths],
+            wanted_lengths: vec![0; lengths],
+            held_lengths: vec![0; lengths],
         }
     }
 }
@@ -108,11 +130,12 @@ impl<T: Row> Book<T> {
             Slot::Occupied(mut slot) => *slot.get_mut() = entry,
             Slot::Vacant(slot) => {
                 slot.insert(entry);
-                if let Some(count) = self.lengths.get_mut(usize::from(T::length(&key))) {
+                if let Some(count) = count_of::<T>(&mut self.wanted_lengths, &key) {
                     *count += 1;
                 }
             }
         }
+        self.retries.remove(&key);
         self.compare(key, held);
     }
 
@@ -125,16 +148,16 @@ impl<T: Row> Book<T> {
         let hash = self.hasher.hash_one(key);
         if let Ok(slot) = self.wanted.find_entry(hash, |entry| entry.key() == *key) {
             slot.remove();
-            if let Some(count) = self.lengths.get_mut(usize::from(T::length(key))) {
+            if let Some(count) = count_of::<T>(&mut self.wanted_lengths, key) {
                 *count = count.saturating_sub(1);
             }
         }
+        self.retries.remove(key);
         self.compare(*key, held);
     }
 
-    /// Notes a difference, or that there is none. A change is worth a try at once.
+    /// Notes a difference, or that there is none.
     fn compare(&mut self, key: T::Key, held: Held<T>) {
-        self.retries.remove(&key);
         let as_wanted = match (self.wanted(&key), &held) {
             (Some(wanted), Held::Entry(held)) => wanted == held,
             (None, Held::Nothing) => true,
@@ -156,9 +179,11 @@ impl<T: Row> Book<T> {
             Some(held) => *held != Held::Nothing,
             None => self.wanted(&key).is_some(),
         };
+        let count = count_of::<T>(&mut self.held_lengths, &key);
+        let all = std::iter::once(&mut self.held).chain(count);
         match (before, held != Held::Nothing) {
-            (false, true) => self.held += 1,
-            (true, false) => self.held = self.held.saturating_sub(1),
+            (false, true) => all.for_each(|count| *count += 1),
+            (true, false) => all.for_each(|count| *count = count.saturating_sub(1)),
             _ => {}
         }
         self.compare(key, held);
@@ -210,6 +235,12 @@ impl<T: Row> Book<T> {
         self.others = left;
         self.differs = differs;
         self.held = held.len();
+        self.held_lengths.fill(0);
+        for entry in held {
+            if let Some(count) = count_of::<T>(&mut self.held_lengths, &entry.key()) {
+                *count += 1;
+            }
+        }
         self.retries.clear();
         self.plan.clear();
         self.sent.clear();
@@ -255,6 +286,18 @@ impl<T: Row> Book<T> {
         !self.differs.contains_key(key)
     }
 
+    /// What the switch holds as it is wanted.
+    pub(super) fn settled(&self) -> impl Iterator<Item = &T> {
+        let wanted = self.wanted.iter();
+        wanted.filter(|entry| self.is_settled(&entry.key()))
+    }
+
+    /// What is wanted and not there.
+    pub(super) fn missing(&self) -> impl Iterator<Item = &T::Key> {
+        let missing = self.pending().filter(|(_, held)| **held == Held::Nothing);
+        missing.map(|(key, _)| key)
+    }
+
     /// Every difference.
     pub(super) fn pending(&self) -> impl Iterator<Item = (&T::Key, &Held<T>)> {
         self.differs.iter()
@@ -265,16 +308,42 @@ impl<T: Row> Book<T> {
         self.retries.get(key).is_none_or(|retry| retry.at <= now)
     }
 
-    /// When the next refused update is due.
-    pub(super) fn next_retry(&self) -> Option<Instant> {
-        self.retries.values().map(|retry| retry.at).min()
+    /// Whether the switch has refused what is wanted under a key.
+    pub(super) fn is_refused(&self, key: &T::Key) -> bool {
+        self.retries.contains_key(key)
     }
 
-    /// Whether any prefix of that length is wanted.
+    /// Whether a key may be parked now.
+    pub(super) fn may_park(&self, key: &T::Key, now: Instant) -> bool {
+        let retry = self.retries.get(key);
+        retry.is_none_or(|retry| !retry.unparked || retry.at <= now)
+    }
+
+    /// When the next refused update is due after a moment. What was due then, and was not
+    /// written, waits for others.
+    pub(super) fn next_retry(&self, after: Instant) -> Option<Instant> {
+        let due = self.retries.values().map(|retry| retry.at);
+        due.filter(|at| *at > after).min()
+    }
+
+    /// Nothing is due: forgets refusals to park what need not be parked any more.
+    pub(super) fn forget_needless_retries(&mut self, now: Instant) {
+        let Self {
+            retries, differs, ..
+        } = self;
+        retries.retain(|key, retry| retry.at > now || differs.contains_key(key));
+    }
+
+    /// Whether any prefix of that length is wanted or on the switch.
     pub(super) fn has_length(&self, length: u8) -> bool {
-        self.lengths
-            .get(usize::from(length))
-            .is_some_and(|n| *n > 0)
+        let wanted = self.wanted_lengths.get(usize::from(length));
+        wanted.is_some_and(|count| *count > 0) || self.holds_length(length)
+    }
+
+    /// Whether any prefix of that length is on the switch.
+    pub(super) fn holds_length(&self, length: u8) -> bool {
+        let held = self.held_lengths.get(usize::from(length));
+        held.is_some_and(|count| *count > 0)
     }
 
     /// Notes a write under way.
@@ -289,31 +358,44 @@ impl<T: Row> Book<T> {
 
     /// An update was done.
     pub(super) fn done(&mut self, key: T::Key, entry: Option<T>) {
+        self.retries.remove(&key);
+        self.parked(key, entry);
+    }
+
+    /// An entry was parked: what the switch has refused to do with it is no nearer.
+    pub(super) fn parked(&mut self, key: T::Key, entry: Option<T>) {
         self.settle(key, entry.map_or(Held::Nothing, Held::Entry));
     }
 
     /// The switch has no entry there, or one of unknown content, whatever was thought. The
     /// first time that is tried again at once.
     pub(super) fn mistaken(&mut self, key: T::Key, held: Held<T>, now: Instant) {
-        let before = self.retries.get(&key).map(|retry| retry.delay);
+        let before = self.retries.remove(&key).map(|retry| retry.delay);
         self.settle(key, held);
         if !self.is_settled(&key) {
-            let delay = before.map_or(Duration::ZERO, |delay| {
-                (delay * 2).clamp(RETRY_FIRST, RETRY_LONGEST)
-            });
-            let at = now + delay;
-            self.retries.insert(key, Retry { at, delay });
+            let delay = before.map_or(Duration::ZERO, longer);
+            self.retries.insert(key, Retry::after(now, delay));
         }
     }
 
     /// The switch refused; returns after how long it is tried again.
     pub(super) fn refused(&mut self, key: T::Key, now: Instant) -> Duration {
-        let delay = self.retries.get(&key).map_or(RETRY_FIRST, |retry| {
-            (retry.delay * 2).clamp(RETRY_FIRST, RETRY_LONGEST)
-        });
-        let at = now + delay;
-        self.retries.insert(key, Retry { at, delay });
+        let before = self.retries.get(&key);
+        let delay = before.map_or(RETRY_FIRST, |retry| longer(retry.delay));
+        self.retries.insert(key, Retry::after(now, delay));
         delay
+    }
+
+    /// The switch did not let an entry be parked. It is tried again when the entry itself is.
+    pub(super) fn unparked(&mut self, key: T::Key, now: Instant) -> Duration {
+        if self.is_due(&key, now) {
+            self.refused(key, now);
+        }
+        let Some(retry) = self.retries.get_mut(&key) else {
+            return RETRY_FIRST;
+        };
+        retry.unparked = true;
+        retry.at.duration_since(now)
     }
 
     /// Another role does not let go of an entry that nobody here wants: it stays.

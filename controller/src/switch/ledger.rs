@@ -41,7 +41,7 @@ pub(crate) struct Ledger {
 #[derive(Clone, Copy, Debug)]
 enum InFlight {
     Foreign,
-    Table(Table),
+    Table(Table, Intent),
 }
 
 /// Applies a macro-like body to every book; `$book` is bound to each in turn.
@@ -249,11 +249,11 @@ impl Ledger {
         counts
     }
 
-    /// When the next refused update is due.
-    pub(crate) fn next_retry(&self) -> Option<Instant> {
+    /// When the next refused update is due, after nothing was to be written at a moment.
+    pub(crate) fn next_retry(&self, after: Instant) -> Option<Instant> {
         let mut next: Option<Instant> = None;
         for_each_book!(self.books, book => {
-            let at = book.next_retry();
+            let at = book.next_retry(after);
             next = [next, at].into_iter().flatten().min();
         });
         next
@@ -274,13 +274,16 @@ impl Ledger {
             if self.plan.is_none() {
                 self.plan = self.make_plan(now);
             }
-            let (table, intent) = self.plan?;
+            let Some((table, intent)) = self.plan else {
+                for_each_book_mut!(self.books, book => book.forget_needless_retries(now));
+                return None;
+            };
             let updates = with_book_mut!(self.books, table, book => take(book, intent));
             if updates.is_empty() {
                 self.plan = None;
                 continue;
             }
-            self.in_flight = Some(InFlight::Table(table));
+            self.in_flight = Some(InFlight::Table(table, intent));
             return Some(updates);
         }
     }
@@ -302,10 +305,11 @@ impl Ledger {
             )*};
         }
         plan!(sets, Set, egress_interface neighbor4 neighbor6 punt nexthop ecmp route4 route6
-            classify_port classify_vxlan);
-        plan!(removals, Remove, classify_vxlan classify_port route6 route4 ecmp nexthop punt
+            classify_vxlan classify_port);
+        plan!(removals, Remove, classify_port classify_vxlan route6 route4 ecmp nexthop punt
             neighbor6 neighbor4 egress_interface);
-        plan!(parks, Park, route6 route4 ecmp nexthop);
+        plan!(parks, Park, classify_port classify_vxlan route6 route4 ecmp nexthop neighbor6
+            neighbor4 egress_interface);
         None
     }
 
@@ -314,8 +318,8 @@ impl Ledger {
     pub(crate) fn answered(&mut self, errors: Option<&[pb::Error]>, now: Instant) -> Vec<String> {
         match self.in_flight.take() {
             Some(InFlight::Foreign) => self.foreign_answered(errors.unwrap_or_default()),
-            Some(InFlight::Table(table)) => {
-                with_book_mut!(self.books, table, book => answered(book, errors, now))
+            Some(InFlight::Table(table, intent)) => {
+                with_book_mut!(self.books, table, book => answered(book, intent, errors, now))
             }
             None => Vec::new(),
         }
@@ -341,18 +345,18 @@ fn take<T: Row>(book: &mut Book<T>, intent: Intent) -> Vec<pb::Update> {
     let mut updates = Vec::new();
     while updates.len() < PHASE_UPDATES_MAX {
         let Some(key) = book.plan.pop() else { break };
-        if book.is_settled(&key) {
+        // What is as wanted is written only to be parked for what isn't.
+        if intent != Intent::Park && book.is_settled(&key) {
             continue;
         }
         let held = book.held(&key) != Held::Nothing;
+        let wanted = book.wanted(&key);
         let entry = match intent {
-            Intent::Set => book.wanted(&key).cloned(),
-            Intent::Park => T::parked(&key),
+            Intent::Set if wanted.is_none() => continue,
+            Intent::Set => wanted.cloned(),
+            Intent::Park => T::parked(&key, wanted, book.is_refused(&key)),
             Intent::Remove => None,
         };
-        if entry.is_none() && intent != Intent::Remove {
-            continue;
-        }
         let kind = match (&entry, held) {
             (Some(_), false) => update::Type::Insert,
             (Some(_), true) => update::Type::Modify,
@@ -368,13 +372,19 @@ fn take<T: Row>(book: &mut Book<T>, intent: Intent) -> Vec<pb::Update> {
     updates
 }
 
-fn answered<T: Row>(book: &mut Book<T>, errors: Option<&[pb::Error]>, now: Instant) -> Vec<String> {
+fn answered<T: Row>(
+    book: &mut Book<T>,
+    intent: Intent,
+    errors: Option<&[pb::Error]>,
+    now: Instant,
+) -> Vec<String> {
     let mut refusals = Vec::new();
     for (at, (key, entry)) in book.take_sent().into_iter().enumerate() {
         let error = errors.and_then(|errors| errors.get(at));
         let code = error.map_or(Code::Ok, |error| Code::from_i32(error.canonical_code));
         let held = book.held(&key) != Held::Nothing;
         match code {
+            Code::Ok if intent == Intent::Park => book.parked(key, entry),
             Code::Ok => book.done(key, entry),
             // The switch's table is not as it was thought to be.
             Code::AlreadyExists if entry.is_some() && !held => {
@@ -385,7 +395,7 @@ fn answered<T: Row>(book: &mut Book<T>, errors: Option<&[pb::Error]>, now: Insta
                 book.leave(key);
             }
             // Wanted otherwise meanwhile, and that is how it is.
-            _ if book.is_settled(&key) => {}
+            _ if intent != Intent::Park && book.is_settled(&key) => {}
             _ => {
                 let verb = match (&entry, held) {
                     (None, _) => "delete",
@@ -396,7 +406,10 @@ fn answered<T: Row>(book: &mut Book<T>, errors: Option<&[pb::Error]>, now: Insta
                     Some(entry) => entry.shown(&Numbers),
                     None => T::shown_key(&key, &Numbers),
                 };
-                let delay = book.refused(key, now);
+                let delay = match intent {
+                    Intent::Park => book.unparked(key, now),
+                    Intent::Set | Intent::Remove => book.refused(key, now),
+                };
                 let message = error.map_or("", |error| error.message.as_str());
                 refusals.push(format!(
                     "{verb} {what}: {message} (code {}); tried again in {delay:?}",

@@ -20,6 +20,7 @@ mod ledger;
 mod lower;
 mod pipeline;
 mod plan;
+mod reach;
 mod row;
 mod session;
 mod tables;

@@ -362,10 +362,10 @@ impl Session {
             }
             let mut retry = None;
             if self.complete {
-                self.flush().await?;
+                let done = self.flush().await?;
                 self.was_ready = true;
                 self.publish(SwitchState::Ready);
-                retry = self.ledger.next_retry();
+                retry = self.ledger.next_retry(done);
             } else {
                 self.publish(SwitchState::Waiting);
             }
@@ -434,9 +434,13 @@ impl Session {
         Ok(())
     }
 
-    /// Writes until nothing is due.
-    async fn flush(&mut self) -> Result<(), End> {
-        while let Some(updates) = self.ledger.next_phase(Instant::now()) {
+    /// Writes until nothing is due; returns when that was.
+    async fn flush(&mut self) -> Result<Instant, End> {
+        loop {
+            let now = Instant::now();
+            let Some(updates) = self.ledger.next_phase(now) else {
+                return Ok(now);
+            };
             let client = self.client.clone();
             let written = self.during(async move { client.write(&updates).await });
             let refusals = match written.await? {
@@ -454,7 +458,6 @@ impl Session {
             };
             self.report(refusals);
         }
-        Ok(())
     }
 
     fn report(&mut self, refusals: Vec<String>) {

@@ -1,5 +1,9 @@
 //! The ledger against a model of a switch that refuses, forgets and is misremembered.
 
+mod invariant;
+mod refusals;
+mod ways;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -279,7 +283,7 @@ fn refusals_are_named_and_wait_longer_each_time() {
             )]
         );
         assert!(ledger.next_phase(now).is_none(), "not before it is due");
-        now = ledger.next_retry().unwrap();
+        now = ledger.next_retry(now).unwrap();
     }
     assert_eq!((ledger.refused_count(), ledger.pending_count()), (1, 1));
     // A change of mind is tried at once, and a removal of what is not there is nothing.
@@ -353,6 +357,19 @@ fn entries_of_others_are_left_alone() {
     ledger.forget_others();
     ledger.read_back(reading(entries));
     assert_eq!(ledger.next_phase(now).unwrap().len(), 1);
+}
+
+/// `Insert route4 …`
+fn shown(update: &Update) -> String {
+    let entity = update.entity.as_ref().and_then(|e| e.entity.as_ref());
+    let Some(entity::Entity::TableEntry(entry)) = entity else {
+        panic!("{update:?}");
+    };
+    match AnyEntry::from_entry(entry) {
+        Ok(entry) => format!("{:?} {}", update.r#type(), entry.shown(&Numbers)),
+        // A removal has no action.
+        Err(_) => format!("{:?} {entry:?}", update.r#type()),
+    }
 }
 
 fn via(n: u32, gateway: u8) -> AnyEntry {
