@@ -90,6 +90,8 @@ fn every_kind_of_entity_round_trips() {
         "clone 5 port=510 --length 128 --class 1",
         "digest learn_t --max-timeout 1s --max-list 10 --ack-timeout 500ms",
         "value-set types type=2048 or type=34525 port=0x1&&&0x5",
+        "value-set types",
+        "value-set types port=*",
         "extern Cache.cache --type-url example.com/Entry --bytes-hex 0a01ff",
     ] {
         assert_eq!(said(line, Purpose::Write), line);

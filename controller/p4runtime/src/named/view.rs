@@ -4,7 +4,7 @@ use super::words::show_duration;
 use super::*;
 use crate::p4::v1 as pb;
 use crate::p4::v1::entity::Entity as Kind;
-use crate::p4info::{P4InfoError, P4InfoIndex};
+use crate::p4info::{MatchKind, P4InfoError, P4InfoIndex};
 use crate::value::{Format, format_match, format_value, hex};
 
 impl Named {
@@ -97,14 +97,15 @@ impl Named {
             Kind::ValueSetEntry(wire) => {
                 let set = index.value_set_by_id(wire.value_set_id)?;
                 let member = |member: &pb::ValueSetMember| {
-                    matches(&member.r#match, |id| {
-                        let found = set.match_fields.iter().find(|field| field.id == id);
-                        found.ok_or_else(|| P4InfoError::UnknownId {
-                            object: crate::p4info::Object::MatchField,
-                            id,
-                            owner: Some(format!("value set {:?}", set.alias)),
-                        })
-                    })
+                    let mut pairs = matches(&member.r#match, |id| set.field_by_id(id))?;
+                    // A member of anything is not the same as no member.
+                    let mut fields = set.match_fields.iter();
+                    if pairs.0.is_empty()
+                        && let Some(field) = fields.find(|field| field.kind != MatchKind::Exact)
+                    {
+                        pairs.0.push((field.name.clone(), "*".to_owned()));
+                    }
+                    Ok::<_, NamedError>(pairs)
                 };
                 Self::ValueSet(ValueSetMembers {
                     value_set: set.alias.clone(),

@@ -311,8 +311,15 @@ pub(super) fn value_set(set: &pb::ValueSet, context: &Context) -> Result<ValueSe
     let match_fields = set
         .r#match
         .iter()
-        .map(|field| match_field(field, context))
-        .collect::<Result<Vec<_>, _>>()
+        .map(|field| {
+            let mut field = match_field(field, context)?;
+            // A set of plain values, not of structs: the program has no name for the field.
+            if field.name.is_empty() {
+                field.name = "value".to_owned();
+            }
+            Ok(field)
+        })
+        .collect::<Result<Vec<_>, P4InfoError>>()
         .map_err(|fault| fault_of(Object::ValueSet, &name, fault.to_string()))?;
     unique_parts(&name, &match_fields)?;
     Ok(ValueSet {

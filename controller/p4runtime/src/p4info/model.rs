@@ -271,6 +271,17 @@ impl PacketHeader {
     }
 }
 
+impl ValueSet {
+    /// The field of a member with this id.
+    ///
+    /// # Errors
+    /// [`P4InfoError::UnknownId`].
+    pub fn field_by_id(&self, id: u32) -> Result<&MatchField, P4InfoError> {
+        let label = || format!("value set {:?}", self.alias);
+        part_by_id(&self.match_fields, id, label)
+    }
+}
+
 /// Objects that are an identity and a few plain properties.
 macro_rules! plain {
     ($($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {$(

@@ -5,7 +5,7 @@ use crate::p4::v1 as pb;
 use crate::p4::v1::entity::Entity as Kind;
 use crate::p4::v1::field_match::FieldMatchType;
 use crate::p4::v1::table_action::Type as ActionKind;
-use crate::p4info::{MatchField, MatchKind, P4InfoError, P4InfoIndex, Table};
+use crate::p4info::{MatchField, MatchKind, P4InfoError, P4InfoIndex};
 
 /// An entity that does not fit the P4Info.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum EntityError {
     /// A value that does not fit its field or parameter.
     #[error("{owner:?}, {part:?}: {source}")]
     Value {
-        /// The table or action.
+        /// The table, action or value set.
         owner: String,
         /// The match field or parameter.
         part: String,
@@ -24,10 +24,10 @@ pub enum EntityError {
         source: ValueError,
     },
     /// A match of another kind than the field's, or of none.
-    #[error("table {table:?}, field {field:?}: the match is not {kind}")]
+    #[error("{owner}, field {field:?}: the match is not {kind}")]
     MatchKind {
-        /// The table.
-        table: String,
+        /// Such as `table "flow4"`.
+        owner: String,
         /// The match field.
         field: String,
         /// The field's kind.
@@ -70,8 +70,8 @@ impl EntryKey {
 }
 
 /// Makes an entity canonical: byte strings in their shortest form, match fields
-/// and parameters by id, don't-care matches left out, masked-off bits 0, members
-/// and replicas in order.
+/// and parameters by id, don't-care matches left out, masked-off bits 0, members,
+/// replicas and value sets in order.
 ///
 /// # Errors
 /// [`EntityError`], where it does not fit the P4Info; the entity is then partly
@@ -111,7 +111,47 @@ pub fn canonicalize_entity(
             }
             Ok(())
         }
+        Some(Kind::ValueSetEntry(entry)) => canonicalize_value_set(entry, index),
+        Some(Kind::RegisterEntry(register)) => {
+            register.data.iter_mut().for_each(canonicalize_data);
+            Ok(())
+        }
         _ => Ok(()),
+    }
+}
+
+/// The members are a set: they have no order.
+fn canonicalize_value_set(
+    entry: &mut pb::ValueSetEntry,
+    index: &P4InfoIndex,
+) -> Result<(), EntityError> {
+    // 0 is the wildcard of a Read.
+    if entry.value_set_id == 0 {
+        return Ok(());
+    }
+    let set = index.value_set_by_id(entry.value_set_id)?;
+    for member in &mut entry.members {
+        canonicalize_matches(&mut member.r#match, ("value set", &set.alias), |id| {
+            set.field_by_id(id)
+        })?;
+    }
+    entry.members.sort_by_cached_key(|member| {
+        let matches = member.r#match.iter();
+        let matches = matches.map(|one| (one.field_id, prost::Message::encode_to_vec(one)));
+        matches.collect::<Vec<_>>()
+    });
+    Ok(())
+}
+
+fn canonicalize_data(data: &mut pb::P4Data) {
+    use pb::p4_data::Data;
+    match &mut data.data {
+        Some(Data::Bitstring(bytes) | Data::EnumValue(bytes)) => shorten(bytes),
+        Some(Data::Tuple(members) | Data::Struct(members)) => {
+            members.members.iter_mut().for_each(canonicalize_data);
+        }
+        Some(Data::Header(header)) => header.bitstrings.iter_mut().for_each(shorten),
+        _ => {}
     }
 }
 
@@ -146,27 +186,9 @@ pub fn canonicalize_table_entry(
         return Ok(());
     }
     let table = index.table_by_id(entry.table_id)?;
-    let mut matches = Vec::with_capacity(entry.r#match.len());
-    for mut field_match in std::mem::take(&mut entry.r#match) {
-        let field = table.field_by_id(field_match.field_id)?;
-        if canonicalize_match(&mut field_match, field, table)? {
-            matches.push(field_match);
-        }
-    }
-    matches.sort_by_key(|field_match| field_match.field_id);
-    refuse_twice(
-        &matches,
-        |field_match| field_match.field_id,
-        |id| {
-            let field = table.field_by_id(id);
-            (
-                table.alias.clone(),
-                field.map_or(String::new(), |field| field.name.clone()),
-            )
-        },
-    )?;
-    entry.r#match = matches;
-
+    canonicalize_matches(&mut entry.r#match, ("table", &table.alias), |id| {
+        table.field_by_id(id)
+    })?;
     match entry
         .action
         .as_mut()
@@ -186,6 +208,35 @@ pub fn canonicalize_table_entry(
         }
         _ => Ok(()),
     }
+}
+
+/// Matches of a table's entry or a value set's member, by id, don't-cares left out.
+fn canonicalize_matches<'a>(
+    matches: &mut Vec<pb::FieldMatch>,
+    owner: (&str, &str),
+    field_by_id: impl Fn(u32) -> Result<&'a MatchField, P4InfoError>,
+) -> Result<(), EntityError> {
+    let mut kept = Vec::with_capacity(matches.len());
+    for mut field_match in std::mem::take(matches) {
+        let field = field_by_id(field_match.field_id)?;
+        if canonicalize_match(&mut field_match, field, owner)? {
+            kept.push(field_match);
+        }
+    }
+    kept.sort_by_key(|field_match| field_match.field_id);
+    refuse_twice(
+        &kept,
+        |field_match| field_match.field_id,
+        |id| {
+            let field = field_by_id(id);
+            (
+                owner.1.to_owned(),
+                field.map_or(String::new(), |field| field.name.clone()),
+            )
+        },
+    )?;
+    *matches = kept;
+    Ok(())
 }
 
 /// Makes an action's parameters canonical: by id, in their shortest form.
@@ -242,16 +293,16 @@ fn refuse_twice<T>(
 fn canonicalize_match(
     field_match: &mut pb::FieldMatch,
     field: &MatchField,
-    table: &Table,
+    (what, owner): (&str, &str),
 ) -> Result<bool, EntityError> {
     let width = field.bitwidth;
     let kind_error = || EntityError::MatchKind {
-        table: table.alias.clone(),
+        owner: format!("{what} {owner:?}"),
         field: field.name.clone(),
         kind: field.kind.clone(),
     };
     let value_error = |source| EntityError::Value {
-        owner: table.alias.clone(),
+        owner: owner.to_owned(),
         part: field.name.clone(),
         source,
     };
