@@ -1,11 +1,9 @@
 //! `shunt p4 counters`.
 
 use p4runtime::named::Named;
-use p4runtime::p4::v1 as pb;
-use p4runtime::p4::v1::entity::Entity as Kind;
-use p4runtime::p4info::P4InfoIndex;
 
 use super::P4Error;
+use super::cells::{COUNTERS, place};
 use super::connect::Connection;
 use super::read::{entities, named};
 use crate::output::Output;
@@ -34,7 +32,7 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(to: &Connection, out: &Output, which: Arguments) -> Result<(), P4Error> {
     let (client, index) = to.open().await?;
-    let kinds = selection(&index, &which)?;
+    let kinds = COUNTERS.selection(&index, which.name.as_deref(), which.index)?;
     let found = named(&entities(&client, &index, kinds).await?, &index)?;
     let count = |named: &Named| match named {
         Named::Counter(cell) => cell.count.clone(),
@@ -48,7 +46,7 @@ pub(super) async fn run(to: &Connection, out: &Output, which: Arguments) -> Resu
     let found: Vec<Named> = found.into_iter().filter(counted).collect();
     Ok(
         out.list(&found, &["counter", "cell", "packets", "bytes"], |named| {
-            let (name, cell) = super::meters::place(named);
+            let (name, cell) = place(named);
             let count = count(named).unwrap_or_default();
             vec![
                 name,
@@ -58,47 +56,4 @@ pub(super) async fn run(to: &Connection, out: &Output, which: Arguments) -> Resu
             ]
         })?,
     )
-}
-
-fn selection(index: &P4InfoIndex, which: &Arguments) -> Result<Vec<Kind>, P4Error> {
-    let indexed = |id: u32, cell: Option<i64>| {
-        Kind::CounterEntry(pb::CounterEntry {
-            counter_id: id,
-            index: cell.map(|index| pb::Index { index }),
-            data: None,
-        })
-    };
-    let direct = |table_id: u32| {
-        Kind::DirectCounterEntry(pb::DirectCounterEntry {
-            table_entry: Some(pb::TableEntry {
-                table_id,
-                ..Default::default()
-            }),
-            data: None,
-        })
-    };
-    let Some(name) = &which.name else {
-        let all = index
-            .counters()
-            .iter()
-            .map(|counter| indexed(counter.id, None));
-        let directs = index.direct_counters().iter();
-        return Ok(all.chain(directs.map(|one| direct(one.table_id))).collect());
-    };
-    if let Ok(table) = index.table(name) {
-        let there = index.direct_counter_of(table).is_some();
-        return match (there, index.counter(name)) {
-            (true, _) => Ok(vec![direct(table.id)]),
-            (false, Ok(counter)) => Ok(vec![indexed(counter.id, which.index)]),
-            (false, Err(_)) => Err(P4Error::Usage(format!(
-                "table {name:?} has no direct counter"
-            ))),
-        };
-    }
-    if let Ok(counter) = index.direct_counter(name) {
-        return Ok(vec![direct(counter.table_id)]);
-    }
-    let counter = index.counter(name)?;
-    super::meters::in_range("counter", name, which.index, counter.size)?;
-    Ok(vec![indexed(counter.id, which.index)])
 }

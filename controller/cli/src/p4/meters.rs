@@ -1,11 +1,9 @@
 //! `shunt p4 meters`.
 
 use p4runtime::named::Named;
-use p4runtime::p4::v1 as pb;
-use p4runtime::p4::v1::entity::Entity as Kind;
-use p4runtime::p4info::P4InfoIndex;
 
 use super::P4Error;
+use super::cells::{METERS, place};
 use super::connect::Connection;
 use super::read::{entities, named};
 use crate::output::Output;
@@ -33,7 +31,7 @@ pub(crate) struct Arguments {
 
 pub(super) async fn run(to: &Connection, out: &Output, which: Arguments) -> Result<(), P4Error> {
     let (client, index) = to.open().await?;
-    let kinds = selection(&index, &which)?;
+    let kinds = METERS.selection(&index, which.name.as_deref(), which.index)?;
     let found = named(&entities(&client, &index, kinds).await?, &index)?;
     let header = ["meter", "cell", "cir", "cburst", "pir", "pburst"];
     Ok(out.list(&found, &header, |named| {
@@ -52,78 +50,4 @@ pub(super) async fn run(to: &Connection, out: &Output, which: Arguments) -> Resu
         }
         row
     })?)
-}
-
-fn selection(index: &P4InfoIndex, which: &Arguments) -> Result<Vec<Kind>, P4Error> {
-    let indexed = |id: u32, cell: Option<i64>| {
-        Kind::MeterEntry(pb::MeterEntry {
-            meter_id: id,
-            index: cell.map(|index| pb::Index { index }),
-            ..Default::default()
-        })
-    };
-    let direct = |table_id: u32| {
-        Kind::DirectMeterEntry(pb::DirectMeterEntry {
-            table_entry: Some(pb::TableEntry {
-                table_id,
-                ..Default::default()
-            }),
-            ..Default::default()
-        })
-    };
-    let Some(name) = &which.name else {
-        let all = index.meters().iter().map(|meter| indexed(meter.id, None));
-        let directs = index.direct_meters().iter();
-        return Ok(all.chain(directs.map(|one| direct(one.table_id))).collect());
-    };
-    if let Ok(table) = index.table(name) {
-        let there = index.direct_meter_of(table).is_some();
-        return match (there, index.meter(name)) {
-            (true, _) => Ok(vec![direct(table.id)]),
-            (false, Ok(meter)) => Ok(vec![indexed(meter.id, which.index)]),
-            (false, Err(_)) => Err(P4Error::Usage(format!(
-                "table {name:?} has no direct meter"
-            ))),
-        };
-    }
-    if let Ok(meter) = index.direct_meter(name) {
-        return Ok(vec![direct(meter.table_id)]);
-    }
-    let meter = index.meter(name)?;
-    in_range("meter", name, which.index, meter.size)?;
-    Ok(vec![indexed(meter.id, which.index)])
-}
-
-/// Refuses an index that the array does not have.
-pub(super) fn in_range(
-    what: &str,
-    name: &str,
-    index: Option<i64>,
-    size: u64,
-) -> Result<(), P4Error> {
-    match index {
-        Some(index) if index < 0 || (size > 0 && index.unsigned_abs() >= size) => {
-            Err(P4Error::Usage(format!(
-                "{what} {name:?}: the index {index} is out of range: it is 0 to {}",
-                size.saturating_sub(1)
-            )))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Whose it is, and which: an index or the entry's key.
-pub(super) fn place(named: &Named) -> (String, String) {
-    let cell = |index: Option<i64>| index.map_or_else(String::new, |index| index.to_string());
-    match named {
-        Named::Counter(counter) => (counter.counter.clone(), cell(counter.index)),
-        Named::Meter(meter) => (meter.meter.clone(), cell(meter.index)),
-        Named::Register(register) => (register.register.clone(), cell(register.index)),
-        Named::DirectCounter(entry) | Named::DirectMeter(entry) => {
-            let key = entry.key();
-            let key = key.strip_prefix(&entry.table).unwrap_or(&key).trim();
-            (entry.table.clone(), key.to_owned())
-        }
-        other => (String::new(), other.to_string()),
-    }
 }
