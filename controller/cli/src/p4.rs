@@ -1,5 +1,6 @@
 //! `shunt p4`: any P4Runtime switch and pipeline by hand, without the daemon.
 
+mod cells;
 mod connect;
 mod counters;
 mod diff;
@@ -14,6 +15,8 @@ mod packet;
 mod pipeline;
 mod read;
 mod registers;
+mod seen;
+mod state;
 mod tables;
 mod watch;
 mod words;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use p4runtime::named::{Named, NamedError};
 use p4runtime::p4::v1 as pb;
+use p4runtime::p4::v1::entity::Entity as Kind;
 use p4runtime::p4::v1::update::Type;
 use p4runtime::p4info::P4InfoIndex;
 
@@ -48,7 +49,8 @@ fn key(named: &Named) -> String {
         Named::Clone(session) => format!("clone {}", session.id),
         Named::Digest(digest) => format!("digest {}", digest.digest),
         Named::ValueSet(set) => format!("value-set {}", set.value_set),
-        Named::Extern(entry) => format!("extern {}", entry.instance),
+        // What of the message is its key, only the switch knows.
+        Named::Extern(_) => named.to_string(),
     }
 }
 
@@ -89,7 +91,9 @@ impl Change {
     }
 }
 
-/// What leads from `have` to `want`; without `prune`, what is only in `have` stays.
+/// What leads from `have` to `want`; without `prune`, what is only in `have` stays. With it,
+/// entries and the like are removed, meters lose their rates and value sets their members;
+/// default entries, counters and registers stay, for nothing says what they started with.
 pub(super) fn diff(have: Vec<Item>, want: Vec<Item>, prune: bool) -> Vec<Change> {
     let mut left: HashMap<String, (usize, Item)> = HashMap::with_capacity(have.len());
     for (at, item) in have.into_iter().enumerate() {
@@ -116,18 +120,40 @@ pub(super) fn diff(have: Vec<Item>, want: Vec<Item>, prune: bool) -> Vec<Change>
         }
     }
     if prune {
-        let mut surplus: Vec<(usize, Item)> = left
-            .into_values()
-            .filter(|(_, item)| !is_fixed(&item.named))
-            .collect();
+        let mut surplus: Vec<(usize, Item)> = left.into_values().collect();
         surplus.sort_by_key(|(at, _)| *at);
-        changes.extend(surplus.into_iter().map(|(_, item)| Change {
-            r#type: Type::Delete,
-            item,
-            before: None,
-        }));
+        changes.extend(surplus.into_iter().filter_map(|(_, item)| removal(item)));
     }
     changes
+}
+
+/// How an item is removed that nobody wants, if it can be.
+fn removal(mut item: Item) -> Option<Change> {
+    let before = item.line.clone();
+    let emptied = match (&mut item.named, item.entity.entity.as_mut()?) {
+        (Named::Meter(cell), Kind::MeterEntry(wire)) => {
+            wire.config = None;
+            cell.rates.take().is_some()
+        }
+        (Named::ValueSet(set), Kind::ValueSetEntry(wire)) => {
+            wire.members.clear();
+            !std::mem::take(&mut set.members).is_empty()
+        }
+        (named, _) if is_fixed(named) => false,
+        _ => {
+            return Some(Change {
+                r#type: Type::Delete,
+                item,
+                before: None,
+            });
+        }
+    };
+    item.line = item.named.to_string();
+    emptied.then_some(Change {
+        r#type: Type::Modify,
+        item,
+        before: Some(before),
+    })
 }
 
 /// Whether it is there for as long as the pipeline is.
@@ -142,4 +168,43 @@ fn is_fixed(named: &Named) -> bool {
             | Named::Register(_)
             | Named::ValueSet(_)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use p4runtime::named::{Purpose, parse_line};
+
+    use super::*;
+
+    /// An extern's entry has no key that anybody but the switch knows: it is there or not.
+    #[test]
+    fn entries_of_externs_are_inserted_and_removed() {
+        let index = P4InfoIndex::from_text(
+            r#"externs {
+              extern_type_id: 0x81 extern_type_name: "Cache"
+              instances { preamble { id: 0x81000001 name: "in.cache" alias: "cache" } }
+            }"#,
+        )
+        .unwrap();
+        let items = |bytes: &[&str]| -> Vec<Item> {
+            let item = |bytes: &&str| {
+                let line =
+                    format!("extern Cache.cache --type-url example.com/Entry --bytes-hex {bytes}");
+                let entity = parse_line(&line, &index, Purpose::Write).unwrap();
+                Item::new(entity, &index).unwrap()
+            };
+            bytes.iter().map(item).collect()
+        };
+        let changes = diff(items(&["01", "02"]), items(&["02", "03"]), true);
+        let shown: Vec<_> = changes.iter().map(Change::line).collect();
+        let line = |sign, bytes| {
+            format!("{sign} extern Cache.cache --type-url example.com/Entry --bytes-hex {bytes}")
+        };
+        assert_eq!(shown, [line('+', "03"), line('-', "01")]);
+        let kinds: Vec<_> = changes
+            .iter()
+            .map(|change| change.update().r#type)
+            .collect();
+        assert_eq!(kinds, [Type::Insert as i32, Type::Delete as i32]);
+    }
 }

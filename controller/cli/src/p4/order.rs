@@ -47,7 +47,14 @@ fn place(entity: &pb::Entity, index: &P4InfoIndex) -> Vec<Number> {
             Some(Type::CloneSessionEntry(session)) => vec![number(session.session_id.into())],
             None => Vec::new(),
         },
-        _ => Vec::new(),
+        Some(Kind::DigestEntry(digest)) => vec![number(digest.digest_id.into())],
+        Some(Kind::ValueSetEntry(set)) => vec![number(set.value_set_id.into())],
+        Some(Kind::ExternEntry(one)) => {
+            let message = one.entry.as_ref();
+            let message = message.map_or_else(Vec::new, |any| any.value.clone());
+            vec![number(one.extern_id.into()), (message.len(), message)]
+        }
+        None => Vec::new(),
     }
 }
 

@@ -118,7 +118,7 @@ async fn changes_and_packets_are_shown_as_they_come() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn help_and_completions_are_worth_reading() {
+async fn help_is_worth_reading() {
     let mut switch = Switch::start(None).await;
     for verb in [
         "",
@@ -139,14 +139,6 @@ async fn help_and_completions_are_worth_reading() {
         switch
             .golden(&format!("help-{verb}.txt"), &format!("{verb} --help"))
             .await;
-    }
-    for shell in ["bash", "zsh", "fish"] {
-        let output = Command::new(env!("CARGO_BIN_EXE_shunt"))
-            .args(["completions", shell])
-            .output()
-            .unwrap();
-        let script = String::from_utf8(output.stdout).unwrap();
-        assert!(script.contains("take-over"), "{shell}");
     }
     let closed = {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

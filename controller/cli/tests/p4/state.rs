@@ -1,6 +1,7 @@
 //! Whole states and pipelines.
 
 use p4runtime::p4info::parse_p4info_text;
+use shunt_switch::Deviation;
 
 use crate::entries::{FLOW, SEND};
 use crate::switch::{Switch, testdata};
@@ -77,6 +78,124 @@ async fn a_state_is_exported_and_imported_by_differences() {
         .await;
     switch
         .golden("import-missing.table", "import none.p4rt")
+        .await;
+    switch.end();
+}
+
+/// Everything but tables' entries and groups: what a program has of it, there and back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_kind_of_entity_is_exported_and_imported() {
+    let mut switch = Switch::start(Some("state")).await;
+    for line in [
+        "modify counter both 2 --packets 5 --bytes 70",
+        "modify meter packet_meter 1 --cir 1 --cburst 2 --pir 3 --pburst 4",
+        "modify register cells 3 --value 0x1f",
+        "insert digest seen_t --max-timeout 1s --max-list 10 --ack-timeout 500ms",
+        "insert acl value=7 index=1..3 do set result=1 --priority 4",
+        "modify direct-counter acl value=7 index=1..3 --priority 4 --packets 9 --bytes 90",
+    ] {
+        switch.done(line).await;
+    }
+    let everything = "export --registers --counters";
+    switch.golden("export-state.table", everything).await;
+    switch.golden("export-without.table", "export").await;
+    switch.done(&format!("{everything} full.p4rt")).await;
+    let full = std::fs::read_to_string(switch.directory.path().join("full.p4rt")).unwrap();
+    switch
+        .golden("import-state-same.table", "import full.p4rt")
+        .await;
+
+    // Nothing left of it that can be taken away, and all of it back.
+    switch.file("nothing.p4rt", "# nothing\n");
+    switch
+        .golden("import-state-prune.table", "import nothing.p4rt --prune")
+        .await;
+    switch
+        .golden("import-state-pruned.table", "import nothing.p4rt --prune")
+        .await;
+    for line in [
+        "modify counter both 2 --packets 0 --bytes 0",
+        "modify register cells 3 --value 0",
+    ] {
+        switch.done(line).await;
+    }
+    switch
+        .golden("import-state.table", "import full.p4rt")
+        .await;
+    assert_eq!(switch.done(everything).await, full);
+
+    // A counter in its entry's line, and rates in two places.
+    let entry = "acl value=7 index=1..3 do set result=1 --priority 4 --packets 10 --bytes 90";
+    switch.file("counter.p4rt", entry);
+    switch
+        .golden("import-counter.table", "import counter.p4rt")
+        .await;
+    switch
+        .golden("import-counter-again.table", "import counter.p4rt")
+        .await;
+    let rates = "--cir 1 --cburst 2 --pir 3 --pburst 4";
+    let twice = format!("policed index=1 do police\ndirect-meter policed index=1 {rates}\n");
+    switch.file("rates.p4rt", &twice);
+    switch
+        .golden("import-rates.table", "import rates.p4rt")
+        .await;
+    switch.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn value_sets_are_exported_and_imported() {
+    let mut switch = Switch::start(Some("language")).await;
+    switch
+        .done("modify value-set pairs kind=0x800/0xff00 sub=1..3 or sub=9")
+        .await;
+    switch
+        .done("modify value-set kinds value=5 or value=4")
+        .await;
+    switch.golden("export-sets.table", "export sets.p4rt").await;
+    switch.golden("export-sets-file.table", "export").await;
+    // The members are a set.
+    switch.file("other.p4rt", "value-set kinds value=4 or value=5\n");
+    switch
+        .golden("import-sets-same.table", "import other.p4rt")
+        .await;
+    switch
+        .golden("import-sets-prune.table", "import other.p4rt --prune")
+        .await;
+    switch.golden("import-sets.table", "import sets.p4rt").await;
+    switch
+        .golden("import-sets-again.table", "import sets.p4rt")
+        .await;
+    let named = "value-set kinds vlue=4\n";
+    switch.file("wrong.p4rt", named);
+    switch
+        .golden("import-sets-wrong.table", "import wrong.p4rt")
+        .await;
+    switch.end();
+}
+
+/// A switch that cannot read everything: the file says so, and the rest is there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_switch_cannot_read_is_said() {
+    let deviations = [Deviation::Pi, Deviation::PadBytes];
+    let mut switch = Switch::deviating(Some("language"), deviations).await;
+    switch.golden("export-pi.table", "export --registers").await;
+    switch.file("sets.p4rt", "value-set kinds value=5\n");
+    switch.golden("import-pi.table", "import sets.p4rt").await;
+    switch.end();
+
+    let mut switch = Switch::deviating(Some("forward"), deviations).await;
+    for line in [
+        "insert route dst=10.1.0.0/16 do use_nexthop nexthop=7",
+        "insert acl port=2 do metered --priority 5 --cir 10 --cburst 5 --pir 20 --pburst 10",
+        "insert multicast 1 port=1 port=2:1",
+    ] {
+        switch.done(line).await;
+    }
+    let counters = "export --counters";
+    switch.golden("export-padded.table", counters).await;
+    switch.done(&format!("{counters} full.p4rt")).await;
+    switch
+        .golden("import-padded.table", "import full.p4rt")
         .await;
     switch.end();
 }

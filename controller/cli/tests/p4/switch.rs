@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use p4runtime::client::{Client, ClientConfig};
 use p4runtime::p4info::parse_p4info_text;
-use shunt_switch::{Config, Handle, ManualClock, Options};
+use shunt_switch::{Config, Deviation, Handle, ManualClock, Options};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -27,6 +27,14 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub(crate) async fn start(program: Option<&str>) -> Self {
+        Self::deviating(program, []).await
+    }
+
+    /// One that departs from the specification.
+    pub(crate) async fn deviating(
+        program: Option<&str>,
+        how: impl IntoIterator<Item = Deviation>,
+    ) -> Self {
         let program = program.map(|name| {
             let json = std::fs::read(testdata(&format!("{name}.json"))).unwrap();
             let info = std::fs::read_to_string(testdata(&format!("{name}.p4info.txtpb"))).unwrap();
@@ -37,6 +45,7 @@ impl Switch {
                 cpu_port: Some(510),
                 // Time stands still: ages are stable.
                 clock: Arc::new(ManualClock::default()),
+                deviations: how.into_iter().collect(),
                 ..Options::default()
             },
             program,
