@@ -66,21 +66,42 @@ impl Algorithm {
 
 /// The ones' complement of the ones' complement sum of 16-bit words (RFC 1071).
 pub(crate) fn internet_checksum(data: &[u8]) -> u16 {
-    let mut sum: u64 = 0;
-    // Two words at a time: carries out of the lower one are folded in at the end.
-    let (pairs, rest) = data.as_chunks::<4>();
-    for pair in pairs {
-        sum += u64::from(u32::from_be_bytes(*pair));
+    let mut sum = InternetSum::default();
+    sum.add(data);
+    sum.finish()
+}
+
+/// An internet checksum in the making.
+#[derive(Default)]
+pub(crate) struct InternetSum(u64);
+
+impl InternetSum {
+    /// Adds bytes; but for the last, their number is to be even.
+    #[inline]
+    pub(crate) fn add(&mut self, data: &[u8]) {
+        // Two words at a time: carries out of the lower one are folded in at the end.
+        let (pairs, rest) = data.as_chunks::<4>();
+        for pair in pairs {
+            self.0 += u64::from(u32::from_be_bytes(*pair));
+        }
+        self.0 += u64::from(match *rest {
+            [] => 0,
+            [a] => u16::from_be_bytes([a, 0]),
+            [a, b] => u16::from_be_bytes([a, b]),
+            [a, b, c, ..] => {
+                self.0 += u64::from(u16::from_be_bytes([c, 0]));
+                u16::from_be_bytes([a, b])
+            }
+        });
     }
-    let mut last = [0; 4];
-    if let Some(place) = last.get_mut(..rest.len()) {
-        place.copy_from_slice(rest);
+
+    pub(crate) fn finish(self) -> u16 {
+        let mut sum = self.0;
+        while sum > 0xffff {
+            sum = (sum & 0xffff) + (sum >> 16);
+        }
+        !(sum as u16)
     }
-    sum += u64::from(u32::from_be_bytes(last));
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 /// Eight bytes at a time, by a table for each of them ("slicing by 8").

@@ -244,6 +244,7 @@ impl Inner {
             now_ns,
             trace: None,
             large: 0,
+            memos: std::mem::take(&mut worker.memos).of(&loaded.state),
             registers: Registers::default(),
         };
         let mut burst = std::mem::take(&mut worker.burst);
@@ -285,6 +286,9 @@ impl Inner {
                 });
             }
         }
+        // Who sees a frame that has left, finds it counted.
+        context.memos.settle_all(&loaded.state, now_ns);
+        worker.memos = context.memos;
         self.flush(&mut burst);
         worker.burst = burst;
         count(&self.counters.received, received);

@@ -151,6 +151,7 @@ impl Machine {
             now_ns: 0,
             trace: None,
             large: 0,
+            memos: Memos::default(),
             registers: Registers::default(),
         };
         let mut packet = Packet {
@@ -238,6 +239,7 @@ fn selects_in_their_written_form_go_the_same_way() {
             now_ns: 0,
             trace: None,
             large: 0,
+            memos: Memos::default(),
             priority_queues: 1,
             registers: Registers::default(),
         };

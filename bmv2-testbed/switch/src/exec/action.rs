@@ -140,7 +140,7 @@ impl Context<'_> {
                 let at = index(at.eval(&packet.buf));
                 let cell = self.state.counters.get(*counter).and_then(|c| c.get(at));
                 if let Some(cell) = cell {
-                    cell.count(packet.ingress_length);
+                    cell.count(1, packet.ingress_length as u64);
                 }
                 self.trace_cell(Cell::Counter(*counter), at, cell.is_some());
             }

@@ -1,6 +1,7 @@
 //! Walks the control flow: tables, conditions, action calls.
 
 use super::code::copy_short;
+use super::memo;
 use super::trace::{Event, Found, Via, trace};
 use super::{Context, Packet};
 use crate::code::At;
@@ -13,8 +14,6 @@ use crate::state::{lock, read};
 
 /// A flow that visits more nodes than this loops; p4c writes none.
 const MAX_NODES: usize = 100_000;
-/// Keys up to this length get a small buffer, which is quicker to clear.
-const SHORT_KEY_BYTES: usize = 64;
 
 impl Context<'_> {
     /// Runs a pipeline from its first node, or its code if nobody wants to know the way.
@@ -79,26 +78,54 @@ impl Context<'_> {
         table: &Table,
         packet: &mut Packet,
     ) -> (bool, Option<u16>) {
-        if table.key_bytes <= SHORT_KEY_BYTES {
-            self.look_up_in(&mut [0; SHORT_KEY_BYTES], index, table, packet)
+        let Some(state) = self.state.tables.get(index) else {
+            return (false, None);
+        };
+        if table.key_bytes <= memo::KEY_BYTES && !table.key.is_empty() && self.trace.is_none() {
+            self.look_up_short(index, table, state, packet)
         } else {
-            self.look_up_in(&mut [0; MAX_KEY_BYTES], index, table, packet)
+            let mut space = [0; MAX_KEY_BYTES];
+            let key = space.get_mut(..table.key_bytes).unwrap_or_default();
+            build_key(table, packet, key);
+            self.find(index, table, state, key, packet)
         }
     }
 
+    /// As [`Context::find`], unless the last packet had the same key.
     #[inline]
-    fn look_up_in(
+    fn look_up_short(
         &mut self,
-        space: &mut [u8],
         index: usize,
         table: &Table,
+        state: &TableState,
         packet: &mut Packet,
     ) -> (bool, Option<u16>) {
-        let Some(key) = space.get_mut(..table.key_bytes) else {
-            return (false, None);
-        };
+        let mut space = [0; memo::KEY_BYTES];
+        let key = space.get_mut(..table.key_bytes).unwrap_or_default();
         build_key(table, packet, key);
-        self.find(index, table, key, packet)
+        let version = state.version();
+        let bytes = packet.ingress_length;
+        let known = self.memos.take(index, version, &space, table.key_bytes, bytes);
+        let key = space.get(..table.key_bytes).unwrap_or_default();
+        let slot = match known {
+            Some(entry) => {
+                let slot = self.apply(index, table, key, &entry, packet);
+                self.memos.keep(index, entry);
+                slot
+            }
+            None => {
+                // Not while the table is locked, for it is locked to count.
+                self.memos.settle(index, self.state, self.now_ns);
+                state.look_up(key, |entry| {
+                    self.memos.note(index, version, &space, table.key_bytes, entry);
+                    self.used(index, table, key, entry, packet)
+                })
+            }
+        };
+        match slot {
+            None => self.miss(state, packet),
+            slot => (true, slot),
+        }
     }
 
     fn finish(
@@ -123,13 +150,10 @@ impl Context<'_> {
         &mut self,
         index: usize,
         table: &Table,
+        state: &TableState,
         key: &[u8],
         packet: &mut Packet,
     ) -> (bool, Option<u16>) {
-        let all = self.state;
-        let Some(state) = all.tables.get(index) else {
-            return (false, None);
-        };
         // A table without key has nothing but its default action.
         if table.key.is_empty() {
             self.trace_lookup(index, key, || Found::Miss);
@@ -181,8 +205,21 @@ impl Context<'_> {
         entry: &Entry,
         packet: &mut Packet,
     ) -> Option<u16> {
-        let bytes = table.with_counters.then_some(packet.ingress_length);
-        entry.hit(bytes, self.now_ns);
+        let bytes = packet.ingress_length as u64;
+        entry.hit(table.with_counters, 1, bytes, self.now_ns);
+        self.apply(index, table, key, entry, packet)
+    }
+
+    /// What an entry does, once it is counted.
+    #[inline]
+    fn apply(
+        &mut self,
+        index: usize,
+        table: &Table,
+        key: &[u8],
+        entry: &Entry,
+        packet: &mut Packet,
+    ) -> Option<u16> {
         if let (Some((meter, target)), Some(cell)) = (table.meter, entry.meter()) {
             let bytes = self.program.meters.get(meter).is_some_and(|m| m.bytes);
             let units = if bytes {

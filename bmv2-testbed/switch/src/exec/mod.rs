@@ -13,6 +13,7 @@ mod code;
 mod control;
 mod deparse;
 pub(crate) mod expr;
+mod memo;
 mod packet;
 mod parse;
 mod stack;
@@ -23,6 +24,7 @@ pub(crate) mod wide;
 
 pub(crate) use burst::may_take_turns;
 pub(crate) use code::Registers;
+pub(crate) use memo::Memos;
 pub(crate) use packet::Packet;
 pub(crate) use traffic::{Outcome, Worker};
 
@@ -51,6 +53,8 @@ pub(crate) struct Context<'a> {
     pub(crate) trace: Option<Trace>,
     /// By number, the tables before which a packet's code halts: see [`burst`].
     pub(crate) large: u128,
+    /// What packets found last in each table.
+    pub(crate) memos: Memos,
     /// Scratch space of the program's code.
     pub(crate) registers: Registers,
 }

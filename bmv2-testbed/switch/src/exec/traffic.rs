@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::burst::Halted;
+use super::memo::Memos;
 use super::trace::{Drop, Event, trace};
 use super::{Context, Packet, Sink};
 use crate::bits::Field;
@@ -50,6 +51,8 @@ pub(crate) struct Worker {
     #[expect(clippy::vec_box)]
     spare: Vec<Box<Packet>>,
     out: Vec<u8>,
+    /// What its packets found last in each table.
+    pub(crate) memos: Memos,
     /// Frames that wait to be sent, between bursts empty.
     pub(crate) burst: Burst,
     /// Packets side by side, between bursts none; and the keys of those that wait.

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, MultiHeaders, sendmmsg};
 use pcap::{Active, BreakLoop, Capture, Direction, Linktype};
+use socket2::{SockFilter, SockRef};
 
 use super::{Burst, CaptureError, MAX_FRAME_BYTES, Port, PortError};
 use crate::exec::Worker;
@@ -26,6 +27,17 @@ const RING_BYTES: i32 = 8 << 20;
 const RECEIVE_FRAMES: usize = 64;
 /// Ring of the handle that only sends.
 const SEND_RING_BYTES: i32 = 64 << 10;
+
+/// Drops the frames that this port sends. libpcap looks at the direction only behind the ring: each
+/// would be copied to it, and wake the receiving thread. It has a filter of the same meaning, but
+/// the first frame after it is set would be lost to it.
+const NOT_OUTGOING: [SockFilter; 4] = [
+    // Load the packet's type (SKF_AD_PKTTYPE); if it is PACKET_OUTGOING, take nothing of it.
+    SockFilter::new(0x20, 0, 0, 0xffff_f004),
+    SockFilter::new(0x15, 1, 0, 4),
+    SockFilter::new(0x06, 0, 0, u32::MAX),
+    SockFilter::new(0x06, 0, 0, 0),
+];
 
 /// Why an interface could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -171,8 +183,12 @@ impl InterfacePort {
             interface: interface.to_owned(),
             why: why.to_string(),
         };
-        let receiver = open(interface, RING_BYTES).map_err(failed)?;
+        let mut receiver = open(interface, RING_BYTES).map_err(failed)?;
         receiver.direction(Direction::In).map_err(failed)?;
+        let ignored = SockRef::from(&receiver).attach_filter(&NOT_OUTGOING);
+        if let Err(error) = ignored {
+            tracing::debug!(port, %error, "sent frames wake the receiver");
+        }
         let mut sender = open(interface, SEND_RING_BYTES).map_err(failed)?;
         // This handle never reads: no frame is to be copied for it.
         sender.filter("len > 65535", true).map_err(failed)?;
@@ -182,7 +198,6 @@ impl InterfacePort {
         }
         inner.attach(port, Arc::new(Sender::new(sender)));
         let stop = Arc::new(AtomicBool::new(false));
-        let mut receiver = receiver;
         let wake = receiver.breakloop_handle();
         let thread = std::thread::Builder::new()
             .name(format!("port-{port}"))

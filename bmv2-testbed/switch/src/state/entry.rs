@@ -244,12 +244,12 @@ impl Entry {
         self.head().idle_timeout_ns
     }
 
-    /// Notes a packet, and counts its bytes if the table counts.
+    /// Counts packets with their bytes, if the table `counts`, and notes when they came.
     #[inline]
-    pub(crate) fn hit(&self, bytes: Option<usize>, now_ns: u64) {
+    pub(crate) fn hit(&self, counts: bool, packets: u64, bytes: u64, now_ns: u64) {
         let head = self.head();
-        if let Some(bytes) = bytes {
-            head.counter.count(bytes);
+        if counts {
+            head.counter.count(packets, bytes);
         }
         head.last_hit_ns.store(now_ns, Ordering::Relaxed);
     }

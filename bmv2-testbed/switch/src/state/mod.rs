@@ -32,6 +32,8 @@ use crate::program::Program;
 /// The run-time state of one loaded program.
 #[derive(Debug)]
 pub(crate) struct State {
+    /// Of this state alone; not 0.
+    pub(crate) id: u64,
     pub(crate) tables: Vec<TableState>,
     /// By table.
     pub(crate) defaults: Vec<Mutex<DefaultNote>>,
@@ -64,7 +66,9 @@ impl State {
             let sizes = arrays.iter().map(|a| a.size);
             sizes.collect::<Vec<_>>()
         };
+        static STATES: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: STATES.fetch_add(1, Ordering::Relaxed) + 1,
             tables: program.tables.iter().map(TableState::new).collect(),
             defaults: program.tables.iter().map(|_| Mutex::default()).collect(),
             profiles: program
@@ -116,11 +120,11 @@ pub(crate) struct Counter {
 }
 
 impl Counter {
-    /// Counts one packet.
+    /// Counts packets.
     #[inline]
-    pub(crate) fn count(&self, bytes: usize) {
-        self.packets.fetch_add(1, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    pub(crate) fn count(&self, packets: u64, bytes: u64) {
+        self.packets.fetch_add(packets, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Packets and bytes counted.

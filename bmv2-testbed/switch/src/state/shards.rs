@@ -85,8 +85,17 @@ impl Shards {
         f(shard.find_value(hash, value))
     }
 
-    pub(crate) fn get(&self, hash: u64, key: Key<'_>) -> Option<Entry> {
-        read(self.shard(hash)?).find(hash, key).cloned()
+    /// Calls `f` with the entry of this key; it stays as it is until `f` is done.
+    pub(crate) fn get<R>(
+        &self,
+        hash: u64,
+        key: Key<'_>,
+        f: impl FnOnce(Option<&Entry>) -> R,
+    ) -> R {
+        match self.shard(hash) {
+            Some(shard) => f(read(shard).find(hash, key)),
+            None => f(None),
+        }
     }
 
     /// Calls `f` with the one shard that has (or would have) entries of this hash.

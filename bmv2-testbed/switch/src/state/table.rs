@@ -1,7 +1,7 @@
 //! What one table holds: entries found by hash, by longest prefix or by priority.
 
 use std::sync::RwLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use arc_swap::ArcSwapOption;
 
@@ -36,6 +36,9 @@ pub(crate) struct TableState {
     hasher: Hasher,
     max_size: usize,
     len: AtomicUsize,
+    /// Another after each change of the entries.
+    version: AtomicU64,
+    with_counters: bool,
     /// What a miss does.
     pub(crate) default: ArcSwapOption<DefaultAction>,
 }
@@ -64,6 +67,8 @@ impl TableState {
             hasher: Hasher::new(),
             max_size,
             len: AtomicUsize::new(0),
+            version: AtomicU64::new(0),
+            with_counters: table.with_counters,
             default: ArcSwapOption::from_pointee(table.default.clone()),
         };
         for entry in &table.entries {
@@ -125,13 +130,41 @@ impl TableState {
         }
     }
 
+    /// Which version of its entries this is: as long as it is the same, the same key finds the
+    /// same entry. To be asked before the look-up.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Every change of the entries ends with this, before it is reported.
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// Counts packets of this key's entry, if it is there; the entry stays until that is done.
+    pub(crate) fn count(&self, key: Key<'_>, packets: u64, bytes: u64, now_ns: u64) {
+        self.with(key, |entry| {
+            if let Some(entry) = entry {
+                entry.hit(self.with_counters, packets, bytes, now_ns);
+            }
+        });
+    }
+
     /// The entry of exactly this key.
     pub(crate) fn get(&self, key: Key<'_>) -> Option<Entry> {
+        self.with(key, |entry| entry.cloned())
+    }
+
+    fn with<R>(&self, key: Key<'_>, f: impl FnOnce(Option<&Entry>) -> R) -> R {
         let hash = self.hash(key);
         match &self.store {
-            Store::Exact(shards) => shards.get(hash, key),
-            Store::Lpm(levels) => read(levels).index(key.prefix)?.find(hash, key).cloned(),
-            Store::Ternary(order) => read(order).index().find(hash, key).cloned(),
+            Store::Exact(shards) => shards.get(hash, key, f),
+            Store::Lpm(levels) => {
+                let levels = read(levels);
+                f(levels.index(key.prefix).and_then(|l| l.find(hash, key)))
+            }
+            Store::Ternary(order) => f(read(order).index().find(hash, key)),
         }
     }
 
@@ -146,6 +179,12 @@ impl TableState {
 
     /// Adds an entry.
     pub(crate) fn insert(&self, entry: Entry) -> Result<(), TableError> {
+        self.add(entry)?;
+        self.changed();
+        Ok(())
+    }
+
+    fn add(&self, entry: Entry) -> Result<(), TableError> {
         let hash = self.hash(entry.key());
         match &self.store {
             Store::Exact(shards) => {
@@ -189,7 +228,9 @@ impl TableState {
             Store::Lpm(levels) => Some(write(levels).replace(hash, entry)),
             Store::Ternary(order) => Some(write(order).replace(hash, entry)),
         };
-        old.flatten().ok_or(TableError::NotFound)
+        let old = old.flatten().ok_or(TableError::NotFound)?;
+        self.changed();
+        Ok(old)
     }
 
     /// Removes the entry of this key.
@@ -202,6 +243,7 @@ impl TableState {
         };
         let removed = removed.flatten().ok_or(TableError::NotFound)?;
         self.len.fetch_sub(1, Ordering::Relaxed);
+        self.changed();
         Ok(removed)
     }
 

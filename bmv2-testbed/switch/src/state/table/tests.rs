@@ -201,7 +201,7 @@ fn run(name: &str, steps: Vec<Step>) {
                 let key = packet(&table, at);
                 let got = state.look_up(&key, |entry| {
                     entry.map(|entry| {
-                        entry.hit(Some(10), now);
+                        entry.hit(true, 1, 10, now);
                         told(entry)
                     })
                 });
