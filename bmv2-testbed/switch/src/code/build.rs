@@ -185,10 +185,15 @@ impl Builder {
         self.forget();
     }
 
-    /// The operations, with labels replaced by their places.
-    pub(super) fn finish(mut self) -> (Vec<Op>, impl Fn(Label) -> At) {
+    /// How many operations there are.
+    pub(super) fn len(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// The operations, the first of which will be at `base`, with labels replaced by their places.
+    pub(super) fn finish(mut self, base: At) -> (Vec<Op>, impl Fn(Label) -> At) {
         let labels = self.labels;
-        let place = move |label: Label| labels.get(label as usize).copied().unwrap_or(0);
+        let place = move |label: Label| labels.get(label as usize).copied().unwrap_or(0) + base;
         for op in &mut self.ops {
             if let Op::Switch(_, cases, _) = op {
                 for case in cases {
@@ -204,51 +209,10 @@ impl Builder {
 }
 
 impl Op {
-    /// To, from and length of a copy.
-    fn as_copy(&self) -> Option<(At, At, u32)> {
-        Some(match self {
-            Self::Copy1(to, from) => (*to, *from, 1),
-            Self::Copy2(to, from) => (*to, *from, 2),
-            Self::Copy4(to, from) => (*to, *from, 4),
-            Self::Copy6(to, from) => (*to, *from, 6),
-            Self::Copy8(to, from) => (*to, *from, 8),
-            Self::Copy16(to, from) => (*to, *from, 16),
-            Self::Copy(to, from, len) => (*to, *from, *len),
-            _ => return None,
-        })
-    }
-
-    /// Place and bytes of a constant.
-    fn as_put(&self) -> Option<(At, Vec<u8>)> {
-        Some(match self {
-            Self::Put1(at, byte) => (*at, vec![*byte]),
-            Self::Put2(at, bytes) => (*at, bytes.to_vec()),
-            Self::Put4(at, bytes) => (*at, bytes.to_vec()),
-            Self::Put8(at, bytes) => (*at, bytes.to_vec()),
-            Self::Put(at, bytes) => (*at, bytes.to_vec()),
-            Self::Zero(at, len) => (*at, vec![0; *len as usize]),
-            _ => return None,
-        })
-    }
-
-    /// Place, mask, value and target of a jump unless bytes are equal.
+    /// Place, mask, value and target of a jump unless up to four bytes are equal.
     fn as_unless(&self) -> Option<(At, Vec<u8>, Vec<u8>, Label)> {
-        Some(match self {
-            Self::UnlessEqual1(at, mask, value, to) => (*at, vec![*mask], vec![*value], *to),
-            Self::UnlessEqual2(at, mask, value, to) => (
-                *at,
-                mask.to_ne_bytes().into(),
-                value.to_ne_bytes().into(),
-                *to,
-            ),
-            Self::UnlessEqual4(at, mask, value, to) => (
-                *at,
-                mask.to_ne_bytes().into(),
-                value.to_ne_bytes().into(),
-                *to,
-            ),
-            _ => return None,
-        })
+        let test = self.test().filter(|t| !t.jumps_if && t.masks.len() < 8)?;
+        Some((test.at, test.masks, test.values, test.to))
     }
 }
 

@@ -53,7 +53,7 @@ impl Code {
         let egress = program.egress.map(|start| compiler.pipeline(start));
         let pending = compiler.tables;
         let emit = emits(program);
-        let (ops, place) = compiler.build.finish();
+        let (ops, place) = compiler.build.finish(0);
         let reached = program.layout.state_bytes <= PLACES;
         if ops.len() > MAX_OPS || !reached || loops(program) {
             return Self {
@@ -71,7 +71,7 @@ impl Code {
                     nothing: place(found.nothing),
                 })
         });
-        Self {
+        let mut code = Self {
             tables: tables.collect(),
             parser: parser.map(&place),
             verify: Some(place(verify)),
@@ -80,9 +80,12 @@ impl Code {
             states: states.into_iter().map(&place).collect(),
             ingress: ingress.map(&place),
             egress: egress.map(&place),
+            whole: None,
             ops,
             emit,
-        }
+        };
+        code.specialise(program);
+        code
     }
 }
 
@@ -260,7 +263,7 @@ impl Compiler<'_> {
             }
             return Some(table.next.after(false, Some(default.slot)));
         }
-        self.build.push(Op::Table(index as u32));
+        self.build.push(Op::Table(index as u32, index as u32));
         let slots = 0..table.actions.len() as u16;
         let mut code = |hit| {
             let labels = slots.clone().map(|slot| {

@@ -13,8 +13,10 @@
 
 mod build;
 mod control;
+mod effect;
 mod expr;
 mod parser;
+mod special;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +38,8 @@ pub(crate) struct Code {
     pub(crate) ops: Vec<Op>,
     pub(crate) parser: Option<At>,
     pub(crate) ingress: Option<At>,
+    /// Parser, checksums and ingress in one.
+    pub(crate) whole: Option<At>,
     pub(crate) egress: Option<At>,
     /// The checksums to verify, after an error of the parser (else its code goes on there), and
     /// those to update.
@@ -45,7 +49,7 @@ pub(crate) struct Code {
     pub(crate) accept: At,
     /// Where each parser state starts.
     pub(crate) states: Vec<At>,
-    /// Where to go on after each table.
+    /// Where to go on after each table; behind them, after those of [`special`].
     pub(crate) tables: Vec<Targets>,
     /// The headers of the frame, in order.
     pub(crate) emit: Vec<Emit>,
@@ -143,7 +147,7 @@ pub(crate) enum Pure {
 ///
 /// The representation puts the tag first, as a byte: finding the operation's code takes the
 /// fewest steps.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 #[repr(u8)]
 pub(crate) enum Op {
     Jump(At),
@@ -254,8 +258,10 @@ pub(crate) enum Op {
     /// Verifies or updates a checksum, whatever its condition says.
     Verify(u32),
     Update(u32),
-    /// Looks the packet up and goes where [`Targets`] say.
-    Table(u32),
+    /// Looks the packet up in a table and goes where its [`Targets`], by their number, say.
+    Table(u32, u32),
+    /// The parser has accepted: the program is told so.
+    Parsed,
     /// One instruction in its written form: action, position.
     Step(u32, u32),
     /// A whole action in its written form.

@@ -8,7 +8,7 @@ use super::build::Builder;
 use super::{Code, Op};
 use crate::bits::{Field, GUARD_BYTES};
 use crate::exec::expr::{Binary, Compare, Expr, Sign};
-use crate::exec::{Context, Packet, Registers};
+use crate::exec::{Context, Memos, Packet, Registers};
 use crate::program::Program;
 use crate::program::layout::STATE_BYTES;
 use crate::state::State;
@@ -140,7 +140,7 @@ impl Machine {
     /// The buffer after the operations.
     fn run(&mut self, build: Builder, buf: &[u8]) -> Vec<u8> {
         self.0.code = Code {
-            ops: build.finish().0,
+            ops: build.finish(0).0,
             ..Code::default()
         };
         let mut context = Context {

@@ -39,6 +39,19 @@ pub(crate) fn may_take_turns(program: &Program) -> bool {
         && !parser.any(|op| matches!(op, parser::Op::Run(i) if keeps(i)))
 }
 
+impl Context<'_> {
+    /// Goes on with ingress behind a parser that ended with an error.
+    fn without_parser(&mut self, error: u32, packet: &mut Packet) -> Option<At> {
+        let code = &self.program.code;
+        if let Some(verify) = code.verify {
+            self.parser_failed(error, verify, packet);
+        }
+        self.parsed(packet);
+        // Nothing but a parser ends with an error.
+        self.execute(code.ingress?, false, packet).unwrap_or(None)
+    }
+}
+
 impl Worker {
     /// Runs frames, and all that comes of them, to completion.
     pub(crate) fn process_burst<'f>(
@@ -49,15 +62,18 @@ impl Worker {
         sink: &mut impl Sink,
     ) -> Outcome {
         let mut outcome = Outcome::default();
-        let ingress = context.program.code.ingress;
+        let code = &context.program.code;
         let mut halted = std::mem::take(&mut self.halted);
         loop {
             for frame in frames.by_ref().take(PACKETS) {
                 let mut packet = self.receive(context, port, frame);
-                context.parse_all(&mut packet);
-                let mut at = ingress;
-                if packet.exited {
-                    context.pipeline(context.program.ingress, at.take(), &mut packet);
+                let mut at = code.whole;
+                if at.is_none() {
+                    context.parse_all(&mut packet);
+                    at = code.ingress;
+                    if packet.exited {
+                        context.pipeline(context.program.ingress, at.take(), &mut packet);
+                    }
                 }
                 halted.push(Halted {
                     packet,
@@ -73,9 +89,12 @@ impl Worker {
             loop {
                 for Halted { packet, at, found } in &mut halted {
                     if let Some(start) = *at {
-                        // Nothing but a parser ends with an error.
                         let resume = !first && !*found;
-                        *at = context.execute(start, resume, packet).unwrap_or(None);
+                        *at = match context.execute(start, resume, packet) {
+                            Ok(at) => at,
+                            // Nothing but a parser ends with an error.
+                            Err(error) => context.without_parser(error, packet),
+                        };
                     }
                 }
                 if halted.iter().all(|halted| halted.at.is_none()) {
@@ -97,10 +116,11 @@ impl Worker {
     /// was not looked up stays at its table.
     fn look_up_all(&mut self, context: &mut Context<'_>, halted: &mut [Halted]) {
         let (program, state) = (context.program, context.state);
-        let table_of = |halted: &Halted| match program.code.ops.get(halted.at? as usize)? {
-            Op::Table(index) => Some(*index as usize),
+        let tables_of = |halted: &Halted| match program.code.ops.get(halted.at? as usize)? {
+            Op::Table(index, targets) => Some((*index as usize, *targets as usize)),
             _ => None,
         };
+        let table_of = |halted: &Halted| Some(tables_of(halted)?.0);
         let mut waits = 0_u128;
         for halted in halted.iter_mut() {
             halted.found = false;
@@ -109,11 +129,8 @@ impl Worker {
         while waits != 0 {
             let index = waits.trailing_zeros() as usize;
             waits &= waits - 1;
-            let (Some(table), Some(entries), Some(targets)) = (
-                program.tables.get(index),
-                state.tables.get(index),
-                program.code.tables.get(index),
-            ) else {
+            let (Some(table), Some(entries)) = (program.tables.get(index), state.tables.get(index))
+            else {
                 continue;
             };
             let waiting = halted.iter_mut().filter(|h| table_of(h) == Some(index));
@@ -136,7 +153,8 @@ impl Worker {
                         None => context.miss(entries, &mut halted.packet),
                         slot => (true, slot),
                     };
-                    halted.at = Some(targets.after(hit, slot));
+                    let targets = tables_of(halted).and_then(|t| program.code.tables.get(t.1));
+                    halted.at = targets.map(|targets| targets.after(hit, slot));
                     halted.found = true;
                 }
             });

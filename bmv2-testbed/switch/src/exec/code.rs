@@ -276,7 +276,8 @@ impl Context<'_> {
                         Op::Copy16(to, from) => copy::<16>(buf, *to, *from),
                         Op::Copy(to, from, len) => copy_within(buf, *to, *from, *len as usize),
                         // All others by name: without a rest, no check is needed which operation it is.
-                        Op::Table(_)
+                        Op::Table(..)
+                        | Op::Parsed
                         | Op::End
                         | Op::EndIfExited
                         | Op::Visit
@@ -298,14 +299,15 @@ impl Context<'_> {
                 }
             };
             match op {
-                Op::Table(index) => {
+                Op::Table(index, targets) => {
                     if self.large & (1 << (index % 128)) != 0 && !resume {
                         return Ok(Some((ops.len() - rest.len() - 1) as At));
                     }
                     resume = false;
-                    rest = from(ops, self.found(*index as usize, packet));
+                    rest = from(ops, self.found(*index as usize, *targets as usize, packet));
                 }
                 Op::End => return Ok(None),
+                Op::Parsed => self.parsed(packet),
                 Op::EndIfExited if packet.exited => return Ok(None),
                 Op::Extract { to, len, valid } => {
                     if !extract(*to, *len, *valid, packet) {
@@ -393,10 +395,10 @@ impl Context<'_> {
 
     /// Looks the packet up in a table; returns where to go on.
     #[inline]
-    fn found(&mut self, index: usize, packet: &mut Packet) -> At {
+    fn found(&mut self, index: usize, targets: usize, packet: &mut Packet) -> At {
         let program = self.program;
         let (Some(table), Some(targets)) =
-            (program.tables.get(index), program.code.tables.get(index))
+            (program.tables.get(index), program.code.tables.get(targets))
         else {
             return 0;
         };

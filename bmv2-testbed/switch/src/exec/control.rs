@@ -105,7 +105,9 @@ impl Context<'_> {
         build_key(table, packet, key);
         let version = state.version();
         let bytes = packet.ingress_length;
-        let known = self.memos.take(index, version, &space, table.key_bytes, bytes);
+        let known = self
+            .memos
+            .take(index, version, &space, table.key_bytes, bytes);
         let key = space.get(..table.key_bytes).unwrap_or_default();
         let slot = match known {
             Some(entry) => {
@@ -117,7 +119,8 @@ impl Context<'_> {
                 // Not while the table is locked, for it is locked to count.
                 self.memos.settle(index, self.state, self.now_ns);
                 state.look_up(key, |entry| {
-                    self.memos.note(index, version, &space, table.key_bytes, entry);
+                    self.memos
+                        .note(index, version, &space, table.key_bytes, entry);
                     self.used(index, table, key, entry, packet)
                 })
             }

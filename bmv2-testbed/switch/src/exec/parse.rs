@@ -3,6 +3,7 @@
 use super::trace::{Block, Event, trace, value_of, written};
 use super::{Context, Packet, varbit};
 use crate::bits::{Field, copy_bits};
+use crate::code::At;
 use crate::program::parser::{KeyPart, Op, State, Test};
 use crate::state::read;
 
@@ -18,14 +19,19 @@ impl Context<'_> {
         let code = &self.program.code;
         if let (Some(parser), Some(verify), None) = (code.parser, code.verify, &self.trace) {
             if let Err(error) = self.execute(parser, false, packet) {
-                packet.parser_error = error;
-                // Nothing but a parser ends with an error.
-                let _ = self.execute(verify, false, packet);
+                self.parser_failed(error, verify, packet);
             }
             return;
         }
         self.walk(packet);
         self.verify_checksums(packet);
+    }
+
+    /// Notes the error that the parser ended with, and verifies what it has found until then.
+    pub(super) fn parser_failed(&mut self, error: u32, verify: At, packet: &mut Packet) {
+        packet.parser_error = error;
+        // Nothing but a parser ends with an error.
+        let _ = self.execute(verify, false, packet);
     }
 
     /// Goes from state to state.

@@ -64,6 +64,11 @@ impl Context<'_> {
     /// Parses a packet and tells the program of errors.
     pub(super) fn parse_all(&mut self, packet: &mut Packet) {
         self.parse(packet);
+        self.parsed(packet);
+    }
+
+    /// Tells the program of the parser's errors.
+    pub(super) fn parsed(&mut self, packet: &mut Packet) {
         let standard = &self.program.standard;
         let (error, wrong) = (packet.parser_error, packet.checksum_error);
         set(standard.parser_error, packet, u64::from(error));

@@ -86,12 +86,7 @@ impl Shards {
     }
 
     /// Calls `f` with the entry of this key; it stays as it is until `f` is done.
-    pub(crate) fn get<R>(
-        &self,
-        hash: u64,
-        key: Key<'_>,
-        f: impl FnOnce(Option<&Entry>) -> R,
-    ) -> R {
+    pub(crate) fn get<R>(&self, hash: u64, key: Key<'_>, f: impl FnOnce(Option<&Entry>) -> R) -> R {
         match self.shard(hash) {
             Some(shard) => f(read(shard).find(hash, key)),
             None => f(None),
