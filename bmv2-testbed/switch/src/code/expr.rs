@@ -21,7 +21,7 @@ pub(super) enum Value {
 /// not known.
 type Known = (Value, Option<u32>);
 
-fn ones(bits: u32) -> u64 {
+pub(super) fn ones(bits: u32) -> u64 {
     if bits >= 64 {
         u64::MAX
     } else {
@@ -375,6 +375,25 @@ impl Builder {
 
     /// Jumps if `(left < right) == when`.
     fn less(&mut self, left: &Expr, right: &Expr, when: bool, to: Label) -> Option<()> {
+        // Less than a power of two: no bit from there on is set.
+        let bits = match (left, right) {
+            (Expr::Field(field), Expr::Const(limit)) => Some((field, *limit, when)),
+            // value < field, that is, not field < value + 1.
+            (Expr::Const(value), Expr::Field(field)) => {
+                value.checked_add(1).map(|limit| (field, limit, !when))
+            }
+            _ => None,
+        };
+        if let Some((field, limit, when)) = bits
+            && !field.signed
+            && u64::try_from(limit).is_ok_and(u64::is_power_of_two)
+            && let Some(above) = slice(*field, limit.trailing_zeros())
+            && u32::from(above.width) + limit.trailing_zeros() == u32::from(field.width)
+            && window(above).is_some()
+        {
+            self.equal(above, 0, when, to);
+            return Some(());
+        }
         let (a, b) = (self.exact(left)?, self.exact(right)?);
         let op = match (a, b) {
             (Value::Reg(reg), Value::Const(value)) => {
@@ -419,7 +438,7 @@ impl Builder {
     }
 
     /// Jumps if `(field == value) == when`; the field has a window and is as wide as the value.
-    fn equal(&mut self, field: Field, value: u64, when: bool, to: Label) {
+    pub(super) fn equal(&mut self, field: Field, value: u64, when: bool, to: Label) {
         let Some((size, at)) = window(field) else {
             return;
         };

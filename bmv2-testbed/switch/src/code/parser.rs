@@ -2,7 +2,7 @@
 
 use super::build::Label;
 use super::control::Compiler;
-use super::expr::window;
+use super::expr::{ones, window};
 use super::{Case, Op, Pure, Reg};
 use crate::bits::Field;
 use crate::program::action::Instruction;
@@ -102,6 +102,32 @@ impl Compiler<'_> {
             });
         }
         let default = label(state.default);
+        // What every case asks of a field is asked once, and is not in the key.
+        for position in (0..fields.len()).rev() {
+            let bits = fields.iter().map(|f| f.bytes() as u32 * 8);
+            let below: u32 = bits.skip(position + 1).sum();
+            let field = *fields.get(position)?;
+            let part = |number: u64| number >> below & ones(u32::from(field.width));
+            let asked = |case: &Case| (part(case.value), part(case.mask));
+            let Some((value, mask)) = cases.first().map(asked) else {
+                break;
+            };
+            let whole = mask == ones(u32::from(field.width));
+            if fields.len() == 1 || !whole || cases.iter().any(|c| asked(c) != (value, mask)) {
+                continue;
+            }
+            self.build.equal(field, value, false, default);
+            fields.remove(position);
+            // The bits above move down.
+            let gap = field.bytes() as u32 * 8;
+            let close = |number: u64| {
+                let above = number.checked_shr(below + gap).unwrap_or(0);
+                above << below | number & ones(below)
+            };
+            for case in &mut cases {
+                (case.value, case.mask) = (close(case.value), close(case.mask));
+            }
+        }
         let key = self.key(&fields)?;
         self.build
             .push(Op::Switch(key, cases.into_boxed_slice(), default));

@@ -13,6 +13,7 @@ pub(crate) mod layout;
 pub(crate) mod parser;
 pub(crate) mod reference;
 pub(crate) mod source;
+mod standard;
 pub(crate) mod table;
 pub(crate) mod value_set;
 mod wide;
@@ -26,6 +27,8 @@ use expr::Expressions;
 use layout::{HeaderIndex, Layout, MAX_FIELD_BITS};
 use parser::Parser;
 use source::Sources;
+pub(crate) use standard::Standard;
+use standard::Used;
 use table::{Context, Table};
 use value_set::ValueSet;
 
@@ -125,37 +128,16 @@ pub(crate) struct Errors {
     pub(crate) names: HashMap<u32, String>,
 }
 
-/// Fields of `standard_metadata` that the switch itself reads and writes.
-#[derive(Debug)]
-pub(crate) struct Standard {
-    pub(crate) ingress_port: Field,
-    pub(crate) egress_spec: Field,
-    pub(crate) egress_port: Field,
-    pub(crate) instance_type: Field,
-    pub(crate) packet_length: Field,
-    pub(crate) parser_error: Option<Field>,
-    pub(crate) checksum_error: Option<Field>,
-    pub(crate) mcast_grp: Option<Field>,
-    pub(crate) egress_rid: Option<Field>,
-    pub(crate) ingress_timestamp: Option<Field>,
-    pub(crate) egress_timestamp: Option<Field>,
-    pub(crate) enq_timestamp: Option<Field>,
-    pub(crate) enq_qdepth: Option<Field>,
-    pub(crate) deq_timedelta: Option<Field>,
-    pub(crate) deq_qdepth: Option<Field>,
-    pub(crate) qid: Option<Field>,
-    pub(crate) priority: Option<Field>,
-}
-
 impl Program {
     /// Compiles the JSON text.
     pub(crate) fn load(text: &[u8]) -> Result<Self, LoadError> {
-        let doc: json::Document =
-            serde_json::from_slice(text).map_err(|e| LoadError::Json(e.to_string()))?;
-        Self::compile(&doc)
+        let failed = |e: serde_json::Error| LoadError::Json(e.to_string());
+        let doc: json::Document = serde_json::from_slice(text).map_err(failed)?;
+        let used = Used::of(&serde_json::from_slice(text).map_err(failed)?);
+        Self::compile(&doc, &used)
     }
 
-    fn compile(doc: &json::Document) -> Result<Self, LoadError> {
+    fn compile(doc: &json::Document, used: &Used) -> Result<Self, LoadError> {
         if let Some(meta) = &doc.meta
             && meta.version.first().is_some_and(|major| *major != 2)
         {
@@ -231,7 +213,7 @@ impl Program {
         let metadata = layout.headers.iter().filter(|h| h.metadata);
         let metadata = metadata.map(|h| (h.start, h.fixed_bytes)).collect();
         let mut program = Self {
-            standard: Standard::compile(doc, &layout)?,
+            standard: Standard::compile(doc, &layout, used)?,
             code: Code::default(),
             takes_turns: false,
             errors: Errors::compile(doc),
@@ -519,47 +501,5 @@ impl Errors {
             invalid_argument: find("ParserInvalidArgument", 6),
             names: doc.errors.iter().map(|e| (e.1, e.0.clone())).collect(),
         }
-    }
-}
-
-impl Standard {
-    fn compile(doc: &json::Document, layout: &Layout) -> Result<Self, LoadError> {
-        const HEADER: &str = "standard_metadata";
-        let required = |field: &str| {
-            let field = layout.field(HEADER, field, "standard metadata")?;
-            if field.width > 64 {
-                return Err(unsupported("standard metadata over 64 bits", HEADER));
-            }
-            Ok(field)
-        };
-        let optional = |header: &str, field: &str| {
-            let alias = format!("{header}.{field}");
-            let alias = doc.field_aliases.iter().find(|a| a.0 == alias);
-            let (header, field) = match alias {
-                Some((_, (header, field))) => (header.as_str(), field.as_str()),
-                None => (header, field),
-            };
-            let index = layout.header(header, "").ok()?;
-            layout.field_of(index, field).filter(|f| f.width <= 64)
-        };
-        Ok(Self {
-            ingress_port: required("ingress_port")?,
-            egress_spec: required("egress_spec")?,
-            egress_port: required("egress_port")?,
-            instance_type: required("instance_type")?,
-            packet_length: required("packet_length")?,
-            parser_error: optional(HEADER, "parser_error"),
-            checksum_error: optional(HEADER, "checksum_error"),
-            mcast_grp: optional("intrinsic_metadata", "mcast_grp"),
-            egress_rid: optional("intrinsic_metadata", "egress_rid"),
-            ingress_timestamp: optional("intrinsic_metadata", "ingress_global_timestamp"),
-            egress_timestamp: optional("intrinsic_metadata", "egress_global_timestamp"),
-            enq_timestamp: optional("queueing_metadata", "enq_timestamp"),
-            enq_qdepth: optional("queueing_metadata", "enq_qdepth"),
-            deq_timedelta: optional("queueing_metadata", "deq_timedelta"),
-            deq_qdepth: optional("queueing_metadata", "deq_qdepth"),
-            qid: optional("queueing_metadata", "qid"),
-            priority: optional("intrinsic_metadata", "priority"),
-        })
     }
 }
