@@ -57,7 +57,7 @@ fn count_of<'c, T: Row>(counts: &'c mut [usize], key: &T::Key) -> Option<&'c mut
 }
 
 /// The same in every run, so that a failing test can be replayed.
-fn hasher() -> RandomState {
+pub(super) fn hasher() -> RandomState {
     RandomState::with_seeds(0x51, 0x7c, 0xc1, 0xb7)
 }
 

@@ -277,7 +277,9 @@ impl Lowering {
         let former = self.owned.remove(&id).unwrap_or_default();
         for entry in &former {
             let key = entry.key_entry();
-            if !wanted.iter().any(|wanted| wanted.key_entry() == key) {
+            let has_key = |entry: &AnyEntry| entry.key_entry() == key;
+            // Another interface may have taken its place already, as when two change ports.
+            if !wanted.iter().any(has_key) && !self.owned.values().flatten().any(has_key) {
                 self.remove(entry.clone());
             }
         }

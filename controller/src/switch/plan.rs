@@ -34,7 +34,7 @@ use shunt_p4::VpcId;
 use shunt_p4::tables::P4Table;
 use tokio::time::Instant;
 
-use super::book::{Book, Held};
+use super::book::{Book, Held, hasher};
 use super::reach::{Covers, Reach, is_among, leads_all, misleading_cover};
 use super::row::{Row, Target};
 use super::tables::Books;
@@ -264,7 +264,7 @@ impl<'a> Planner<'a> {
 
     /// Keys whose packets are to go to the slow path until what is wanted can be written.
     pub(super) fn parks<T: Row>(&self, book: &Book<T>) -> Vec<T::Key> {
-        let mut keys = HashSet::new();
+        let mut keys = hashbrown::HashSet::with_hasher(hasher());
         for (key, held) in book.pending() {
             match held {
                 Held::Nothing => keys.extend(self.park_for_missing(book, key)),

@@ -176,6 +176,41 @@ fn an_interface_that_moves_leaves_nothing_behind() {
     );
 }
 
+/// Regression: the entry of the port that one had taken was removed as the other's.
+#[test]
+fn two_interfaces_that_change_places_both_keep_a_port() {
+    let mut lowering = lowering();
+    let at = |n: u16, port: u16| {
+        NetworkOp::SetInterface(Interface {
+            port: SwitchPort::new(port).unwrap(),
+            ..interface(n, 1, Encap::Untagged)
+        })
+    };
+    lowering.apply(vec![vpc(1, false), at(1, 1), at(2, 2)]);
+    let changes = lowering.apply(vec![at(1, 2), at(2, 1)]);
+    let mut texts = texts(&changes);
+    texts.retain(|text| text.contains("classify_port"));
+    assert_eq!(
+        texts,
+        [
+            "+ classify_port port=1 outer_vid=none inner_vid=none",
+            "+ classify_port port=2 outer_vid=none inner_vid=none",
+            "- classify_port port=1 outer_vid=none inner_vid=none",
+        ]
+    );
+    // The removal comes before its place is taken.
+    let last = changes.iter().rev().find_map(|change| match change {
+        Change::Set(AnyEntry::ClassifyPort(entry))
+        | Change::Remove(AnyEntry::ClassifyPort(entry))
+            if entry.key.port.get() == 1 =>
+        {
+            Some(matches!(change, Change::Set(_)))
+        }
+        _ => None,
+    });
+    assert_eq!(last, Some(true));
+}
+
 #[test]
 fn one_path_is_a_next_hop_and_several_are_a_shared_group() {
     let mut lowering = lowering();

@@ -397,6 +397,7 @@ impl Run {
         };
         let wanted = ends(&self.wanted.entries());
         let mut order: Vec<usize> = (0..updates.len()).collect();
+        order.sort_by_cached_key(|at| prost::Message::encode_to_vec(&updates[*at]));
         order.shuffle(&mut self.random);
         let lost = self.random.random_bool(0.05);
         if lost {
