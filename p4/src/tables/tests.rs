@@ -16,6 +16,8 @@ use crate::types::{InterfaceId, VpcId};
 
 #[path = "../../build/check.rs"]
 mod check;
+#[path = "../../build/declared.rs"]
+mod declared;
 
 /// A value made of random numbers.
 pub(super) trait Sample: Sized {
@@ -290,6 +292,9 @@ mod p4info {
     //! What the build says when P4Info and types disagree.
 
     use super::check::{Action, Table, generate};
+    use super::declared::DECLARED;
+    use p4runtime::p4::config::v1::P4Info;
+    use p4runtime::p4::config::v1::match_field::{Match, MatchType};
     use p4runtime::p4info::parse_p4info_text;
 
     const FLOW: Table = Table {
@@ -323,6 +328,80 @@ mod p4info {
 
     fn declared(declared: Table) -> Vec<String> {
         faults(declared, |text| text)
+    }
+
+    fn ours() -> P4Info {
+        parse_p4info_text(crate::P4INFO).unwrap()
+    }
+
+    /// The build fails for a change of the P4Info, and each of the words is in what it says.
+    fn fails(change: impl FnOnce(&mut P4Info), words: &[&str]) {
+        let mut info = ours();
+        change(&mut info);
+        let faults = generate(&info, DECLARED).expect_err(&words.join(" "));
+        let named = |fault: &String| words.iter().all(|word| fault.contains(word));
+        assert!(faults.iter().any(named), "{words:?}: {faults:#?}");
+    }
+
+    /// Whatever single thing of the real P4Info changes that the types rely on.
+    #[test]
+    fn every_disagreement_with_the_real_tables_is_named() {
+        let info = ours();
+        assert!(generate(&info, DECLARED).is_ok());
+        let mut tried = 0;
+        for (t, table) in info.tables.iter().enumerate() {
+            let alias = table.preamble.as_ref().unwrap().alias.as_str();
+            fails(
+                |info| info.tables[t].preamble.as_mut().unwrap().alias = "other".into(),
+                &["no table", alias],
+            );
+            fails(
+                |info| info.tables[t].preamble.as_mut().unwrap().id = 7,
+                &["table", alias, "0x00000007"],
+            );
+            for (f, field) in table.match_fields.iter().enumerate() {
+                let name = field.name.as_str();
+                let of = ["table", alias, "key", name];
+                fails(|info| info.tables[t].match_fields[f].name = "x".into(), &of);
+                fails(|info| info.tables[t].match_fields[f].bitwidth += 1, &of);
+                fails(|info| info.tables[t].match_fields[f].id = 0, &of);
+                let kind = match field.r#match {
+                    Some(Match::MatchType(kind)) if kind == MatchType::Exact as i32 => {
+                        MatchType::Lpm
+                    }
+                    _ => MatchType::Exact,
+                };
+                let kind = Some(Match::MatchType(kind as i32));
+                fails(|info| info.tables[t].match_fields[f].r#match = kind, &of);
+                tried += 4;
+            }
+        }
+        let declared = DECLARED.iter().flat_map(|table| {
+            let actions = table.actions.iter();
+            actions.map(|action| (table.name, action.name))
+        });
+        for (table, action) in declared {
+            let alias = |a: &p4runtime::p4::config::v1::Action| {
+                a.preamble.as_ref().unwrap().alias == action
+            };
+            let a = info.actions.iter().position(alias).unwrap();
+            fails(
+                |info| info.actions[a].preamble.as_mut().unwrap().alias = "other".into(),
+                &["table", table, "no action", action],
+            );
+            fails(
+                |info| info.actions[a].preamble.as_mut().unwrap().id = 7,
+                &["action", action, "0x00000007"],
+            );
+            for (p, param) in info.actions[a].params.iter().enumerate() {
+                let of = ["action", action, "parameter", param.name.as_str()];
+                fails(|info| info.actions[a].params[p].name = "x".into(), &of);
+                fails(|info| info.actions[a].params[p].bitwidth += 1, &of);
+                fails(|info| info.actions[a].params[p].id = 0, &of);
+                tried += 3;
+            }
+        }
+        assert!(tried > 300, "{tried} changes were tried");
     }
 
     #[test]
