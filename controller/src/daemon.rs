@@ -20,6 +20,7 @@
 //! | exception   | tokio tasks           | `ExceptionPath::shutdown`          |
 //! | worker      | thread (DPDK)         | `Manager::shutdown`                |
 //! | api         | tokio task            | `stop`                             |
+//! | metrics     | tokio task            | `stop`                             |
 //!
 //! Started in the order configuration, socket, taps, slow path, switch, mirror, engine, session,
 //! exception, API; stopped in the reverse, within [`STOP_WITHIN`]. Entries stay in the switch:
@@ -45,6 +46,7 @@ use crate::kernel::{
     Batch, KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL,
     SetupError, TapConfig,
 };
+use crate::metrics::{Exporter, MetricsError};
 use crate::switch::{Connected, Member, Scope, SessionParts, SwitchError, SwitchHandle, Switches};
 
 /// Everything has stopped by then, or is left to the process's end.
@@ -58,6 +60,9 @@ pub enum StartError {
     /// The API's socket.
     #[error(transparent)]
     Socket(#[from] api::SocketError),
+    /// The metrics' address.
+    #[error(transparent)]
+    Metrics(#[from] MetricsError),
     /// The slow path's device is not there.
     #[error(
         "there is no network device {0:?} (slow_path.device): create it, or name the one that \
@@ -97,6 +102,10 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let config = Arc::new(config);
     let socket = ApiSocket::bind(&config.api_socket).await?;
+    let exporter = match config.metrics {
+        Some(address) => Some(Exporter::start(address).await?),
+        None => None,
+    };
     let device = &config.slow_path.device;
     if nix::net::if_::if_nametoindex(device.as_str()).is_err() {
         return Err(StartError::NoDevice(device.clone()));
@@ -106,7 +115,7 @@ pub async fn run(
         tracing::warn!("{warning}");
     }
 
-    let starting = Running::start(&config, &kernel, socket, switch_timeout);
+    let starting = Running::start(&config, &kernel, socket, exporter, switch_timeout);
     let result = match stop.run_until_cancelled(starting).await {
         None => Err(StartError::Stopped),
         Some(Err(error)) => Err(error),
@@ -144,6 +153,7 @@ impl Running {
         config: &Arc<Config>,
         kernel: &KernelSetup,
         mut socket: ApiSocket,
+        exporter: Option<Exporter>,
         switch_timeout: Duration,
     ) -> Result<Self, StartError> {
         let started = Instant::now();
@@ -216,13 +226,14 @@ impl Running {
                 tracing::error!(%error, "the API has ended");
             }
         });
+        let metrics = exporter.map(|exporter| tokio::spawn(exporter.serve(stop.clone())));
         Ok(Self {
             stop,
             slow_path,
             mirror,
             engine,
             exception,
-            tasks: vec![api, session, pump],
+            tasks: [api, session, pump].into_iter().chain(metrics).collect(),
             _socket: socket,
         })
     }

@@ -5,4 +5,5 @@ pub mod config;
 pub mod daemon;
 pub mod exception;
 pub mod kernel;
+pub mod metrics;
 pub mod switch;

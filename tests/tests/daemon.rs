@@ -150,6 +150,32 @@ fn a_switch_port_that_does_not_exist_is_named() {
     });
 }
 
+/// What Prometheus gets: the P4Runtime clients' metrics, by their documented names.
+#[test]
+fn the_metrics_are_served() {
+    sandbox::test("the_metrics_are_served", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let _switch = topology.start_switch(switch_kind())?;
+        let _daemon = topology.start_daemon()?;
+        let ask = "exec 3<>/dev/tcp/127.0.0.1/9464; \
+                   printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
+        let output = topology.gw.command("bash").args(["-c", ask]).output();
+        let output = output.map_err(Error::file("bash"))?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let of = "{address=\"127.0.0.1:9559\",device=\"1\"";
+        for wanted in [
+            format!("\np4runtime_client_primary{of}}} 1\n"),
+            format!("\np4runtime_client_streams_opened_total{of}}} 1\n"),
+            format!("\np4runtime_client_updates_total{of},code=\"OK\"}} "),
+            format!("\np4runtime_client_rpc_duration_seconds_bucket{of},rpc=\"Write\",le=\"1\"}} "),
+        ] {
+            assert!(said.contains(&wanted), "{wanted}: {said}");
+        }
+        Ok(())
+    });
+}
+
 fn stops_cleanly_on(signal: Signal) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
     let topology = Topology::build(directory.path())?;

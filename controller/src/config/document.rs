@@ -44,12 +44,16 @@ pub struct Document {
 pub struct DaemonSection {
     /// Path of the API's unix socket.
     pub api_socket: String,
+    /// `address:port` where Prometheus finds the metrics; nowhere without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<String>,
 }
 
 impl Default for DaemonSection {
     fn default() -> Self {
         Self {
             api_socket: shunt_api::DEFAULT_SOCKET.to_owned(),
+            metrics: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A configuration that holds together: every value in range, every reference resolved.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use shunt_p4::{Interface, InterfaceId, PuntReason, SwitchPort, Vpc, VpcId};
@@ -13,6 +13,8 @@ use super::values::addresses_of;
 pub struct Config {
     /// Path of the API's unix socket.
     pub api_socket: PathBuf,
+    /// Where Prometheus finds the metrics.
+    pub metrics: Option<SocketAddr>,
     /// The switch.
     pub switch: Switch,
     /// The DPDK side.

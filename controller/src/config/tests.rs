@@ -109,7 +109,7 @@ fn files_that_are_none() {
     let text = message(load(&path));
     assert!(
         text.starts_with(
-            "/shunt.toml, line 2, column 1: unknown field `socket`, expected `api_socket`"
+            "/shunt.toml, line 2, column 1: unknown field `socket`, expected `api_socket` or `metrics`"
         ),
         "{text}"
     );
@@ -148,6 +148,10 @@ fn daemon_switch_and_slow_path() {
         |d| {
             d.daemon.api_socket = format!("/{}", "x".repeat(107));
         },
+    );
+    fault(
+        "daemon.metrics: \"localhost\" is not address:port, such as 127.0.0.1:9464",
+        |d| d.daemon.metrics = Some("localhost".into()),
     );
     fault(
         "switch: no switch is configured: add a [[switch]] section",

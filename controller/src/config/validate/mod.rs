@@ -44,6 +44,10 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
             format!("a socket's path has at most {SOCKET_PATH_MAX} bytes"),
         );
     }
+    let metrics = document.daemon.metrics.as_ref().and_then(|text| {
+        let fault = |_| format!("{text:?} is not address:port, such as 127.0.0.1:9464");
+        faults.check("daemon.metrics", text.parse::<SocketAddr>().map_err(fault))
+    });
     let switch = switch(document, &mut faults);
     let slow_path = slow_path(document, &mut faults);
     let vpcs = interfaces::vpcs(document, &mut faults);
@@ -65,6 +69,7 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
         {
             Ok(Config {
                 api_socket: socket.into(),
+                metrics,
                 switch,
                 slow_path,
                 vpcs,
