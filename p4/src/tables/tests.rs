@@ -16,6 +16,10 @@ use crate::types::{InterfaceId, VpcId};
 
 #[path = "../../build/check.rs"]
 mod check;
+#[allow(
+    clippy::duplicate_mod,
+    reason = "the same files, of which this makes data and the crate types"
+)]
 #[path = "../../build/declared.rs"]
 mod declared;
 
