@@ -1,5 +1,7 @@
 //! Where a switch is not as it should be, to be shown.
 
+use std::time::Duration;
+
 use p4runtime::p4::v1::TableEntry;
 use shunt_p4::tables::{AnyEntry, TableError};
 
@@ -88,6 +90,12 @@ pub struct Repair {
     pub refusals: Vec<String>,
     /// Refusals in all.
     pub refused: u64,
+    /// How long it took to read the switch.
+    pub read_in: Duration,
+    /// To compare what was read with what is wanted.
+    pub compared_in: Duration,
+    /// To write.
+    pub written_in: Duration,
 }
 
 /// Refusals of a [`Repair`] that are kept in words.

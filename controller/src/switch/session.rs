@@ -417,13 +417,17 @@ impl Session {
         reading.await?.map_err(|error| End::Lost(error.to_string()))
     }
 
-    async fn read_back(&mut self) -> Result<(), End> {
+    /// Reads the switch; returns how long it took, and how long to compare.
+    async fn read_back(&mut self) -> Result<(Duration, Duration), End> {
         self.publish(SwitchState::Repairing);
+        let begun = Instant::now();
         let reading = self.read().await?;
+        let read_in = begun.elapsed();
         for (_, error) in &reading.foreign {
             tracing::warn!(switch = self.switch.name, %error, "an entry that is none of ours");
         }
         self.ledger.read_back(reading);
+        let compared_in = begun.elapsed() - read_in;
         if self.ledger.pending_count() > 0 {
             tracing::info!(
                 switch = self.switch.name,
@@ -431,7 +435,7 @@ impl Session {
                 "read back"
             );
         }
-        Ok(())
+        Ok((read_in, compared_in))
     }
 
     /// Writes until nothing is due; returns when that was.
@@ -523,9 +527,11 @@ impl Session {
 
     async fn repair(&mut self) -> Result<Repair, End> {
         (self.refusals, self.refused) = (Vec::new(), 0);
-        self.read_back().await?;
+        let (read_in, compared_in) = self.read_back().await?;
         let found = self.ledger.pending_kinds();
+        let begun = Instant::now();
         self.flush().await?;
+        let written_in = begun.elapsed();
         self.publish(SwitchState::Ready);
         Ok(Repair {
             wanted: self.ledger.wanted_count() as u64,
@@ -534,6 +540,9 @@ impl Session {
             others: self.ledger.others_count() as u64,
             refusals: std::mem::take(&mut self.refusals),
             refused: self.refused,
+            read_in,
+            compared_in,
+            written_in,
         })
     }
 

@@ -6,6 +6,7 @@
 mod client_writes;
 mod flows;
 mod gateway;
+mod reconcile;
 mod report;
 mod switch_pps;
 mod switch_veth;
@@ -45,6 +46,11 @@ const BENCHES: &[Bench] = &[
         name: "switch-veth",
         about: "embedded switch through veth interfaces, beside bmv2: hits of 10 K NAT flows",
         run: switch_veth::run,
+    },
+    Bench {
+        name: "reconcile",
+        about: "1 M entries in the switch of which 1 % are wrong: read, diff and repair, memory",
+        run: reconcile::run,
     },
 ];
 
