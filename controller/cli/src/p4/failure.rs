@@ -63,7 +63,7 @@ pub(crate) enum P4Error {
         /// The line, from 1.
         line: usize,
         /// What is wrong with it.
-        source: NamedError,
+        source: Box<NamedError>,
     },
     /// Printing.
     #[error(transparent)]

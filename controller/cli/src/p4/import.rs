@@ -116,10 +116,10 @@ fn load(path: &Path, index: &P4InfoIndex) -> Result<Vec<Item>, P4Error> {
     let mut lines_of: HashMap<String, usize> = HashMap::new();
     for (at, line) in text.lines().enumerate() {
         let line_number = at + 1;
-        let wrong = |source| P4Error::Line {
+        let wrong = |fault| P4Error::Line {
             path: path.to_path_buf(),
             line: line_number,
-            source,
+            source: Box::new(fault),
         };
         let content = line.trim();
         if content.is_empty() || content.starts_with('#') {

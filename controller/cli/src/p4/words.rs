@@ -12,7 +12,7 @@ macro_rules! options {
             /// TABLE FIELD=VALUE… do ACTION PARAM=VALUE…, or another entity (see the examples).
             #[arg(value_name = "WORD")]
             words: Vec<String>,
-            $($(#[$doc])* #[arg(long = $name, value_name = $value, help_heading = "Entity")]
+            $($(#[$doc])* #[arg(long = $name, value_name = $value, help_heading = "Entity", allow_hyphen_values = true)]
             $field: Option<String>,)*
         }
 

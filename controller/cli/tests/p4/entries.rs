@@ -86,6 +86,23 @@ async fn entries_are_written_read_and_refused_by_name() {
         ("error-fixed.table", "insert counter drops 1 --packets 1"),
         ("error-const.table", "insert classes tos=1 do drop"),
         ("error-cell.table", "counters drops 8"),
+        (
+            "error-negative.table",
+            "modify counter drops 1 --packets -1",
+        ),
+        (
+            "error-largest.table",
+            "insert acl src=10.0.0.0/8 do drop --priority 2147483648",
+        ),
+        (
+            "error-member.table",
+            "insert group ecmp_selector 7 member=x",
+        ),
+        ("error-profile.table", "groups ecmp_selecter"),
+        ("error-none.table", "insert digest learn"),
+        ("error-few.table", "counters flew"),
+        ("error-verb.table", "wach flow"),
+        ("error-interval.table", "watch flow --interval 5"),
     ] {
         switch.golden(name, arguments).await;
     }

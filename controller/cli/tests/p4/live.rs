@@ -6,6 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use p4runtime::client::Arbitration;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use shunt_switch::Tls;
 
 use crate::switch::{DEADLINE, Running, Switch};
 
@@ -114,6 +116,57 @@ async fn changes_and_packets_are_shown_as_they_come() {
     sniffing.ended();
     enough.store(true, Ordering::Relaxed);
     sending.join().unwrap();
+    switch.end();
+}
+
+/// Certificate and key of this name, in PEM.
+fn signed(authority: &Authority, name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let certificate = params.signed_by(&key, authority).unwrap();
+    (certificate.pem(), key.serialize_pem())
+}
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_switch_behind_mutual_tls_is_reached_with_a_certificate() {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let authority = Authority::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    let (certificate, key) = signed(&authority, "switch.test");
+    let tls = Tls {
+        certificate: certificate.into(),
+        key: key.into(),
+        client_authority: Some(authority.pem().into()),
+    };
+    let switch = Switch::over_tls(Some("forward"), tls).await;
+    let (certificate, key) = signed(&authority, "controller.test");
+    for (name, pem) in [
+        ("ca.pem", authority.pem()),
+        ("cert.pem", certificate),
+        ("key.pem", key),
+    ] {
+        switch.file(name, &pem);
+    }
+    let trust = "--ca ca.pem --tls-name switch.test";
+    let ours = format!("{trust} --cert cert.pem --key key.pem");
+    let insert = "insert route dst=10.0.0.0/8 do drop";
+    switch.done(&format!("{ours} {insert}")).await;
+    let read = switch.done(&format!("{ours} read route")).await;
+    assert!(read.contains("10.0.0.0/8"), "{read}");
+    for (without, code) in [
+        (trust.to_owned(), 3),
+        ("--ca ca.pem --cert cert.pem --key key.pem".to_owned(), 3),
+        ("--timeout 2s".to_owned(), 3),
+        (ours.replace("ca.pem", "none.pem"), 1),
+        (ours.replace(" --key key.pem", ""), 2),
+    ] {
+        let output = switch.shunt(&format!("{without} read route")).await;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{without}: {said}");
+        assert!(!said.contains("PRIVATE"), "{said}");
+    }
     switch.end();
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use p4runtime::client::{Client, ClientConfig};
 use p4runtime::p4info::parse_p4info_text;
-use shunt_switch::{Config, Deviation, Handle, ManualClock, Options};
+use shunt_switch::{Config, Deviation, Handle, ManualClock, Options, Tls};
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -35,6 +35,19 @@ impl Switch {
         program: Option<&str>,
         how: impl IntoIterator<Item = Deviation>,
     ) -> Self {
+        Self::with(program, how, None).await
+    }
+
+    /// One that is reached by TLS only.
+    pub(crate) async fn over_tls(program: Option<&str>, tls: Tls) -> Self {
+        Self::with(program, [], Some(tls)).await
+    }
+
+    async fn with(
+        program: Option<&str>,
+        how: impl IntoIterator<Item = Deviation>,
+        tls: Option<Tls>,
+    ) -> Self {
         let program = program.map(|name| {
             let json = std::fs::read(testdata(&format!("{name}.json"))).unwrap();
             let info = std::fs::read_to_string(testdata(&format!("{name}.p4info.txtpb"))).unwrap();
@@ -49,6 +62,7 @@ impl Switch {
                 ..Options::default()
             },
             program,
+            tls,
             ..Config::default()
         };
         Self {

@@ -54,7 +54,8 @@ pub struct ClientConfig {
     pub pipeline_timeout: Duration,
     /// Silence before the kernel probes the peer.
     pub tcp_keep_alive: Option<Duration>,
-    /// HTTP/2 pings. Off by default: gRPC's C++ server, which most switches
+    /// HTTP/2 pings so often; a connection that does not answer one within the same time is
+    /// dead. Off by default: gRPC's C++ server, which most switches
     /// use, closes a connection that pings more than once in five minutes.
     pub http2_keep_alive: Option<Duration>,
     /// Updates in one Write.
@@ -134,15 +135,20 @@ impl ClientConfig {
             .saturating_add(TRAILER_BYTES_PER_UPDATE.saturating_mul(self.batch_updates_max));
         let mut endpoint = endpoint
             .connect_timeout(self.connect_timeout)
-            .tcp_keepalive(self.tcp_keep_alive)
-            .tcp_keepalive_interval(Some(TCP_KEEP_ALIVE_INTERVAL))
-            .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_RETRIES))
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_max_header_list_size(u32::try_from(trailers).unwrap_or(u32::MAX));
+        // The interval alone would turn it on.
+        if let Some(silence) = self.tcp_keep_alive {
+            endpoint = endpoint
+                .tcp_keepalive(Some(silence))
+                .tcp_keepalive_interval(Some(TCP_KEEP_ALIVE_INTERVAL))
+                .tcp_keepalive_retries(Some(TCP_KEEP_ALIVE_RETRIES));
+        }
         if let Some(interval) = self.http2_keep_alive {
             endpoint = endpoint
                 .http2_keep_alive_interval(interval)
+                .keep_alive_timeout(interval)
                 .keep_alive_while_idle(true);
         }
         if let Some(tls) = &self.tls {

@@ -129,10 +129,14 @@ pub(super) fn group(
             ));
         };
         let (text, port) = text.split_once('@').unwrap_or((text, ""));
-        let (weight, member) = text.split_once('x').unwrap_or(("1", text));
+        let (weight, member) = match text.split_once('x') {
+            Some((weight, member)) if !weight.is_empty() => (weight, member),
+            _ => ("1", text),
+        };
         let Some(weight) = weight.parse().ok().filter(|weight: &i32| *weight > 0) else {
             return fault(format!(
-                "{label}: the weight {weight:?} is not a number from 1"
+                "{label}: the weight {weight:?} is not a number from 1 to {}",
+                i32::MAX
             ));
         };
         let mut member = pb::action_profile_group::Member {
@@ -156,7 +160,7 @@ pub(super) fn group(
         }
         wire.members.push(member);
     }
-    wire.max_size = words.number("max-size", "from 1")?.unwrap_or(0);
+    wire.max_size = words.number("max-size", 1)?.unwrap_or(0);
     if purpose == Purpose::Delete {
         wire.members.clear();
         wire.max_size = 0;
@@ -237,7 +241,8 @@ fn replicas(words: &mut Words<'_>, label: &str) -> Result<Vec<pb::Replica>, Name
         let (port, instance) = text.split_once(':').unwrap_or((text, "0"));
         let Ok(instance) = instance.parse() else {
             return fault(format!(
-                "{label}: the instance {instance:?} is not a number"
+                "{label}: the instance {instance:?} is not a number from 0 to {}",
+                u32::MAX
             ));
         };
         replicas.push(pb::Replica {
@@ -276,8 +281,8 @@ pub(super) fn clone_session(
     let mut session = pb::CloneSessionEntry {
         session_id: id,
         replicas: replicas(&mut words, &format!("clone session {id}"))?,
-        class_of_service: words.number("class", "from 0")?.unwrap_or(0),
-        packet_length_bytes: words.number("length", "of bytes; 0 is all")?.unwrap_or(0),
+        class_of_service: words.number("class", 0)?.unwrap_or(0),
+        packet_length_bytes: words.number("length", 0)?.unwrap_or(0),
     };
     if purpose == Purpose::Delete {
         session = pb::CloneSessionEntry {
@@ -300,7 +305,7 @@ pub(super) fn digest(
         wire.digest_id = index.digest(name)?.id;
         let config = pb::digest_entry::Config {
             max_timeout_ns: words.duration("max-timeout")?.unwrap_or(0),
-            max_list_size: words.number("max-list", "from 0")?.unwrap_or(0),
+            max_list_size: words.number("max-list", 0)?.unwrap_or(0),
             ack_timeout_ns: words.duration("ack-timeout")?.unwrap_or(0),
         };
         wire.config = (purpose == Purpose::Write).then_some(config);

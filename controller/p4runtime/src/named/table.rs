@@ -153,17 +153,13 @@ fn priority(
     whole_key: bool,
     label: &str,
 ) -> Result<i32, NamedError> {
-    const RANGE: &str = "from 1 to 2147483647; the largest wins";
-    match words.number::<i32>("priority", RANGE)? {
-        Some(priority) if priority < 1 => {
-            fault(format!("--priority: {priority} is not a number {RANGE}"))
-        }
+    match words.number("priority", 1)? {
         Some(_) if !table.needs_priority() => fault(format!(
             "{label} has no priorities: all of its fields are exact or LPM"
         )),
         None if whole_key && table.needs_priority() => fault(format!(
             "{label}: --priority is missing: some of its fields are ternary, range or optional; \
-             it takes a number {RANGE}"
+             it takes a number from 1 to 2147483647; the largest wins"
         )),
         priority => Ok(priority.unwrap_or(0)),
     }
@@ -372,8 +368,6 @@ pub(super) fn bytes_of_hex(digits: &str) -> Option<Vec<u8>> {
         .collect()
 }
 
-const RATE: &str = "from 0 to 9223372036854775807";
-
 /// The rates, if any of them is given; all of the four then.
 pub(super) fn meter(words: &mut Words<'_>) -> Result<Option<pb::MeterConfig>, NamedError> {
     let mut given = [None; 5];
@@ -381,10 +375,7 @@ pub(super) fn meter(words: &mut Words<'_>) -> Result<Option<pb::MeterConfig>, Na
         .iter_mut()
         .zip(["cir", "cburst", "pir", "pburst", "eburst"])
     {
-        *value = words.number::<i64>(name, RATE)?;
-        if value.is_some_and(|value| value < 0) {
-            return fault(format!("--{name}: a rate or burst is {RATE}"));
-        }
+        *value = words.number(name, 0)?;
     }
     match given {
         [None, None, None, None, None] => Ok(None),
@@ -401,8 +392,8 @@ pub(super) fn meter(words: &mut Words<'_>) -> Result<Option<pb::MeterConfig>, Na
 
 /// The counts, if any is given.
 pub(super) fn count(words: &mut Words<'_>) -> Result<Option<pb::CounterData>, NamedError> {
-    let packets = words.number::<i64>("packets", RATE)?;
-    let bytes = words.number::<i64>("bytes", RATE)?;
+    let packets = words.number("packets", 0)?;
+    let bytes = words.number("bytes", 0)?;
     if packets.is_none() && bytes.is_none() {
         return Ok(None);
     }

@@ -184,7 +184,7 @@ fn errors_name_the_field_and_what_it_takes() {
         ),
         (
             "acl do drop --priority 0",
-            "--priority: 0 is not a number from 1 to 2147483647; the largest wins",
+            r#"--priority: "0" is not a number from 1 to 2147483647"#,
         ),
         (
             "acl do drop --priority 1 --idle-timeout 5s",

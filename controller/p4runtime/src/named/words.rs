@@ -46,18 +46,20 @@ impl<'a> Words<'a> {
         Some(self.options.remove(at).1)
     }
 
-    /// The option as a number, taken out.
-    pub(super) fn number<T: std::str::FromStr>(
-        &mut self,
-        name: &str,
-        range: &str,
-    ) -> Result<Option<T>, NamedError> {
+    /// The option as a number from `least` to the type's largest, taken out.
+    pub(super) fn number<T>(&mut self, name: &str, least: T) -> Result<Option<T>, NamedError>
+    where
+        T: Bounded + std::str::FromStr + std::fmt::Display + PartialOrd,
+    {
         let Some(text) = self.take(name) else {
             return Ok(None);
         };
-        match text.replace('_', "").parse() {
-            Ok(number) => Ok(Some(number)),
-            Err(_) => fault(format!("--{name}: {text:?} is not a number {range}")),
+        match text.replace('_', "").parse::<T>() {
+            Ok(number) if number >= least => Ok(Some(number)),
+            _ => fault(format!(
+                "--{name}: {text:?} is not a number from {least} to {}",
+                T::LARGEST
+            )),
         }
     }
 
@@ -84,6 +86,23 @@ impl<'a> Words<'a> {
             )),
         }
     }
+}
+
+/// A number that has a largest one.
+pub(super) trait Bounded {
+    const LARGEST: Self;
+}
+
+impl Bounded for i32 {
+    const LARGEST: Self = Self::MAX;
+}
+
+impl Bounded for u32 {
+    const LARGEST: Self = Self::MAX;
+}
+
+impl Bounded for i64 {
+    const LARGEST: Self = Self::MAX;
 }
 
 /// Words of a line: split at blanks, except between quotation marks. `#` begins

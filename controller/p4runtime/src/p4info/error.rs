@@ -55,7 +55,7 @@ pub enum P4InfoError {
     #[error("cannot describe P4Info messages: {0}")]
     Descriptors(String),
     /// No object has this name; the nearest one, if any is near.
-    #[error("no {object} {name:?}{}{}", within(.owner), hint(.suggestion))]
+    #[error("no {object} {name:?}{}{}", within(.owner), hint(.suggestion, .known))]
     UnknownName {
         /// What was looked for.
         object: Object,
@@ -65,6 +65,8 @@ pub enum P4InfoError {
         owner: Option<String>,
         /// A name like it.
         suggestion: Option<String>,
+        /// All names, if they are few.
+        known: Option<Vec<String>>,
     },
     /// No object has this id.
     #[error("no {object} with id {id:#x}{}", within(.owner))]
@@ -113,9 +115,12 @@ fn within(owner: &Option<String>) -> String {
         .unwrap_or_default()
 }
 
-fn hint(suggestion: &Option<String>) -> String {
-    suggestion
-        .as_ref()
-        .map(|near| format!("; did you mean {near:?}?"))
-        .unwrap_or_default()
+fn hint(suggestion: &Option<String>, known: &Option<Vec<String>>) -> String {
+    match (suggestion, known.as_deref()) {
+        (Some(near), _) => format!("; did you mean {near:?}?"),
+        (None, Some([])) => "; there are none".to_owned(),
+        (None, Some([only])) => format!("; there is only {only:?}"),
+        (None, Some(known)) => format!("; there are {}", known.join(", ")),
+        (None, None) => String::new(),
+    }
 }

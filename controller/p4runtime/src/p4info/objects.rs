@@ -6,6 +6,8 @@ use super::{Object, P4InfoError};
 
 /// How alike two names must be (0 to 1) for one to be suggested for the other.
 const SUGGEST_ABOVE: f64 = 0.6;
+/// How many names are shown to who asked for one that none is like.
+const KNOWN_SHOWN_MAX: usize = 8;
 
 /// What identifies an object within its kind.
 pub(super) trait Named {
@@ -113,8 +115,13 @@ fn unknown_name<'a, T: Named + 'a>(
     object: Object,
     name: &str,
     owner: Option<String>,
-    items: impl Iterator<Item = &'a T>,
+    items: impl Iterator<Item = &'a T> + Clone,
 ) -> P4InfoError {
+    let aliases = items.clone().map(|item| match item.alias() {
+        "" => item.name().to_owned(),
+        alias => alias.to_owned(),
+    });
+    let known: Vec<String> = aliases.take(KNOWN_SHOWN_MAX + 1).collect();
     let names = items.flat_map(|item| [item.alias(), item.name()]);
     let suggestion = nearest(name, names).map(str::to_owned);
     P4InfoError::UnknownName {
@@ -122,6 +129,7 @@ fn unknown_name<'a, T: Named + 'a>(
         name: name.to_owned(),
         owner,
         suggestion,
+        known: Some(known).filter(|known| known.len() <= KNOWN_SHOWN_MAX),
     }
 }
 

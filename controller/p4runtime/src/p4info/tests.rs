@@ -67,7 +67,11 @@ fn unknown_names_and_ids_say_where_and_suggest() {
     );
     assert_eq!(
         text(index.action("drop").unwrap_err()),
-        r#"no action "drop""#
+        r#"no action "drop"; there are send, NoAction"#
+    );
+    assert_eq!(
+        text(index.digest("learn").unwrap_err()),
+        r#"no digest "learn"; there are none"#
     );
     assert_eq!(
         text(table.field("prt").unwrap_err()),
@@ -212,6 +216,6 @@ fn a_reference_to_nothing_is_refused() {
     let text = TYPED.replace("@refers_to( u , k )", "@refers_to(u, kk)");
     assert_eq!(
         error(&text),
-        r#"action "act": no match field "kk" in table "u""#
+        r#"action "act": no match field "kk" in table "u"; there is only "k""#
     );
 }
