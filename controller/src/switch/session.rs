@@ -12,6 +12,9 @@
 //! the whole of the network has been said once: what a predecessor left in the switch is
 //! right until then, as far as anybody knows.
 
+mod commands;
+mod standing;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,11 +27,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
-use super::connect::{Connected, election_id};
+use super::connect::Connected;
 use super::diff::{Comparison, NotNow, REFUSALS_MAX, Repair};
 use super::ledger::Ledger;
 use super::lower::{Lowering, Scope};
-use super::pipeline::{self, Loaded};
 use super::tables::Reading;
 use super::view::{SwitchState, SwitchView};
 use crate::config::{PuntMeter, Switch};
@@ -220,38 +222,6 @@ impl Session {
         });
     }
 
-    /// Tries to begin a session until it works. `Err`: stopped.
-    async fn begin_again(&mut self, backoff: &mut Backoff, reason: &mut String) -> Result<(), End> {
-        loop {
-            self.view.send_modify(|view| {
-                view.state = SwitchState::Connecting;
-                view.last_error = Some(reason.clone());
-            });
-            match self.begin().await {
-                Err(End::Stopped) => return Err(End::Stopped),
-                Err(End::Lost(error)) => *reason = error,
-                Err(End::Demoted(primary)) => {
-                    self.stand_by(primary).await?;
-                    "the other controller has left".clone_into(reason);
-                }
-                Ok(()) => break,
-            }
-            self.pause(backoff, reason).await?;
-        }
-        self.ledger.forget_others();
-        self.view.send_modify(|view| view.sessions += 1);
-        Ok(())
-    }
-
-    async fn pause(&mut self, backoff: &mut Backoff, reason: &str) -> Result<(), End> {
-        self.view.send_modify(|view| {
-            view.state = SwitchState::Connecting;
-            view.last_error = Some(reason.to_owned());
-        });
-        let delay = backoff.next_delay().unwrap_or(BEGIN_AGAIN.1);
-        self.during(tokio::time::sleep(delay)).await
-    }
-
     /// Awaits something that is not ours while changes are taken over. `Err`: stopped.
     async fn during<T>(&mut self, work: impl Future<Output = T>) -> Result<T, End> {
         tokio::pin!(work);
@@ -304,32 +274,6 @@ impl Session {
                 }
             }
         });
-    }
-
-    /// A new stream, the primary role, the pipeline.
-    async fn begin(&mut self) -> Result<(), End> {
-        let client = self.client.clone();
-        let id = election_id(client.election_id().max(self.rival));
-        client.close_stream("reconnecting");
-        let primary = async { client.become_primary_as(id).await };
-        match self.during(primary).await? {
-            Ok(()) => {}
-            Err(ClientError::NotPrimary { primary, .. }) => return Err(End::Demoted(primary)),
-            Err(error) => return Err(End::Lost(error.to_string())),
-        }
-        self.publish(SwitchState::Pushing);
-        let client = self.client.clone();
-        let switch = self.switch.clone();
-        let loaded = self.during(async move { pipeline::load(&client, &switch).await });
-        match loaded.await? {
-            Ok(loaded) => {
-                if loaded == Loaded::Pushed {
-                    tracing::info!(switch = self.switch.name, "the pipeline was pushed again");
-                }
-                Ok(())
-            }
-            Err(error) => Err(End::Lost(error.to_string())),
-        }
     }
 
     /// Reads back, repairs, and then writes what comes, until something ends it.
@@ -400,14 +344,6 @@ impl Session {
                 let seconds = HEARTBEAT_WITHIN.as_secs();
                 Err(End::Lost(format!("it has not answered for {seconds} s")))
             }
-        }
-    }
-
-    fn role_changed(&mut self) -> Result<(), End> {
-        match self.arbitration.borrow_and_update().clone() {
-            Arbitration::Primary | Arbitration::Pending => Ok(()),
-            Arbitration::Lost { reason } => Err(End::Lost(reason)),
-            Arbitration::Backup { primary } => Err(End::Demoted(primary)),
         }
     }
 
@@ -482,111 +418,6 @@ impl Session {
         self.refused += refusals.len() as u64;
         let room = REFUSALS_MAX.saturating_sub(self.refusals.len());
         self.refusals.extend(refusals.into_iter().take(room));
-    }
-
-    async fn obey(&mut self, command: Command) -> Result<(), End> {
-        if !self.complete {
-            self.decline(command);
-            return Ok(());
-        }
-        let result = match command {
-            Command::Diff(answer) => match self.read().await {
-                Ok(reading) => {
-                    let _ = answer.send(Ok(self.compare(&reading)));
-                    return Ok(());
-                }
-                Err(end) => (Command::Diff(answer), end),
-            },
-            Command::Reconcile(answer) => match self.repair().await {
-                Ok(repair) => {
-                    let _ = answer.send(Ok(repair));
-                    return Ok(());
-                }
-                Err(end) => (Command::Reconcile(answer), end),
-            },
-        };
-        let (command, end) = result;
-        if let End::Lost(reason) = &end {
-            self.view.send_modify(|view| {
-                view.state = SwitchState::Connecting;
-                view.last_error = Some(reason.clone());
-            });
-        }
-        self.decline(command);
-        Err(end)
-    }
-
-    fn compare(&self, reading: &Reading) -> Comparison {
-        Comparison {
-            wanted: self.ledger.wanted_count() as u64,
-            held: reading.len() as u64,
-            others: self.ledger.others_count() as u64,
-            differences: self.ledger.differences(reading),
-        }
-    }
-
-    async fn repair(&mut self) -> Result<Repair, End> {
-        (self.refusals, self.refused) = (Vec::new(), 0);
-        let (read_in, compared_in) = self.read_back().await?;
-        let found = self.ledger.pending_kinds();
-        let begun = Instant::now();
-        self.flush().await?;
-        let written_in = begun.elapsed();
-        self.publish(SwitchState::Ready);
-        Ok(Repair {
-            wanted: self.ledger.wanted_count() as u64,
-            found,
-            left: self.ledger.pending_count() as u64,
-            others: self.ledger.others_count() as u64,
-            refusals: std::mem::take(&mut self.refusals),
-            refused: self.refused,
-            read_in,
-            compared_in,
-            written_in,
-        })
-    }
-
-    fn decline(&self, command: Command) {
-        let view = self.view.borrow();
-        let because = view.last_error.as_ref();
-        let not_now = NotNow::NotReady {
-            name: self.switch.name.clone(),
-            state: view.state.as_str(),
-            because: because
-                .map(|error| format!(": {error}"))
-                .unwrap_or_default(),
-        };
-        match command {
-            Command::Diff(answer) => drop(answer.send(Err(not_now))),
-            Command::Reconcile(answer) => drop(answer.send(Err(not_now))),
-        }
-    }
-
-    /// Another controller has taken over, and means it: wait until it leaves.
-    async fn stand_by(&mut self, primary: Option<u128>) -> Result<(), End> {
-        let Some(mut id) = primary else {
-            return Ok(());
-        };
-        loop {
-            self.rival = self.rival.max(id);
-            let reason = format!("another controller (election id {id}) has taken over");
-            tracing::warn!(switch = self.switch.name, reason, "standing by");
-            self.publish(SwitchState::Backup);
-            self.view.send_modify(|view| view.last_error = Some(reason));
-            let mut arbitration = self.arbitration.clone();
-            let changed = self.during(async move {
-                arbitration
-                    .changed()
-                    .await
-                    .map(|()| arbitration.borrow_and_update().clone())
-            });
-            match changed.await? {
-                Err(_) => return Err(End::Stopped),
-                Ok(Arbitration::Backup { primary: Some(now) }) => id = now,
-                Ok(_) => return Ok(()),
-            }
-            self.arbitration.mark_unchanged();
-        }
     }
 }
 
