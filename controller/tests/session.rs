@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use embedded::{PATIENCE, configuration, configured, id, read, routes, switch};
-use p4runtime::client::{Client, ClientConfig, PipelineAction};
+use p4runtime::client::{Arbitration, Client, ClientConfig, PipelineAction};
 use p4runtime::p4::v1::{Entity, TableEntry, Update, entity, update};
 use p4runtime::p4info::parse_p4info_text;
 use shunt_controller::config::Config;
@@ -206,6 +206,71 @@ async fn another_controller_that_takes_over_is_not_fought() {
     drop(other);
     session.converged().await;
     assert_eq!(read(&address, Route4::ID).await.len(), 4);
+    session.stop().await;
+    switch_handle.kill().await;
+}
+
+/// Two daemons for one switch: the second waits for the first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_does_not_take_over_waits_until_the_other_leaves() {
+    let switch_handle = switch("127.0.0.1:0").await;
+    let address = switch_handle.addr();
+    let mut config = configuration(&address);
+    let first = Session::start(&config).await;
+    first.handle.apply(routes(2)).await;
+    first.handle.complete().await;
+    first.converged().await;
+
+    config.switch.take_over = false;
+    let second = Session::start(&config).await;
+    second.handle.apply(routes(4)).await;
+    second.handle.complete().await;
+    second
+        .wait("backup", |handle| {
+            handle.view().state == SwitchState::Backup
+        })
+        .await;
+    // The first one works on, and is not disturbed.
+    first.handle.apply(routes(3)).await;
+    first.converged().await;
+    assert_eq!(first.handle.view().sessions, 1);
+    assert_eq!(read(&address, Route4::ID).await.len(), 3);
+    first.client.close_stream("the daemon ends");
+    first.stop().await;
+    second.converged().await;
+    assert_eq!(read(&address, Route4::ID).await.len(), 4);
+    second.stop().await;
+    switch_handle.kill().await;
+}
+
+/// A role of its own leaves another role's controller alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_writes_as_its_role() {
+    let switch_handle = switch("127.0.0.1:0").await;
+    let address = switch_handle.addr();
+    let other = Client::connect(ClientConfig::new(&address, 1, 7))
+        .await
+        .unwrap();
+    other.become_primary().await.unwrap();
+    let mut config = configuration(&address);
+    config.switch.role = Some("router".to_owned());
+    let session = Session::start(&config).await;
+    session.handle.apply(routes(2)).await;
+    session.handle.complete().await;
+    session.converged().await;
+    assert_eq!(read(&address, Route4::ID).await.len(), 2);
+    let standing = other.arbitration().borrow().clone();
+    assert_eq!(standing, Arbitration::Primary);
+    let election = |role: Option<&str>| {
+        let config = ClientConfig {
+            role: role.map(str::to_owned),
+            ..ClientConfig::new(&address, 1, 1)
+        };
+        async { Client::connect(config).await.unwrap().election().await }
+    };
+    assert_eq!(election(None).await.unwrap().primary, Some(7));
+    let router = election(Some("router")).await.unwrap();
+    assert_eq!(router.primary, Some(session.client.election_id()));
     session.stop().await;
     switch_handle.kill().await;
 }

@@ -71,6 +71,18 @@ pub struct SwitchSection {
     pub device_id: i64,
     /// The switch port that leads to the slow path's device.
     pub slow_path_port: i64,
+    /// The P4Runtime role to write as, where several controllers share a switch; default the
+    /// role that may do everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<String>,
+    /// Whether to take the role from a controller that has it. If not, this one waits until
+    /// that one leaves, and then takes its place.
+    #[serde(default = "default_take_over")]
+    pub take_over: bool,
+}
+
+fn default_take_over() -> bool {
+    true
 }
 
 fn default_device_id() -> i64 {

@@ -103,6 +103,10 @@ pub struct Switch {
     pub device_id: u64,
     /// The port that leads to the slow path.
     pub slow_path_port: SwitchPort,
+    /// P4Runtime role; `None`: the default one.
+    pub role: Option<String>,
+    /// Whether to take the role from a controller that has it, or to wait until it leaves.
+    pub take_over: bool,
 }
 
 /// The DPDK side.

@@ -169,6 +169,10 @@ fn daemon_switch_and_slow_path() {
             d.switch[0].address = "localhost".into();
         },
     );
+    fault(
+        "switch[0].role: is empty: leave it out for the default role",
+        |d| d.switch[0].role = Some(String::new()),
+    );
     fault("switch[0].device_id: 0 is no device id: 1 or more", |d| {
         d.switch[0].device_id = 0
     });

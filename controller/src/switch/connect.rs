@@ -81,6 +81,16 @@ impl Connected {
         let client = Client::connect(client_config(switch))
             .await
             .map_err(refused)?;
+        if !switch.take_over
+            && let Some(primary) = client.election().await.map_err(refused)?.primary
+        {
+            tracing::info!(
+                switch = switch.name,
+                primary,
+                "another controller is the primary: waiting until it leaves"
+            );
+            return Ok(Self::over(client, switch));
+        }
         // Somebody started this daemon: it takes over, once.
         match client.become_primary().await {
             Err(ClientError::NotPrimary {
@@ -113,7 +123,10 @@ impl Connected {
 }
 
 fn client_config(switch: &Switch) -> ClientConfig {
-    ClientConfig::new(&switch.address, switch.device_id, election_id(0))
+    ClientConfig {
+        role: switch.role.clone(),
+        ..ClientConfig::new(&switch.address, switch.device_id, election_id(0))
+    }
 }
 
 fn refused(switch: &Switch, source: ClientError) -> SwitchError {
@@ -129,6 +142,14 @@ pub(super) fn election_id(above: u128) -> u128 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     now.map_or(1, |now| now.as_micros())
         .max(above.saturating_add(1))
+}
+
+/// A bid that does not win, and is seldom the same as anyone else's.
+pub(super) fn election_id_below(primary: u128) -> u128 {
+    let highest = primary.saturating_sub(1);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let some = now.map_or(0, |now| u128::from(now.subsec_micros() / 2));
+    highest - some % (highest + 1)
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -173,8 +173,13 @@ impl Session {
         let mut reason = "not connected yet".to_owned();
         if self.begun {
             self.view.send_modify(|view| view.sessions = 1);
-        } else if !matches!(self.begin_again(&mut backoff, &mut reason).await, Ok(())) {
-            return;
+        } else {
+            if let Some(engine) = &self.engine {
+                engine.lost();
+            }
+            if self.begin_again(&mut backoff, &mut reason).await.is_err() {
+                return;
+            }
         }
         loop {
             self.was_ready = false;

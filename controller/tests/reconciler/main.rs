@@ -88,6 +88,8 @@ impl Daemon {
             address: "switch.invalid:1".to_owned(),
             device_id: 1,
             slow_path_port: SwitchPort::new(network::SLOW_PATH).unwrap(),
+            role: None,
+            take_over: true,
         };
         let meter = |reason: &PuntReason| PuntMeter {
             reason: *reason,

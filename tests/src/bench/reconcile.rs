@@ -116,6 +116,8 @@ impl Bench {
             address: address.to_owned(),
             device_id: DEVICE,
             slow_path_port: SwitchPort::new(SLOW_PATH).ok_or_else(|| failed("port"))?,
+            role: None,
+            take_over: true,
         };
         let connected = Connected::open(&switch, PATIENCE)
             .await

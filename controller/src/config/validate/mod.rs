@@ -132,11 +132,19 @@ fn switch(document: &Document, faults: &mut Faults) -> Option<Switch> {
         })?;
     let slow_path_port =
         number::<SwitchPort>("switch[0].slow_path_port", section.slow_path_port, faults)?;
+    if section.role.as_deref() == Some("") {
+        faults.add(
+            "switch[0].role",
+            "is empty: leave it out for the default role",
+        );
+    }
     Some(Switch {
         name: section.name.clone(),
         address: section.address.clone(),
         device_id,
         slow_path_port,
+        role: section.role.clone(),
+        take_over: section.take_over,
     })
 }
 

@@ -3,7 +3,7 @@
 use p4runtime::client::{Arbitration, Backoff, ClientError};
 
 use super::{BEGIN_AGAIN, End, Session};
-use crate::switch::connect::election_id;
+use crate::switch::connect::{election_id, election_id_below};
 use crate::switch::pipeline::{self, Loaded};
 use crate::switch::view::SwitchState;
 
@@ -46,9 +46,12 @@ impl Session {
 
     /// A new stream, the primary role, the pipeline.
     async fn begin(&mut self) -> Result<(), End> {
+        self.client.close_stream("reconnecting");
+        if !self.switch.take_over {
+            self.let_others_be().await?;
+        }
         let client = self.client.clone();
         let id = election_id(client.election_id().max(self.rival));
-        client.close_stream("reconnecting");
         let primary = async { client.become_primary_as(id).await };
         match self.during(primary).await? {
             Ok(()) => {}
@@ -70,6 +73,24 @@ impl Session {
         }
     }
 
+    /// `Err`: another controller has the role, and this one is told when it leaves.
+    async fn let_others_be(&mut self) -> Result<(), End> {
+        let client = self.client.clone();
+        let asked = self.during(async move { client.election().await });
+        let election = asked.await?.map_err(|error| End::Lost(error.to_string()))?;
+        self.rival = self.rival.max(election.highest.unwrap_or(0));
+        let Some(primary) = election.primary else {
+            return Ok(());
+        };
+        let client = self.client.clone();
+        let bid = async move { client.become_primary_as(election_id_below(primary)).await };
+        match self.during(bid).await? {
+            Err(ClientError::NotPrimary { primary: None, .. }) | Ok(()) => Ok(()),
+            Err(ClientError::NotPrimary { primary, .. }) => Err(End::Demoted(primary)),
+            Err(error) => Err(End::Lost(error.to_string())),
+        }
+    }
+
     pub(super) fn role_changed(&mut self) -> Result<(), End> {
         match self.arbitration.borrow_and_update().clone() {
             Arbitration::Primary | Arbitration::Pending => Ok(()),
@@ -78,14 +99,14 @@ impl Session {
         }
     }
 
-    /// Another controller has taken over, and means it: wait until it leaves.
+    /// Another controller is the primary, and means it: wait until it leaves.
     pub(super) async fn stand_by(&mut self, primary: Option<u128>) -> Result<(), End> {
         let Some(mut id) = primary else {
             return Ok(());
         };
         loop {
             self.rival = self.rival.max(id);
-            let reason = format!("another controller (election id {id}) has taken over");
+            let reason = format!("another controller (election id {id}) is the primary");
             tracing::warn!(switch = self.switch.name, reason, "standing by");
             self.publish(SwitchState::Backup);
             self.view.send_modify(|view| view.last_error = Some(reason));
