@@ -57,6 +57,18 @@ static CONSTRUCTS: LazyLock<Program> = LazyLock::new(|| {
         include_str!("../../testdata/constructs.p4info.txtpb"),
     )
 });
+static LANGUAGE: LazyLock<Program> = LazyLock::new(|| {
+    Program::new(
+        include_str!("../../testdata/language.json"),
+        include_str!("../../testdata/language.p4info.txtpb"),
+    )
+});
+static STATE: LazyLock<Program> = LazyLock::new(|| {
+    Program::new(
+        include_str!("../../testdata/state.json"),
+        include_str!("../../testdata/state.p4info.txtpb"),
+    )
+});
 static SHUNT: LazyLock<Program> = LazyLock::new(|| {
     let json = std::str::from_utf8(shunt_p4::PIPELINE_JSON).unwrap();
     Program::new(json, shunt_p4::P4INFO)
@@ -172,10 +184,11 @@ fn edit(program: &mut Value, nodes: usize, input: &mut Input<'_>) {
 pub fn loader(data: &[u8]) {
     let mut input = Input(data);
     let mode = input.u8();
-    let program = if mode & 1 == 0 {
-        &*FORWARD
-    } else {
-        &*CONSTRUCTS
+    let program: &Program = match (mode & 1, mode >> 3 & 1) {
+        (0, 0) => &FORWARD,
+        (_, 0) => &CONSTRUCTS,
+        (0, _) => &LANGUAGE,
+        _ => &STATE,
     };
     let (json, info) = (program.json, program.info.clone());
     let (json, info) = match mode >> 1 & 3 {
@@ -301,20 +314,26 @@ fn loaded(program: &Program, updates: &[pb::Update]) -> Loaded {
     Loaded([true, false].map(|traced| One::new(program, updates, traced)))
 }
 
+/// Where `state.p4` is among the programs, and its frames in which chance decides what comes out.
+const STATE_INDEX: usize = 4;
+const RANDOM: u8 = 24;
+
 thread_local! {
-    static PROGRAMS: OnceCell<[Loaded; 3]> = const { OnceCell::new() };
+    static PROGRAMS: OnceCell<[Loaded; 5]> = const { OnceCell::new() };
 }
 
 /// Frames on the ports of the test programs and of our own, which has a gateway's entries.
 pub fn packets(data: &[u8]) {
     let mut input = Input(data);
-    let which = usize::from(input.u8() % 3);
+    let which = usize::from(input.u8() % 5);
     PROGRAMS.with(|programs| {
         let programs = programs.get_or_init(|| {
             [
                 loaded(&FORWARD, &[]),
                 loaded(&CONSTRUCTS, &[]),
                 loaded(&SHUNT, &gateway::updates()),
+                loaded(&LANGUAGE, &[]),
+                loaded(&STATE, &[]),
             ]
         });
         let Loaded([traced, plain]) = &programs[which];
@@ -325,6 +344,9 @@ pub fn packets(data: &[u8]) {
             let port = input.u8();
             let len = usize::from(input.u8());
             let frame = input.take(len);
+            if which == STATE_INDEX && frame.first() == Some(&RANDOM) {
+                continue;
+            }
             assert_eq!(
                 traced.run(port, frame),
                 plain.run(port, frame),
@@ -423,9 +445,9 @@ impl Server {
 }
 
 async fn serve(input: &mut Input<'_>) {
-    let (json, info) = (FORWARD.json, FORWARD.info.clone());
     let (switch, clock) = switch(true);
-    switch.load(json.as_bytes(), info.clone()).unwrap();
+    let info = FORWARD.info.clone();
+    switch.load(FORWARD.json.as_bytes(), info).unwrap();
     let ports: Vec<_> = (1..=PORTS).map(|p| switch.attach_channel(p, 4)).collect();
     let mut server = Server::start(&switch).await;
     for _ in 0..MAX_STEPS {
@@ -467,8 +489,14 @@ async fn serve(input: &mut Input<'_>) {
                     if let Some(config) = &mut set.config
                         && config.p4_device_config.is_empty()
                     {
-                        config.p4_device_config = json.into();
-                        config.p4info.get_or_insert_with(|| info.clone());
+                        let cookie = config.cookie.map_or(0, |cookie| cookie.cookie);
+                        let program: &Program = match cookie % 3 {
+                            0 => &FORWARD,
+                            1 => &LANGUAGE,
+                            _ => &STATE,
+                        };
+                        config.p4_device_config = program.json.into();
+                        config.p4info.get_or_insert_with(|| program.info.clone());
                     }
                     server.call("SetForwardingPipelineConfig", &set).await;
                 }

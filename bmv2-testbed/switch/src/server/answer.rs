@@ -8,10 +8,10 @@ use tonic::Status;
 
 use super::core::Core;
 use super::deviation::Deviations;
-use super::entry::Wanted;
 use super::fault::batch_status;
 use super::format::Format;
 use super::read::{As, Found, Reader};
+use super::wire::Wanted;
 use super::{pad, pi};
 use crate::state::entry::Entry;
 use crate::state::write;

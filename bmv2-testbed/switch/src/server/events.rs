@@ -9,9 +9,9 @@ use tokio::sync::mpsc::Receiver;
 
 use super::core::{Core, message};
 use super::digest::wire_list;
-use super::entry::wire_key;
 use super::packet::packet_in;
 use super::pad;
+use super::wire;
 use crate::state::lock;
 use crate::switch::{Event, Loaded};
 
@@ -48,7 +48,7 @@ fn update(core: &Core, loaded: &Loaded, event: Event) -> Option<Update> {
                 time_since_last_hit: Some(pb::table_entry::IdleTimeout {
                     elapsed_ns: i64::try_from(entry.idle_ns(now)).unwrap_or(i64::MAX),
                 }),
-                ..wire_key(table, entry)
+                ..wire::key(table, entry)
             });
             Some(Update::IdleTimeoutNotification(
                 pb::IdleTimeoutNotification {

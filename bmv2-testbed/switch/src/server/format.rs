@@ -4,7 +4,7 @@
 //! large tables are. Their entries are decoded (`walk`) and encoded (here) by hand; those of
 //! all other tables by way of the generated messages (`entry`).
 
-use super::entry::Wanted;
+use super::wire::Wanted;
 use crate::info::{Info, Scope, TableInfo};
 use crate::program::Program;
 use crate::program::table::{Lookup, Match};
@@ -240,7 +240,7 @@ fn signed(value: u64) -> u64 {
 }
 
 impl Format {
-    /// Appends the entry as one of a `ReadResponse`'s entities, as `entry::wire_entry` has it.
+    /// Appends the entry as one of a `ReadResponse`'s entities, as `wire::entry` has it.
     pub(crate) fn encode(&self, entry: &Entry, wanted: Wanted, now_ns: u64, out: &mut Vec<u8>) {
         let key = entry.value();
         let (slot, args) = match entry.target() {

@@ -41,6 +41,7 @@ mod value;
 mod value_set;
 mod walk;
 mod wide;
+mod wire;
 mod write;
 
 pub use deviation::{Deviation, Deviations};

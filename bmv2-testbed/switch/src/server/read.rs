@@ -8,11 +8,12 @@ use pb::entity::Entity;
 use tonic::Code;
 
 use super::digest;
-use super::entry::{self, Wanted, wire_colours, wire_counts, wire_entry, wire_key, wire_rates};
+use super::entry;
 use super::fault::Fault;
 use super::replication;
 use super::resource::{self, indices};
 use super::value::{canonical, wire_data};
+use super::wire::{self, Wanted};
 use crate::info::{ArrayInfo, ProfileInfo, TableInfo};
 use crate::state::entry::{Entry, Key, Target};
 use crate::state::profile::Watch;
@@ -118,20 +119,20 @@ impl<'a> Reader<'a> {
             emit(match kind {
                 As::Entries(wanted) => {
                     let info = &self.loaded.info;
-                    Entity::TableEntry(wire_entry(info, table, &entry, wanted, self.now_ns))
+                    Entity::TableEntry(wire::entry(info, table, &entry, wanted, self.now_ns))
                 }
                 As::Counters => Entity::DirectCounterEntry(pb::DirectCounterEntry {
-                    table_entry: Some(wire_key(table, &entry)),
-                    data: Some(wire_counts(entry.counter().get())),
+                    table_entry: Some(wire::key(table, &entry)),
+                    data: Some(wire::counts(entry.counter().get())),
                 }),
                 As::Meters(colours) => {
                     let meter = entry.meter().map(|m| lock(m));
                     let rates = meter.as_ref().and_then(|m| m.rates());
                     let counts = meter.map(|m| m.counts()).filter(|_| colours);
                     Entity::DirectMeterEntry(pb::DirectMeterEntry {
-                        table_entry: Some(wire_key(table, &entry)),
-                        config: rates.map(wire_rates),
-                        counter_data: counts.map(wire_colours),
+                        table_entry: Some(wire::key(table, &entry)),
+                        config: rates.map(wire::rates),
+                        counter_data: counts.map(wire::colours),
                     })
                 }
             })?;
@@ -195,7 +196,7 @@ impl<'a> Reader<'a> {
             });
         };
         let info = &self.loaded.info;
-        let action = entry::wire_action(info, table, default.slot, &default.args);
+        let action = wire::action(info, table, default.slot, &default.args);
         let note = lock(self.loaded.state.defaults.get(table.index)?).clone();
         Some(pb::TableEntry {
             table_id: table.id,
@@ -312,7 +313,7 @@ impl<'a> Reader<'a> {
                     pb::ActionProfileMember {
                         action_profile_id: profile.id,
                         member_id,
-                        action: Some(entry::wire_action(
+                        action: Some(wire::action(
                             &self.loaded.info,
                             table,
                             call.slot,
@@ -372,7 +373,7 @@ impl<'a> Reader<'a> {
                 out.push(Found::one(Entity::CounterEntry(pb::CounterEntry {
                     counter_id: id,
                     index: wire_index(index),
-                    data: cell.map(|c| wire_counts(c.get())),
+                    data: cell.map(|c| wire::counts(c.get())),
                 })));
             }
         }
@@ -391,8 +392,8 @@ impl<'a> Reader<'a> {
                 out.push(Found::one(Entity::MeterEntry(pb::MeterEntry {
                     meter_id: id,
                     index: wire_index(index),
-                    config: rates.map(wire_rates),
-                    counter_data: counts.map(wire_colours),
+                    config: rates.map(wire::rates),
+                    counter_data: counts.map(wire::colours),
                 })));
             }
         }

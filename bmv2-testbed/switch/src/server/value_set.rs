@@ -5,8 +5,9 @@ use std::collections::HashSet;
 use p4runtime::p4::v1 as pb;
 use tonic::Code;
 
-use super::entry::{pack, unpack};
+use super::entry::pack;
 use super::fault::Fault;
+use super::wire;
 use super::write::Writer;
 use crate::info::ValueSetInfo;
 use crate::program::table::Match;
@@ -96,7 +97,7 @@ fn entry(loaded: &Loaded, set: &ValueSetInfo) -> pb::ValueSetEntry {
     let members = loaded.state.value_sets.get(set.index);
     let members = members.map_or_else(Vec::new, |state| read(state).members.clone());
     let members = members.iter().map(|member| pb::ValueSetMember {
-        r#match: unpack(&set.fields, &member.value, &member.mask),
+        r#match: wire::matches(&set.fields, &member.value, &member.mask),
     });
     pb::ValueSetEntry {
         value_set_id: set.id,

@@ -12,8 +12,8 @@ use prost::Message;
 use super::super::answer::encode;
 use super::super::atomic::UndoLog;
 use super::super::deviation::Deviations;
-use super::super::entry::{Wanted, wire_entry};
 use super::super::read::Reader;
+use super::super::wire::{self, Wanted};
 use super::super::write::Writer;
 use super::*;
 use crate::switch::Loaded;
@@ -52,7 +52,7 @@ fn contents(loaded: &Loaded, now_ns: u64) -> Vec<pb::TableEntry> {
     let mut found = Vec::new();
     for table in loaded.info.tables.values() {
         let visit = |entry: &Entry| {
-            found.push(wire_entry(&loaded.info, table, entry, wanted, now_ns));
+            found.push(wire::entry(&loaded.info, table, entry, wanted, now_ns));
         };
         let state = loaded.state.tables.get(table.index).unwrap();
         state.scan(visit, || Ok::<_, ()>(())).unwrap();
