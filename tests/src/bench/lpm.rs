@@ -1,18 +1,19 @@
 //! `lpm`: longest-prefix look-ups a second of one core in the workers' table, which holds as many
 //! routes as the Internet's largest tables.
 
-use std::collections::HashSet;
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Instant;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shunt_p4::{NetworkOp, Nexthop, NexthopId, Route, VpcId};
 use shunt_slowpath::fib::{Fib, FibWriter};
 
+use crate::prefixes::{prefixes, v4, v6};
 use crate::report::{BenchError, Report, median};
+use crate::switch_writes::server::resident_bytes;
 
 const V4_ROUTES: usize = 1_000_000;
 const V6_ROUTES: usize = 200_000;
@@ -21,71 +22,6 @@ const DESTINATIONS: usize = 1_000_000;
 const NEXTHOPS: u32 = 64;
 const RUNS: usize = 7;
 const SEED: u64 = 4;
-
-/// Prefix lengths of the Internet's routing tables, roughly: length and share in a thousand.
-const V4_LENGTHS: [(u8, u32); 9] = [
-    (24, 610),
-    (23, 100),
-    (22, 115),
-    (21, 50),
-    (20, 45),
-    (19, 30),
-    (18, 15),
-    (17, 10),
-    (16, 25),
-];
-const V6_LENGTHS: [(u8, u32); 6] = [
-    (48, 480),
-    (44, 130),
-    (40, 120),
-    (36, 70),
-    (32, 140),
-    (29, 60),
-];
-
-fn length(random: &mut StdRng, lengths: &[(u8, u32)]) -> u8 {
-    let total = lengths.iter().map(|(_, share)| share).sum();
-    let mut at = random.random_range(0..total);
-    for (length, share) in lengths {
-        match at.checked_sub(*share) {
-            Some(rest) => at = rest,
-            None => return *length,
-        }
-    }
-    0
-}
-
-fn prefixes(
-    random: &mut StdRng,
-    count: usize,
-    mut make: impl FnMut(&mut StdRng) -> Result<IpNet, BenchError>,
-) -> Result<Vec<IpNet>, BenchError> {
-    let mut seen = HashSet::with_capacity(count);
-    let mut all = Vec::with_capacity(count);
-    while all.len() < count {
-        let prefix = make(random)?;
-        if seen.insert(prefix) {
-            all.push(prefix);
-        }
-    }
-    Ok(all)
-}
-
-fn v4(random: &mut StdRng) -> Result<IpNet, BenchError> {
-    let length = length(random, &V4_LENGTHS);
-    // 1.0.0.0 to 223.255.255.255: unicast.
-    let address = Ipv4Addr::from_bits(random.random_range(0x0100_0000..0xe000_0000));
-    let net = Ipv4Net::new(address, length).map_err(BenchError::failed)?;
-    Ok(IpNet::V4(net.trunc()))
-}
-
-fn v6(random: &mut StdRng) -> Result<IpNet, BenchError> {
-    let length = length(random, &V6_LENGTHS);
-    // 2000::/3, global unicast.
-    let address = random.random::<u128>() >> 3 | 1 << 125;
-    let net = Ipv6Net::new(Ipv6Addr::from_bits(address), length).map_err(BenchError::failed)?;
-    Ok(IpNet::V6(net.trunc()))
-}
 
 /// An address of the prefix.
 fn inside(random: &mut StdRng, prefix: IpNet) -> IpAddr {
@@ -118,14 +54,6 @@ fn rate(fib: &Fib, vpc: VpcId, destinations: &[IpAddr]) -> Result<f64, BenchErro
     Ok(median(rates))
 }
 
-/// Resident memory of this process, bytes.
-fn resident() -> Result<f64, BenchError> {
-    let text = std::fs::read_to_string("/proc/self/statm").map_err(BenchError::failed)?;
-    let pages = text.split_whitespace().nth(1).and_then(|n| n.parse().ok());
-    let pages: f64 = pages.ok_or_else(|| BenchError::failed("/proc/self/statm"))?;
-    Ok(pages * 4096.0)
-}
-
 /// The benchmark.
 pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     let missing = || BenchError::failed("an identifier is out of range");
@@ -142,7 +70,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
         });
         all.collect::<Vec<_>>()
     });
-    let before = resident()?;
+    let before = resident_bytes(std::process::id())?;
     let (mut writer, factory) = FibWriter::new();
     for id in 1..=NEXTHOPS {
         let id = NexthopId::new(id).ok_or_else(missing)?;
@@ -172,7 +100,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     writer.publish();
     report.metric(
         "memory a route, both copies",
-        (resident()? - before) / routes,
+        resident_bytes(std::process::id())?.saturating_sub(before) as f64 / routes,
         "bytes",
     );
     Ok(())

@@ -7,8 +7,11 @@ mod client_writes;
 mod flows;
 mod gateway;
 mod lpm;
+mod mirror;
+mod prefixes;
 mod reconcile;
 mod report;
+mod sandboxed;
 mod switch_pps;
 mod switch_veth;
 mod switch_writes;
@@ -57,6 +60,16 @@ const BENCHES: &[Bench] = &[
         name: "lpm",
         about: "longest-prefix look-ups of one core in the workers' table: 1 M IPv4, 200 K IPv6 routes",
         run: lpm::run,
+    },
+    Bench {
+        name: "mirror-load",
+        about: "1 M IPv4 and 200 K IPv6 routes in the kernel: until workers and switch have them",
+        run: mirror::load,
+    },
+    Bench {
+        name: "mirror-churn",
+        about: "20 K route changes a second in the kernel for 30 s, then 1 K: until the switch has them",
+        run: mirror::churn,
     },
 ];
 

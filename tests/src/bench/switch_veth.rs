@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use generator::Generator;
 use shunt_testbed::service::{Service, wait_for};
-use shunt_testbed::{binaries, netns, sandbox};
+use shunt_testbed::{binaries, netns};
 
 use crate::flows;
 use crate::report::{BenchError, Report, median};
+use crate::sandboxed;
 
 /// Offloaded flows.
 const FLOWS: u32 = 10_000;
@@ -104,28 +105,13 @@ fn target(program: impl Into<OsString>, address: &str) -> Command {
     command
 }
 
-/// The benchmark: this program again in a sandbox, and what it found.
+/// The benchmark.
 pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
-    if sandbox::is_inside() {
-        return measure(report);
-    }
-    sandbox::available().map_err(|why| BenchError::Skipped(why.to_string()))?;
-    let folder = std::env::temp_dir().join(format!("shunt-bench-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).map_err(BenchError::failed)?;
-    let arguments = ["switch-veth".into(), "--out".into(), folder.clone().into()];
-    let ended = sandbox::reexec(arguments, |_| {}).map_err(BenchError::failed);
-    let found = ended.and_then(|status| match status.success() {
-        true => report.adopt(&folder),
-        false => Err(BenchError::failed(format!("in its sandbox: {status}"))),
-    });
-    let _ = std::fs::remove_dir_all(&folder);
-    found
+    sandboxed::run("switch-veth", report, measure)
 }
 
 fn measure(report: &mut Report) -> Result<(), BenchError> {
-    sandbox::prepare().map_err(BenchError::failed)?;
-    // A folder that goes with the sandbox.
-    let logs = Path::new("/run");
+    let logs = Path::new(sandboxed::FOLDER);
     let shunt = binaries::find("shunt-switch").map_err(BenchError::failed)?;
     let mut subjects = vec![Subject::start("shunt-switch", 1, logs, |address| {
         target(shunt, address)
