@@ -6,103 +6,12 @@ mod namespace;
 
 use std::time::Duration;
 
-use namespace::model::{Model, kernel_macs, kernel_ways};
-use namespace::{eventually, inside, ip, ip_batch, tap, try_ip};
+use namespace::changes::{ALL, TOLD, burst, change, repair, sequences};
+use namespace::lab::Bench;
+use namespace::{inside, ip, ip_batch, try_ip};
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
-use shunt_controller::kernel::{
-    Batch, KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, TapConfig, setup,
-};
-use tokio::sync::mpsc;
-
-fn taps() -> Vec<TapConfig> {
-    vec![
-        tap(1, "red", 1, 101, &["10.0.0.1/24", "fd00:a::1/64"], &[]),
-        tap(2, "blue", 2, 102, &["10.0.0.1/24"], &[]),
-        tap(
-            3,
-            "wan",
-            3,
-            254,
-            &["203.0.113.1/24", "fd00:c::1/64"],
-            &["203.0.113.10"],
-        ),
-    ]
-}
-
-struct Bench {
-    taps: Vec<TapConfig>,
-    setup: KernelSetup,
-    mirror: MirrorHandle,
-    batches: mpsc::Receiver<Batch>,
-    model: Model,
-}
-
-impl Bench {
-    async fn start(receive_buffer: usize, resync_interval: Duration) -> Self {
-        ip("link set lo up");
-        ip("link add other type veth peer name other-peer");
-        ip("link set other up");
-        ip("link set other-peer up");
-        ip("addr add 192.168.77.1/24 dev other");
-        let taps = taps();
-        let setup = KernelSetup::create(&taps).await.unwrap();
-        assert_eq!(setup.warnings, Vec::<String>::new());
-        let config = MirrorConfig {
-            interfaces: setup
-                .taps()
-                .iter()
-                .map(|tap| tap.interface.clone())
-                .collect(),
-            tables: setup::tables(&taps),
-            receive_buffer,
-            resync_interval,
-        };
-        let (ops, batches) = mpsc::channel(4);
-        let mirror = Mirror::start(config, ops).await.unwrap();
-        Self {
-            taps,
-            setup,
-            mirror,
-            batches,
-            model: Model::default(),
-        }
-    }
-
-    /// Waits until the consumer holds what the kernel has.
-    async fn agree(&mut self, what: &str) {
-        let Self {
-            taps,
-            batches,
-            model,
-            ..
-        } = self;
-        eventually(what, || {
-            while let Ok(batch) = batches.try_recv() {
-                model.apply(batch);
-            }
-            if !model.complete {
-                return Err("the first load has not ended".into());
-            }
-            let (want, have) = (kernel_ways(taps), model.ways());
-            for (key, way) in &want {
-                if have.get(key) != Some(way) {
-                    return Err(format!("{key:?}: want {way:?}, have {:?}", have.get(key)));
-                }
-            }
-            if let Some(extra) = have.iter().find(|(key, _)| !want.contains_key(key)) {
-                return Err(format!("not in the kernel: {extra:?}"));
-            }
-            let (want, have) = (kernel_macs(taps), &model.macs);
-            if want != *have {
-                return Err(format!("neighbours: want {want:?}, have {have:?}"));
-            }
-            Ok(())
-        })
-        .await;
-    }
-}
+use shunt_controller::kernel::RECEIVE_BUFFER_BYTES;
 
 #[test]
 fn follows_the_kernel_step_by_step() {
@@ -171,142 +80,6 @@ fn follows_the_kernel_step_by_step() {
     });
 }
 
-/// Every kind of change.
-const ALL: std::ops::Range<u32> = 0..100;
-/// Without devices and addresses: of these the kernel tells, so that no dump has to find them.
-const TOLD: std::ops::Range<u32> = 0..90;
-
-/// A random change; many are refused, which is as good a test.
-fn change(random: &mut StdRng, kinds: std::ops::Range<u32>) -> String {
-    let devices = ["sh-red", "sh-blue", "sh-wan", "other"];
-    let table = *[101, 101, 102, 254].choose(random).unwrap();
-    let v6 = random.random_bool(0.3);
-    let hop = |random: &mut StdRng| match (v6, random.random_range(0..8)) {
-        (false, 0..=2) => format!("via 10.0.0.{} dev sh-red", random.random_range(2..5)),
-        (false, 3) => "via 10.0.0.2 dev sh-blue".into(),
-        (false, 4..=5) => format!("via 203.0.113.{} dev sh-wan", random.random_range(2..4)),
-        (true, 0..=3) => format!("via fd00:a::{} dev sh-red", random.random_range(2..5)),
-        (true, 4..=5) => format!("via fd00:c::{} dev sh-wan", random.random_range(2..4)),
-        _ => format!("dev {}", devices.choose(random).unwrap()),
-    };
-    match random.random_range(kinds) {
-        0..62 => {
-            let verb = *["add", "add", "replace", "append", "prepend", "del", "del"]
-                .choose(random)
-                .unwrap();
-            let net = match (v6, random.random_range(0..5)) {
-                (false, 0) => "0.0.0.0/0".into(),
-                (false, n) => format!("198.51.{}.0/24", 100 + n),
-                (true, 0) => "::/0".into(),
-                (true, n) => format!("2001:db8:{n}::/48"),
-            };
-            let metric = match random.random_range(0..4) {
-                0 => "metric 10",
-                1 => "metric 20",
-                _ => "",
-            };
-            let (kind, to) = match random.random_range(0..10) {
-                0 => (
-                    *["blackhole", "unreachable", "prohibit", "throw"]
-                        .choose(random)
-                        .unwrap(),
-                    String::new(),
-                ),
-                1 | 2 => (
-                    "",
-                    format!("nhid {}", [1, 2, 3, 4, 10, 11].choose(random).unwrap()),
-                ),
-                3 | 4 => (
-                    "",
-                    (0..2)
-                        .map(|_| {
-                            format!(
-                                "nexthop {} weight {} ",
-                                hop(random),
-                                random.random_range(1..9)
-                            )
-                        })
-                        .collect(),
-                ),
-                _ => ("", hop(random)),
-            };
-            let (metric, to) = match (v6, metric) {
-                (false, _) => (metric, to),
-                // Where routes lie between the paths of a joined IPv6 route, the kernel's own
-                // dump leaves them out, and there is nothing to compare with.
-                (true, _) if to.contains("via") && to.contains("nexthop dev") => {
-                    (metric, "via fd00:a::4 dev sh-red".into())
-                }
-                (true, _) if to.contains("via") => (metric, to),
-                (true, "metric 10") => ("metric 5", to),
-                (true, _) => ("metric 2000", to),
-            };
-            format!("route {verb} {kind} {net} table {table} {metric} {to}")
-        }
-        62..76 => match random.random_range(0..6) {
-            0 => format!(
-                "nexthop del id {}",
-                [1, 2, 3, 4, 10].choose(random).unwrap()
-            ),
-            1 => format!(
-                "nexthop replace id 10 group {}",
-                ["1,3/2", "1", "2/3,9", "1/2/3"].choose(random).unwrap()
-            ),
-            2 => "nexthop replace id 4 blackhole".into(),
-            _ => format!(
-                "nexthop replace id {} {}",
-                random.random_range(1..4),
-                hop(random)
-            ),
-        },
-        76..90 => {
-            let verb = ["replace", "replace", "del"].choose(random).unwrap();
-            let state = ["permanent", "reachable", "stale", "failed"]
-                .choose(random)
-                .unwrap();
-            format!(
-                "neigh {verb} 10.0.0.{} lladdr 02:aa:00:00:00:{:02x} nud {state} dev sh-red",
-                random.random_range(2..6),
-                random.random_range(0..4),
-            )
-        }
-        90..95 => format!(
-            "link set {} {}",
-            devices.choose(random).unwrap(),
-            ["up", "up", "down"].choose(random).unwrap()
-        ),
-        _ => format!(
-            "addr {} 10.{}.0.1/24 dev {}",
-            ["add", "del"].choose(random).unwrap(),
-            random.random_range(1..3),
-            devices.choose(random).unwrap()
-        ),
-    }
-}
-
-/// Undoes what makes every later change impossible: devices down, connected routes gone.
-fn repair() {
-    let lines = [
-        "link set sh-red up",
-        "link set sh-blue up",
-        "link set sh-wan up",
-        "link set other up",
-        "addr replace fd00:a::1/64 dev sh-red nodad noprefixroute",
-        "addr replace fd00:c::1/64 dev sh-wan nodad",
-        "route replace 10.0.0.0/24 dev sh-red table 101",
-        "route replace 10.0.0.0/24 dev sh-blue table 102",
-        "route replace 203.0.113.0/24 dev sh-wan",
-        "route replace fd00:a::/64 dev sh-red table 101",
-    ];
-    ip_batch(&lines.map(String::from));
-}
-
-fn sequences(default: u64) -> std::ops::Range<u64> {
-    let from = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let first = from("SHUNT_SEED").unwrap_or(0);
-    first..first + from("SHUNT_SEQUENCES").unwrap_or(default)
-}
-
 #[test]
 fn agrees_after_random_sequences() {
     inside("agrees_after_random_sequences", async || {
@@ -341,14 +114,7 @@ fn recovers_from_overruns() {
         for seed in sequences(20) {
             let mut random = StdRng::seed_from_u64(seed);
             repair();
-            let lines = (0..1000).map(|_| change(&mut random, ALL));
-            // A neighbour that is refused ends a batch.
-            let (one_by_one, lines): (Vec<_>, Vec<_>) =
-                lines.partition(|line| line.starts_with("neigh"));
-            ip_batch(&lines);
-            for line in one_by_one.iter().take(20) {
-                let _ = try_ip(line);
-            }
+            burst(&mut random, 1000);
             bench.agree(&format!("seed {seed}")).await;
         }
         let stats = bench.mirror.stats();

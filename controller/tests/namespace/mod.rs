@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod changes;
+pub mod lab;
 pub mod model;
 
 use std::net::IpAddr;
