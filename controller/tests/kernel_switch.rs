@@ -206,7 +206,7 @@ fn asked(
 }
 
 /// Asks the kernel for destinations that the routes of a VPC cover, and compares.
-fn ask(ways: &Ways, random: &mut StdRng) {
+fn ask(ways: &Ways, random: &mut StdRng, what: &str) {
     let taps = taps();
     let v4 = ways.keys().filter(|(_, net)| matches!(net, IpNet::V4(_)));
     for (vpc, net) in v4.choose_multiple(random, ASKED) {
@@ -235,13 +235,17 @@ fn ask(ways: &Ways, random: &mut StdRng) {
         let agrees = match (&kernel, way) {
             (None, Way::Blackhole | Way::Unreachable) => true,
             (Some((device, _)), Way::Local) => device == "lo",
-            (Some((device, gateway)), Way::Paths(paths)) => ours(device).is_some_and(|tap| {
-                let gateway = *gateway;
-                paths.contains_key(&Nexthop {
+            (Some((device, gateway)), Way::Paths(paths)) => match ours(device) {
+                Some(tap) => paths.contains_key(&Nexthop {
                     interface: tap.interface.id,
-                    gateway,
-                })
-            }),
+                    gateway: *gateway,
+                }),
+                // One of several paths, of which the mirror keeps those that the switch has.
+                None => {
+                    let route = format!("route show table {} exact {covered}", from.table);
+                    ip(&route).contains(&format!("dev {device} weight"))
+                }
+            },
             // Through a device that is none of ours.
             (Some((device, _)), Way::Unreachable) => {
                 // A VPC ends with its table; the kernel goes on behind a throw route.
@@ -253,7 +257,7 @@ fn ask(ways: &Ways, random: &mut StdRng) {
         };
         assert!(
             agrees,
-            "{destination} from {source} at {}: the kernel says {kernel:?}, the mirror {way:?}",
+            "{what}\n{destination} from {source} at {}: the kernel says {kernel:?}, the mirror {way:?}",
             from.tap
         );
     }
@@ -281,7 +285,7 @@ async fn agree(
         let (ways, macs) = follower.converged(&what).await;
         assert_eq!(ways, bench.model.ways(), "{what}");
         assert_eq!(macs, bench.model.macs, "{what}");
-        ask(&ways, random);
+        ask(&ways, random, &what);
     }
     println!("{:?}", bench.mirror.stats());
     follower.switch.kill().await;

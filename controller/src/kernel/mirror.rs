@@ -10,7 +10,7 @@
 //! an unreadable message, the kernel's silent removals) is found by dumping again and comparing;
 //! what did not change is not touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -211,8 +211,8 @@ pub struct Mirror {
     loaded: bool,
     /// Not before this is dumped again.
     dump_pause: Instant,
-    /// What to look at once more, and when.
-    settle: Option<(Instant, BTreeSet<DumpKind>)>,
+    /// What to look at once more, each kind some time after it was last asked for.
+    settle: BTreeMap<DumpKind, Instant>,
 }
 
 impl Mirror {
@@ -242,7 +242,7 @@ impl Mirror {
             publish,
             loaded: false,
             dump_pause: Instant::now(),
-            settle: None,
+            settle: BTreeMap::new(),
         };
         mirror.state.request_dump(DumpKind::ALL);
         // The first one must succeed: what fails here fails always.
@@ -268,7 +268,7 @@ impl Mirror {
         keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let dump_due = self.state.needs_dump();
-            let settle_at = self.settle.as_ref().map(|(at, _)| *at);
+            let settle_at = self.settle.values().min().copied();
             tokio::select! {
                 command = inbox.recv() => match command {
                     Some(Command::Shutdown) | None => return,
@@ -289,19 +289,20 @@ impl Mirror {
                         permit.send(batch);
                     }
                 }
-                () = tokio::time::sleep_until(self.dump_pause), if dump_due => self.redump().await,
+                () = tokio::time::sleep_until(self.dump_pause), if dump_due => {
+                    self.redump(BTreeSet::new()).await;
+                }
                 () = sleep_until(settle_at), if settle_at.is_some() => {
-                    if let Some((_, kinds)) = self.settle.take() {
-                        self.state.request_dump(kinds);
-                        self.redump().await;
-                        self.settle = None;
-                    }
+                    let now = Instant::now();
+                    let due = self.settle.iter().filter(|(_, at)| **at <= now);
+                    let due: BTreeSet<_> = due.map(|(kind, _)| *kind).collect();
+                    self.settle.retain(|kind, _| !due.contains(kind));
+                    self.redump(due).await;
                 }
                 _ = resync.tick() => {
                     self.stats.resyncs += 1;
-                    self.state.request_dump(DumpKind::ALL);
-                    self.redump().await;
-                    self.settle = None;
+                    self.settle.clear();
+                    self.redump(DumpKind::ALL.into()).await;
                 }
                 _ = keep.tick() => self.keeper.refresh(self.state.neighbors()),
             }
@@ -387,12 +388,13 @@ impl Mirror {
         }
     }
 
-    /// Dumps what is asked for, and plans a second look.
-    async fn redump(&mut self) {
-        let kinds = self.state.take_dumps();
+    /// Dumps what is asked for, and `again` what was dumped before. What is asked for gets a second
+    /// look later, even if the second look of others comes just now.
+    async fn redump(&mut self, again: BTreeSet<DumpKind>) {
+        let asked = self.state.take_dumps();
         let start = Instant::now();
         let mut pause = DUMP_PAUSE;
-        for &kind in &kinds {
+        for &kind in asked.union(&again) {
             if let Err(error) = self.dump(kind).await {
                 self.stats.dump_failures += 1;
                 tracing::warn!(?kind, %error, "kernel dump failed; trying again");
@@ -407,10 +409,9 @@ impl Mirror {
         let took = start.elapsed();
         self.stats.last_dump_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.dump_pause = Instant::now() + pause.max(took * DUMP_SHARE);
-        let settle = self
-            .settle
-            .get_or_insert_with(|| (Instant::now() + SETTLE, BTreeSet::new()));
-        settle.1.extend(kinds);
+        // Asked for again and again, it is looked at again and again: the last time counts.
+        let at = Instant::now() + SETTLE;
+        self.settle.extend(asked.into_iter().map(|kind| (kind, at)));
     }
 
     async fn dump(&mut self, kind: DumpKind) -> Result<(), SocketError> {
