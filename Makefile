@@ -16,7 +16,8 @@ build: setup ## Build every program (release)
 demo: build ## Real traffic through everything, in namespaces of its own; KEEP=1 leaves it up
 	@target/release/shunt-testbed demo --switch $(SWITCH) $(if $(KEEP),--keep)
 
-test: setup ## Format, clippy, unit, property and end-to-end tests
+test: ## Format, clippy, unit, property and end-to-end tests
+	@bmv2-testbed/packages.sh tests
 	@tests/run.sh
 
 bench: setup ## Measure (release); BENCH=<name> runs one, BENCH=--list lists them

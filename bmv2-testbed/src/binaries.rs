@@ -30,3 +30,13 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
 }
+
+/// A program of a Debian package: on PATH, or where daemons are that a user's PATH leaves out.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    on_path(name).or_else(|| {
+        ["/usr/sbin", "/sbin", "/usr/lib/frr"]
+            .iter()
+            .map(|folder| PathBuf::from(folder).join(name))
+            .find(|file| file.is_file())
+    })
+}

@@ -198,17 +198,25 @@ impl Topology {
         self.directory.join("shuntd.sock")
     }
 
-    /// Writes the daemon's configuration and returns its path.
+    /// Writes the demo's configuration and returns its path.
     pub fn write_configuration(&self) -> Result<PathBuf> {
+        self.write_configuration_of(&configuration(&self.socket()))
+    }
+
+    fn write_configuration_of(&self, text: &str) -> Result<PathBuf> {
         let path = self.directory.join("shunt.toml");
-        let text = configuration(&self.socket());
         fs::write(&path, text).map_err(Error::file(&path))?;
         Ok(path)
     }
 
-    /// Starts the daemon and waits until it is ready.
+    /// Starts the daemon with the demo's configuration and waits until it is ready.
     pub fn start_daemon(&self) -> Result<Service> {
-        let configuration = self.write_configuration()?;
+        self.start_daemon_with(&configuration(&self.socket()))
+    }
+
+    /// The same with another configuration; its API listens at [`Topology::socket`].
+    pub fn start_daemon_with(&self, text: &str) -> Result<Service> {
+        let configuration = self.write_configuration_of(text)?;
         let mut command = self
             .gw
             .command(&binaries::find("shuntd")?.to_string_lossy());

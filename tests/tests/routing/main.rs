@@ -1,0 +1,13 @@
+//! Real routing daemons, real tools and real floods through the gateway: what a kernel with
+//! physical ports would do with them.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod bgp;
+mod lab;
+mod probe;
