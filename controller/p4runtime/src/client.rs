@@ -146,7 +146,8 @@ impl Client {
     }
 
     /// Becomes the primary of the configured role: opens the stream if there is
-    /// none, and asks with the current election id (P4Runtime 5).
+    /// none, and asks with the current election id, unless it is the primary with
+    /// that already (P4Runtime 5).
     ///
     /// # Errors
     /// [`ClientError::NotPrimary`] if another client has a higher election id;
@@ -155,6 +156,13 @@ impl Client {
     /// uses the same id. Else whatever kept the stream from opening.
     pub async fn become_primary(&self) -> Result<(), ClientError> {
         let election_id = self.election_id();
+        // bmv2's server does not answer a bid that changes nothing.
+        let has_bid = lock(&self.0.session)
+            .as_ref()
+            .is_some_and(|session| session.has_bid(election_id));
+        if has_bid && self.0.standing.now() == Arbitration::Primary {
+            return Ok(());
+        }
         let request = session::arbitration_request(&self.0.config, election_id);
         let open = lock(&self.0.session)
             .as_ref()

@@ -57,6 +57,17 @@ pub(crate) async fn who_is_primary_is_asked_without_becoming_it(_: Switch) -> Re
     Ok(())
 }
 
+/// A bid that changes nothing is well, also where the switch does not answer it.
+pub(crate) async fn a_primary_may_bid_again(_: Switch) -> Result<()> {
+    let first = connect(10).await;
+    first.become_primary().await.unwrap();
+    first.become_primary().await.unwrap();
+    first.become_primary_as(11).await.unwrap();
+    let election = connect(99).await.election().await.unwrap();
+    assert_eq!(election.primary, Some(11));
+    Ok(())
+}
+
 /// Also where those who ask are in each other's way.
 pub(crate) async fn many_ask_at_once_who_is_primary(_: Switch) -> Result<()> {
     let first = connect(10).await;

@@ -26,9 +26,11 @@
 //! | 18 | idle entries are reported again; idle times come when asked for | `an_idle_entry_is_reported_again` |
 //! | 19 | acknowledged digests are sent again, others wait | `an_acknowledged_digest_is_sent_again` |
 //! | 20 | a replica's port in either of its forms | `replicas_have_the_ports_that_were_given` |
+//! | | who writes by hand takes no running controller's role | `a_controller_keeps_its_role` |
 //! | | what a server does not offer can be told apart and gone without | `what_is_not_offered_is_told_apart` |
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod by_hand;
 mod election;
 mod entries;
 mod notices;
@@ -62,6 +64,7 @@ macro_rules! on_each_switch {
 on_each_switch! {
     election::the_highest_election_id_is_the_primary
     election::who_is_primary_is_asked_without_becoming_it
+    election::a_primary_may_bid_again
     election::many_ask_at_once_who_is_primary
     election::a_backup_is_told_when_the_primary_leaves
     election::zero_is_an_election_id
@@ -87,4 +90,7 @@ on_each_switch! {
     entries::replicas_have_the_ports_that_were_given
     notices::an_idle_entry_is_reported_again
     notices::an_acknowledged_digest_is_sent_again
+    by_hand::a_state_is_exported_and_brought_back
+    by_hand::a_switch_is_looked_at
+    by_hand::a_controller_keeps_its_role
 }

@@ -81,22 +81,18 @@ pub(super) async fn run(to: &Connection, out: &Output, verb: Verb) -> Result<(),
             };
             let bytes = payload.len();
             let packet = packet_out(payload, &fields, &index)?;
-            let sending = async {
-                let mut errors = client.take_stream_errors();
-                client.send_packet(packet).await?;
-                // The switch takes a stream's messages in order: once this bid for the role
-                // that is held already is answered, the packet has been looked at.
-                client.become_primary().await?;
-                match errors.as_mut().and_then(|errors| errors.try_recv().ok()) {
-                    None => Ok(()),
-                    Some(error) => Err(P4Error::Refused(format!(
-                        "the switch refused the packet: {}: {}",
-                        code_name(Code::from_i32(error.canonical_code)),
-                        error.message
-                    ))),
-                }
-            };
+            let mut errors = client.take_stream_errors();
+            let sending = async { Ok(client.send_packet(packet).await?) };
+            // The switch takes a stream's messages in order, and closes its side after the last:
+            // once that is left, the packet has been looked at.
             to.as_primary(&client, sending).await?;
+            if let Some(error) = errors.as_mut().and_then(|errors| errors.try_recv().ok()) {
+                return Err(P4Error::Refused(format!(
+                    "the switch refused the packet: {}: {}",
+                    code_name(Code::from_i32(error.canonical_code)),
+                    error.message
+                )));
+            }
             let sent = Sent {
                 done: "sent",
                 bytes,

@@ -182,6 +182,8 @@ pub(super) struct Session {
 struct Waiting {
     /// Set when the stream has ended or was replaced: it publishes no more.
     closed: bool,
+    /// The election id of the last bid.
+    election_id: u128,
     bids: VecDeque<Bid>,
 }
 
@@ -238,6 +240,7 @@ impl Session {
         let (bid, answer) = Bid::new(translator.election_id);
         let waiting = Arc::new(Mutex::new(Waiting {
             closed: false,
+            election_id: translator.election_id,
             bids: VecDeque::from([bid]),
         }));
         let span = call.span();
@@ -270,7 +273,14 @@ impl Session {
         }
         let (bid, answer) = Bid::new(election_id);
         waiting.bids.push_back(bid);
+        waiting.election_id = election_id;
         Some((self.outgoing.clone(), answer))
+    }
+
+    /// Whether the stream is open, and its last bid was with this election id.
+    pub(super) fn has_bid(&self, election_id: u128) -> bool {
+        let waiting = lock(&self.waiting);
+        !waiting.closed && waiting.election_id == election_id
     }
 
     /// Where to send anything else; `None` if the stream has ended.
