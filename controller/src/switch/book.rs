@@ -110,6 +110,13 @@ impl<T: Row> Book<T> {
         self.wanted.find(hash, |entry| entry.key() == *key)
     }
 
+    /// The longest prefix that is wanted and covers a key.
+    pub(super) fn longest(&self, key: &T::Key) -> Option<&T> {
+        let lengths = (0..=T::length(key)).rev();
+        let mut lengths = lengths.filter(|length| self.wants_length(*length));
+        lengths.find_map(|length| self.wanted(&T::cover(key, length)))
+    }
+
     /// What the switch holds under a key, as far as that is known.
     pub(super) fn held(&self, key: &T::Key) -> Held<T> {
         if let Some(held) = self.differs.get(key) {
@@ -336,8 +343,12 @@ impl<T: Row> Book<T> {
 
     /// Whether any prefix of that length is wanted or on the switch.
     pub(super) fn has_length(&self, length: u8) -> bool {
+        self.wants_length(length) || self.holds_length(length)
+    }
+
+    fn wants_length(&self, length: u8) -> bool {
         let wanted = self.wanted_lengths.get(usize::from(length));
-        wanted.is_some_and(|count| *count > 0) || self.holds_length(length)
+        wanted.is_some_and(|count| *count > 0)
     }
 
     /// Whether any prefix of that length is on the switch.

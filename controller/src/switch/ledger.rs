@@ -1,8 +1,11 @@
 //! What the switch should hold, what it holds, and the writes that lead from one to the other.
 //! Pure: time comes as an argument, and the writes are somebody else's.
 
+use std::net::Ipv4Addr;
+
 use p4runtime::p4::v1::{self as pb, TableEntry, update};
-use shunt_p4::tables::{AnyEntry, Numbers, P4Table};
+use shunt_p4::VpcId;
+use shunt_p4::tables::{AnyEntry, Numbers, P4Table, Route4Action, Route4Key};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -204,6 +207,13 @@ impl Ledger {
         });
         foreign.1 = self.foreign.len() as u64;
         counts.into_iter().filter(|(_, count)| *count > 0).collect()
+    }
+
+    /// How a VPC is to route an address.
+    pub(crate) fn routing(&self, vpc: VpcId, to: Ipv4Addr) -> Option<Route4Action> {
+        let dst = to.into();
+        let route = self.books.route4.longest(&Route4Key { vpc, dst });
+        route.map(|route| route.action)
     }
 
     /// Entries wanted.

@@ -3,11 +3,10 @@
 //! Everything but `flow4` and `flow6`, which are the offload engine's.
 
 use std::collections::{HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
-use ipnet::{IpNet, Ipv4Net};
-use prefix_trie::PrefixMap;
+use ipnet::IpNet;
 use shunt_p4::tables::{
     AnyEntry, ClassifyPort, ClassifyPortAction, ClassifyPortKey, ClassifyVxlan,
     ClassifyVxlanAction, ClassifyVxlanKey, Ecmp, EcmpAction, EcmpKey, EgressInterface,
@@ -71,14 +70,17 @@ pub(crate) struct Lowering {
     owned: HashMap<InterfaceId, Vec<AnyEntry>>,
     nexthops: HashMap<NexthopId, Nexthop>,
     neighbors: HashMap<(InterfaceId, IpAddr), MacAddr>,
-    /// For the way to tunnels' remote end points.
-    routes: HashMap<VpcId, PrefixMap<Ipv4Net, Target>>,
     groups: Groups,
     grouped: HashMap<(VpcId, IpNet), EcmpGroupId>,
     /// Tunnels whose remote end point has no MAC address yet, and whom to ask.
     unresolved: HashMap<InterfaceId, Option<(InterfaceId, IpAddr)>>,
+    /// Something has changed that tunnels may depend on.
+    tunnels_affected: bool,
     changes: Vec<Change>,
 }
+
+/// How a VPC routes an address.
+pub(crate) type Routing<'a> = &'a dyn Fn(VpcId, Ipv4Addr) -> Option<Route4Action>;
 
 impl Lowering {
     /// A network of nothing.
@@ -92,10 +94,10 @@ impl Lowering {
             owned: HashMap::new(),
             nexthops: HashMap::new(),
             neighbors: HashMap::new(),
-            routes: HashMap::new(),
             groups: Groups::default(),
             grouped: HashMap::new(),
             unresolved: HashMap::new(),
+            tunnels_affected: false,
             changes: Vec::new(),
         }
     }
@@ -121,17 +123,31 @@ impl Lowering {
     }
 
     /// Applies ops in order; returns what has to change in the tables, in no particular order.
+    /// Tunnels come after, in [`Lowering::tunnels`].
     pub(crate) fn apply(&mut self, ops: Vec<NetworkOp>) -> Vec<Change> {
-        let mut tunnels_affected = false;
         for op in ops {
-            tunnels_affected |= !matches!(
+            self.tunnels_affected |= !matches!(
                 op,
                 NetworkOp::SetRoute(_, IpNet::V6(_), _) | NetworkOp::RemoveRoute(_, IpNet::V6(_))
             );
             self.op(op);
         }
-        if tunnels_affected {
-            self.tunnels();
+        std::mem::take(&mut self.changes)
+    }
+
+    /// What has to change for tunnels, which follow the routes of their underlay: asked of
+    /// whoever has them, for there may be a million.
+    pub(crate) fn tunnels(&mut self, routing: Routing<'_>) -> Vec<Change> {
+        if std::mem::take(&mut self.tunnels_affected) {
+            let ids: Vec<InterfaceId> = self
+                .interfaces
+                .values()
+                .filter(|interface| is_tunnel(interface))
+                .map(|interface| interface.id)
+                .collect();
+            for id in ids {
+                self.refresh_routed(id, routing);
+            }
         }
         std::mem::take(&mut self.changes)
     }
@@ -207,18 +223,12 @@ impl Lowering {
         };
         self.set(route_entry(vpc, prefix, target));
         self.release(former);
-        if let IpNet::V4(prefix) = prefix {
-            self.routes.entry(vpc).or_default().insert(prefix, target);
-        }
     }
 
     fn remove_route(&mut self, vpc: VpcId, prefix: IpNet) {
         let former = self.grouped.remove(&(vpc, prefix));
         self.remove(route_entry(vpc, prefix, Target::Unreachable));
         self.release(former);
-        if let (IpNet::V4(prefix), Some(routes)) = (prefix, self.routes.get_mut(&vpc)) {
-            routes.remove(&prefix);
-        }
     }
 
     /// One path leads to its next hop; several share a group with all routes of the same set.
@@ -259,21 +269,15 @@ impl Lowering {
         }
     }
 
-    fn tunnels(&mut self) {
-        let ids: Vec<InterfaceId> = self
-            .interfaces
-            .values()
-            .filter(|interface| matches!(interface.encap, Encap::Vxlan { .. }))
-            .map(|interface| interface.id)
-            .collect();
-        for id in ids {
-            self.refresh(id);
+    /// Makes an interface's entries what they should be; a tunnel's come later.
+    fn refresh(&mut self, id: InterfaceId) {
+        if !self.interfaces.get(&id).is_some_and(is_tunnel) {
+            self.refresh_routed(id, &|_, _| None);
         }
     }
 
-    /// Makes an interface's entries what they should be.
-    fn refresh(&mut self, id: InterfaceId) {
-        let wanted = self.interface_entries(id);
+    fn refresh_routed(&mut self, id: InterfaceId, routing: Routing<'_>) {
+        let wanted = self.interface_entries(id, routing);
         let former = self.owned.remove(&id).unwrap_or_default();
         for entry in &former {
             let key = entry.key_entry();
@@ -293,7 +297,7 @@ impl Lowering {
         }
     }
 
-    fn interface_entries(&mut self, id: InterfaceId) -> Vec<AnyEntry> {
+    fn interface_entries(&mut self, id: InterfaceId, routing: Routing<'_>) -> Vec<AnyEntry> {
         self.unresolved.remove(&id);
         let Some(interface) = self.interfaces.get(&id).cloned() else {
             return Vec::new();
@@ -313,7 +317,7 @@ impl Lowering {
             .map(|meter| self.punt(meter, Some(id), PUNT_PRIORITY_INTERFACE))
             .collect();
         entries.extend(self.classify(&interface, stateless));
-        let egress = match self.egress(&interface) {
+        let egress = match self.egress(&interface, routing) {
             Egress::Ready(action) => Some(action),
             Egress::Unresolved(neighbor) => {
                 self.unresolved.insert(id, neighbor);
@@ -372,7 +376,7 @@ impl Lowering {
         }))
     }
 
-    fn egress(&self, interface: &Interface) -> Egress {
+    fn egress(&self, interface: &Interface, routing: Routing<'_>) -> Egress {
         let Interface { port, mac, mtu, .. } = *interface;
         Egress::Ready(match interface.encap {
             Encap::Untagged => EgressInterfaceAction::Untagged { port, mac, mtu },
@@ -395,7 +399,7 @@ impl Lowering {
                 local,
                 remote,
             } => {
-                let Some(way) = self.way_to(underlay, IpAddr::V4(remote)) else {
+                let Some(way) = self.way_to(underlay, remote, routing) else {
                     return Egress::Unresolved(None);
                 };
                 let Some(dst_mac) = self.neighbors.get(&(way.interface, way.neighbor)) else {
@@ -418,19 +422,18 @@ impl Lowering {
 
     /// How the underlay's VPC routes a tunnel's remote end point. Of several paths the first
     /// usable one: a tunnel's entry has one underlay.
-    fn way_to(&self, underlay: InterfaceId, remote: IpAddr) -> Option<Way> {
+    fn way_to(&self, underlay: InterfaceId, remote: Ipv4Addr, routing: Routing<'_>) -> Option<Way> {
         let vpc = self.interfaces.get(&underlay)?.vpc;
-        let IpAddr::V4(v4) = remote else { return None };
-        let routes = self.routes.get(&vpc)?;
-        let (_, target) = routes.get_lpm(&Ipv4Net::from(v4))?;
         let single;
-        let paths = match target {
-            Target::Nexthop(id) => {
-                single = [(*id, 1)];
+        let paths = match routing(vpc, remote)? {
+            Route4Action::ToNexthop { nexthop } => {
+                single = [(nexthop, 1)];
                 single.as_slice()
             }
-            Target::Group(group) => self.groups.paths(*group)?,
-            Target::Local | Target::Blackhole | Target::Unreachable => return None,
+            Route4Action::ToEcmp { group } => self.groups.paths(group)?,
+            Route4Action::Local | Route4Action::Blackhole | Route4Action::Unreachable => {
+                return None;
+            }
         };
         paths.iter().find_map(|(id, _)| {
             let nexthop = self.nexthops.get(id)?;
@@ -445,7 +448,7 @@ impl Lowering {
             };
             Some(Way {
                 interface: interface.id,
-                neighbor: nexthop.gateway.unwrap_or(remote),
+                neighbor: nexthop.gateway.unwrap_or(remote.into()),
                 port: interface.port,
                 vid,
                 mac: interface.mac,
@@ -485,6 +488,10 @@ impl Lowering {
             meter: Some(Meter::single(meter.rate_pps, meter.burst)),
         })
     }
+}
+
+const fn is_tunnel(interface: &Interface) -> bool {
+    matches!(interface.encap, Encap::Vxlan { .. })
 }
 
 enum Egress {

@@ -248,6 +248,9 @@ impl Session {
             Some(Input::Ops(ops)) => {
                 let changes = self.lowering.apply(ops);
                 self.ledger.want(changes);
+                let routing = |vpc, to| self.ledger.routing(vpc, to);
+                let changes = self.lowering.tunnels(&routing);
+                self.ledger.want(changes);
                 self.applied += 1;
                 self.resolve();
             }

@@ -1,7 +1,6 @@
 //! Ops in, changes out.
 
-use std::net::Ipv4Addr;
-
+use ipnet::Ipv4Net;
 use shunt_p4::tables::Numbers;
 use shunt_p4::{PuntReason, Vni};
 
@@ -48,22 +47,65 @@ fn interface(n: u16, vpc: u16, encap: Encap) -> Interface {
     }
 }
 
-fn lowering() -> Lowering {
+/// A lowering, with the routes that it has said.
+struct Lab {
+    lowering: Lowering,
+    routes: HashMap<(VpcId, Ipv4Net), Route4Action>,
+}
+
+impl Lab {
+    fn apply(&mut self, ops: Vec<NetworkOp>) -> Vec<Change> {
+        let mut changes = self.lowering.apply(ops);
+        for change in &changes {
+            match change {
+                Change::Set(AnyEntry::Route4(route)) => {
+                    let key = (route.key.vpc, route.key.dst);
+                    self.routes.insert(key, route.action);
+                }
+                Change::Remove(AnyEntry::Route4(route)) => {
+                    self.routes.remove(&(route.key.vpc, route.key.dst));
+                }
+                _ => {}
+            }
+        }
+        let routing = |vpc, to: Ipv4Addr| {
+            let covers = self.routes.iter();
+            let covers = covers.filter(|((of, dst), _)| *of == vpc && dst.contains(&to));
+            let longest = covers.max_by_key(|((_, dst), _)| dst.prefix_len());
+            longest.map(|(_, action)| *action)
+        };
+        changes.extend(self.lowering.tunnels(&routing));
+        changes
+    }
+}
+
+impl std::ops::Deref for Lab {
+    type Target = Lowering;
+
+    fn deref(&self) -> &Lowering {
+        &self.lowering
+    }
+}
+
+fn lowering() -> Lab {
     lowering_of(Scope::All)
 }
 
-fn lowering_of(scope: Scope) -> Lowering {
+fn lowering_of(scope: Scope) -> Lab {
     let meter = |reason, per_interface| PuntMeter {
         reason,
         rate_pps: 1000,
         burst: 100,
         per_interface,
     };
-    Lowering::new(
-        SwitchPort::new(10).unwrap(),
-        vec![meter(PuntReason::Arp, true), meter(PuntReason::Ttl, false)],
-        scope,
-    )
+    Lab {
+        lowering: Lowering::new(
+            SwitchPort::new(10).unwrap(),
+            vec![meter(PuntReason::Arp, true), meter(PuntReason::Ttl, false)],
+            scope,
+        ),
+        routes: HashMap::new(),
+    }
 }
 
 /// Table and key; of a group also how many paths it has.
