@@ -25,8 +25,8 @@ const ROUTES: u32 = 1_000_000;
 const WRONG_ONE_IN: u32 = 100;
 /// Next hops that they lead to.
 const NEXTHOPS: u32 = 64;
-/// Ops of one batch of the mirror's.
-const BATCH: u32 = 10_000;
+/// Ops of one batch: few, for batches that wait are memory too.
+const BATCH: u32 = 1_000;
 /// Runs of wrong entries and repair.
 const RUNS: usize = 5;
 /// A device id, and the switch's port to the slow path.
