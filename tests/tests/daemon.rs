@@ -160,18 +160,24 @@ fn the_metrics_are_served() {
         let _daemon = topology.start_daemon()?;
         let ask = "exec 3<>/dev/tcp/127.0.0.1/9464; \
                    printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
-        let output = topology.gw.command("bash").args(["-c", ask]).output();
-        let output = output.map_err(Error::file("bash"))?;
-        let said = String::from_utf8_lossy(&output.stdout);
         let of = "{address=\"127.0.0.1:9559\",device=\"1\"";
-        for wanted in [
+        let wanted = [
             format!("\np4runtime_client_primary{of}}} 1\n"),
             format!("\np4runtime_client_streams_opened_total{of}}} 1\n"),
             format!("\np4runtime_client_updates_total{of},code=\"OK\"}} "),
             format!("\np4runtime_client_rpc_duration_seconds_bucket{of},rpc=\"Write\",le=\"1\"}} "),
-        ] {
-            assert!(said.contains(&wanted), "{wanted}: {said}");
-        }
+        ];
+        let mut said = String::new();
+        // The daemon says that it is ready before it has written anything.
+        let served = wait_for("all metrics", Duration::from_secs(10), || {
+            let output = topology.gw.command("bash").args(["-c", ask]).output();
+            said = output.map_or_else(
+                |error| error.to_string(),
+                |output| String::from_utf8_lossy(&output.stdout).into_owned(),
+            );
+            wanted.iter().all(|line| said.contains(line))
+        });
+        assert!(served.is_ok(), "{wanted:?}: {said}");
         Ok(())
     });
 }
