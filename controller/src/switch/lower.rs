@@ -243,7 +243,9 @@ impl Lowering {
                 };
                 self.grouped.insert((vpc, prefix), group);
                 if new {
-                    self.set(group_entry(group, paths));
+                    // In the order that the slow path chooses by, whatever the route's is.
+                    let paths = self.groups.paths(group).unwrap_or(paths).to_vec();
+                    self.set(group_entry(group, &paths));
                 }
                 Target::Group(group)
             }

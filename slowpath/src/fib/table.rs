@@ -84,7 +84,10 @@ impl Fib {
             Route::Blackhole => return Resolution::Blackhole,
             Route::Unreachable => return Resolution::Unreachable,
         };
-        choose(paths, hash)
+        // The one that the switch's action selector takes (CRC-32 of the flow hash, modulo the
+        // weights' sum, members in order of their ids), so that a connection stays on its path
+        // when it is offloaded, and its SYN and FIN, which software forwards, go where the rest goes.
+        choose(paths, crc32(hash))
             .and_then(|id| self.nexthops.get(&id))
             .and_then(|nexthop| {
                 let interface = self.interface(nexthop.interface)?;
@@ -157,7 +160,11 @@ impl Fib {
             NetworkOp::RemoveNexthop(id) => {
                 self.nexthops.remove(&id);
             }
-            NetworkOp::SetRoute(vpc, prefix, route) => {
+            NetworkOp::SetRoute(vpc, prefix, mut route) => {
+                if let Route::Nexthops(paths) = &mut route {
+                    // The order of the switch's groups.
+                    paths.sort_unstable();
+                }
                 let routes = self.routes.entry(vpc).or_default();
                 match prefix {
                     IpNet::V4(prefix) => drop(routes.v4.insert(prefix.trunc(), route)),
@@ -212,6 +219,19 @@ fn choose(paths: &[(NexthopId, u16)], hash: u32) -> Option<NexthopId> {
         }
     }
     None
+}
+
+/// CRC-32 (IEEE 802.3) of the number's bytes in network order.
+const fn crc32(number: u32) -> u32 {
+    const POLYNOMIAL: u32 = 0xedb8_8320;
+    // The first four bytes and the initial value meet in the register at once.
+    let mut crc = number.swap_bytes() ^ u32::MAX;
+    let mut bit = 0;
+    while bit < u32::BITS {
+        crc = (crc >> 1) ^ (POLYNOMIAL & 0u32.wrapping_sub(crc & 1));
+        bit += 1;
+    }
+    crc ^ u32::MAX
 }
 
 #[cfg(test)]
@@ -291,6 +311,32 @@ mod tests {
             fib.resolve(vpc(1), "1.2.3.4".parse().unwrap(), 0),
             Resolution::Unreachable
         );
+    }
+
+    #[test]
+    fn crc32_is_that_of_ieee_802_3() {
+        assert_eq!(crc32(0x0102_0304), 0xb63c_fbcd);
+        assert_eq!(crc32(0), 0x2144_df1c);
+    }
+
+    /// Regression: a flow changed its next hop when it was offloaded, since the kernel's order of
+    /// the paths and the switch's differed, and so did the hashes.
+    #[test]
+    fn the_order_of_paths_does_not_matter() {
+        let chosen = |paths: &[(u32, u16)]| {
+            let mut fib = Fib::default();
+            fib.apply(NetworkOp::SetRoute(
+                vpc(1),
+                "10.0.0.0/8".parse().unwrap(),
+                via(paths),
+            ));
+            match fib.route(vpc(1), "10.0.0.1".parse().unwrap()) {
+                Some(Route::Nexthops(paths)) => paths.clone(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(chosen(&[(7, 2), (3, 1)]), chosen(&[(3, 1), (7, 2)]));
+        assert_eq!(chosen(&[(7, 2), (3, 1)])[0].0, nexthop_id(3));
     }
 
     proptest! {

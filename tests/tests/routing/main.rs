@@ -9,5 +9,8 @@
 )]
 
 mod bgp;
+mod ecmp;
+mod flood;
 mod lab;
 mod probe;
+mod tools;

@@ -1,6 +1,7 @@
 //! Convergence by packets that arrive: echo servers on the announced addresses, which say who
 //! they are, and one flow to each of them.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -73,6 +74,8 @@ struct Flow {
     sent: u64,
     /// When a packet was last answered, by whom.
     answered: Option<(Instant, String)>,
+    /// Everybody who has answered, and how often.
+    answers: BTreeMap<String, u32>,
 }
 
 /// One flow to each address.
@@ -89,6 +92,7 @@ impl Probes {
                 socket,
                 sent: 0,
                 answered: None,
+                answers: BTreeMap::new(),
             })
         };
         host.inside(|| {
@@ -113,6 +117,23 @@ impl Probes {
             last.elapsed() > LOST
         })?;
         Ok(took.saturating_sub(LOST))
+    }
+
+    /// Sends until every flow has had so many answers; returns who gave them, by flow.
+    pub fn answers(&mut self, count: u32) -> Result<Vec<BTreeMap<String, u32>>> {
+        let start = Instant::now();
+        while self
+            .0
+            .iter()
+            .any(|flow| flow.answers.values().sum::<u32>() < count)
+        {
+            self.0.iter_mut().for_each(|flow| flow.step(0));
+            if start.elapsed() > DEADLINE {
+                return Err(Error::Other(format!("no {count} answers to each flow")));
+            }
+            std::thread::sleep(PACE);
+        }
+        Ok(self.0.iter().map(|flow| flow.answers.clone()).collect())
     }
 
     fn until(
@@ -156,6 +177,7 @@ impl Flow {
                 && u64::from_be_bytes(*number) >= first
             {
                 let name = String::from_utf8_lossy(name).into_owned();
+                *self.answers.entry(name.clone()).or_default() += 1;
                 self.answered = Some((Instant::now(), name));
             }
         }

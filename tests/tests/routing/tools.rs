@@ -1,0 +1,124 @@
+//! `ping`, `traceroute` and path-MTU discovery as an administrator meets them.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+
+use shunt_testbed::netns::Netns;
+use shunt_testbed::{Error, Result};
+
+use crate::lab::run;
+
+const TABLE: u32 = 104;
+const RED: &str = "10.0.0.1";
+const BLUE_HOST: &str = "10.0.2.2";
+const WAN_HOST: &str = "203.0.113.2";
+/// Of the blue interface, in `lab.toml`.
+const SMALL_MTU: usize = 1400;
+/// IPv4 and ICMP headers, bytes.
+const ECHO_HEADERS: usize = 28;
+
+/// What a command printed, whatever its exit status.
+fn said(host: &Netns, line: &str) -> Result<String> {
+    let mut words = line.split_whitespace();
+    let mut command = host.command(words.next().unwrap_or_default());
+    let output = command.args(words).output().map_err(Error::file(line))?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned()
+        + &String::from_utf8_lossy(&output.stderr))
+}
+
+#[test]
+fn ping_reaches_the_gateway_and_beyond() {
+    let name = "tools::ping_reaches_the_gateway_and_beyond";
+    run(name, &["ping"], TABLE, |lab| {
+        // Its own interface, another's, and hosts behind two of them.
+        for target in [RED, "203.0.113.1", WAN_HOST, BLUE_HOST] {
+            let line = format!("ping -n -c 5 -i 0.2 -W 5 {target}");
+            let text = said(&lab.topology.red, &line)?;
+            assert!(text.contains("5 received"), "{text}");
+        }
+        // Nobody has that address, and no route leads there.
+        let text = said(&lab.topology.red, "ping -n -c 1 -W 5 192.0.2.1")?;
+        assert!(text.contains(&format!("From {RED}")), "{text}");
+        assert!(text.contains("Destination Net Unreachable"), "{text}");
+        Ok(())
+    });
+}
+
+#[test]
+fn traceroute_shows_the_gateway() {
+    let name = "tools::traceroute_shows_the_gateway";
+    run(name, &["traceroute"], TABLE, |lab| {
+        let hops = |line: &str| {
+            let text = said(&lab.topology.red, line)?;
+            let hop = |line: &str| line.split_whitespace().nth(1).map(str::to_owned);
+            let hops: Vec<_> = text.lines().skip(1).filter_map(hop).collect();
+            println!("{text}");
+            Ok::<_, Error>(hops)
+        };
+        for kind in ["", "-I", "-T -p 9"] {
+            for target in [WAN_HOST, BLUE_HOST] {
+                let line = format!("traceroute {kind} -n -q 1 -w 5 -m 5 {target}");
+                assert_eq!(hops(&line)?, [RED, target], "{line}");
+            }
+            let line = format!("traceroute {kind} -n -q 1 -w 5 -m 5 {RED}");
+            assert_eq!(hops(&line)?, [RED], "{line}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_smaller_mtu_on_the_way_is_discovered() {
+    let name = "tools::a_smaller_mtu_on_the_way_is_discovered";
+    run(name, &["ping"], TABLE, |lab| {
+        let (red, blue) = (&lab.topology.red, &lab.topology.blue);
+        // Its host does not tell by its MSS that the link is small.
+        blue.run("ip link set eth0.20 mtu 1500")?;
+        let ping = |length: usize| {
+            let size = length - ECHO_HEADERS;
+            said(
+                red,
+                &format!("ping -n -M do -c 1 -W 5 -s {size} {BLUE_HOST}"),
+            )
+        };
+        let text = ping(SMALL_MTU)?;
+        assert!(text.contains("1 received"), "{text}");
+        let text = ping(SMALL_MTU + 1)?;
+        assert!(
+            text.contains(&format!("From {RED} icmp_seq=1"))
+                && text.contains(&format!("(mtu = {SMALL_MTU})")),
+            "{text}"
+        );
+        // TCP finds it out anew, and gets through.
+        red.run("ip route flush cache")?;
+        transfer(red, blue)?;
+        let route = red.output(&format!("ip route get {BLUE_HOST}"))?;
+        assert!(route.contains(&format!("mtu {SMALL_MTU}")), "{route}");
+        Ok(())
+    });
+}
+
+/// Two MiB from red to blue, every byte in its place.
+fn transfer(red: &Netns, blue: &Netns) -> Result<()> {
+    const BYTES: usize = 2 << 20;
+    let failed = |error: std::io::Error| Error::Other(format!("the transfer: {error}"));
+    let address: Ipv4Addr = BLUE_HOST.parse().unwrap();
+    let listener = blue.inside(|| TcpListener::bind((address, 7002)).map_err(failed))?;
+    let content: Vec<u8> = (0..BYTES).map(|at| (at * 31 % 251) as u8).collect();
+    let received = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept()?;
+        let mut all = Vec::new();
+        stream.read_to_end(&mut all)?;
+        Ok::<_, std::io::Error>(all)
+    });
+    let mut stream = red.inside(|| TcpStream::connect((address, 7002)).map_err(failed))?;
+    stream.write_all(&content).map_err(failed)?;
+    drop(stream);
+    let all = received.join().unwrap().map_err(failed)?;
+    assert!(
+        all == content,
+        "{} of {BYTES} bytes, or wrong ones",
+        all.len()
+    );
+    Ok(())
+}
