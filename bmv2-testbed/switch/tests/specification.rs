@@ -203,6 +203,43 @@ async fn reconciling_keeps_the_forwarding_state_or_the_pipeline() {
     assert_eq!(client.entries(everything).await.unwrap(), before);
 }
 
+/// Regression: they were left behind.
+#[tokio::test]
+async fn value_sets_are_carried_over_to_a_new_pipeline() {
+    let served = Served::start("language").await;
+    let mut client = served.primary().await;
+    let sets = served.info.value_sets.iter();
+    let kinds = sets.filter_map(|set| set.preamble.as_ref());
+    let kinds = kinds.into_iter().find(|p| p.alias == "kinds").unwrap().id;
+    let set = Entity::ValueSetEntry(pb::ValueSetEntry {
+        value_set_id: kinds,
+        members: vec![pb::ValueSetMember {
+            r#match: vec![pb::FieldMatch {
+                field_id: 1,
+                field_match_type: exact(&[0x12, 0x34]),
+            }],
+        }],
+    });
+    client.one(update(Type::Modify, set.clone())).await.unwrap();
+    let config = pb::ForwardingPipelineConfig {
+        p4info: Some(served.info.clone()),
+        p4_device_config: served.json.clone(),
+        cookie: None,
+    };
+    client
+        .pipeline(
+            pb::set_forwarding_pipeline_config_request::Action::ReconcileAndCommit,
+            Some(config),
+        )
+        .await
+        .unwrap();
+    let wanted = Entity::ValueSetEntry(pb::ValueSetEntry {
+        value_set_id: kinds,
+        ..Default::default()
+    });
+    assert_eq!(client.read(wanted).await.unwrap(), [set]);
+}
+
 #[tokio::test]
 async fn a_modify_replaces_all_and_a_delete_looks_at_the_key_only() {
     let served = Served::start("forward").await;

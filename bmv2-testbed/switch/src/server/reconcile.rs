@@ -41,6 +41,7 @@ fn everything() -> Vec<Entity> {
         Entity::MeterEntry(pb::MeterEntry::default()),
         Entity::RegisterEntry(pb::RegisterEntry::default()),
         Entity::DigestEntry(pb::DigestEntry::default()),
+        Entity::ValueSetEntry(pb::ValueSetEntry::default()),
     ]
 }
 
@@ -58,6 +59,7 @@ fn carried(entity: Entity, there: &[Entity]) -> Option<pb::Update> {
         }
         Entity::MeterEntry(meter) => (Type::Modify, meter.config.is_none()),
         Entity::RegisterEntry(register) => (Type::Modify, is_zero(register)),
+        Entity::ValueSetEntry(set) => (Type::Modify, set.members.is_empty()),
         _ => (Type::Insert, false),
     };
     let entity = Some(pb::Entity {
