@@ -338,3 +338,50 @@ fn a_tap_down_and_up_has_its_addresses_and_routes_again() {
         setup.remove().await;
     });
 }
+
+/// What somebody changes by hand is put right; another address beside ours is left alone.
+#[test]
+fn a_tap_stays_as_configured() {
+    inside("a_tap_stays_as_configured", async || {
+        let setup = KernelSetup::create(&taps()).await.unwrap();
+        ip("address add 10.9.9.9/32 dev sh-red");
+        let shown = || {
+            let addresses = ip("address show dev sh-red");
+            let words = addresses.split_whitespace();
+            let words = words.filter(|word| !word.starts_with("fe80"));
+            let mut words: Vec<String> = words.map(str::to_owned).collect();
+            // One that is put back is the last.
+            words.sort();
+            let routes = ip("route show table 101") + &ip("-6 route show table 101");
+            (words, routes)
+        };
+        let before = shown();
+        for change in [
+            "address del 10.0.0.1/24 dev sh-red",
+            "address del fd00:a::1/64 dev sh-red",
+            "address flush dev sh-red scope global",
+            "link set sh-red address 02:99:99:99:99:99",
+            "link set sh-red mtu 1300",
+            // Less than IPv6 needs.
+            "link set sh-red mtu 1000",
+        ] {
+            ip(change);
+            if change.contains("flush") {
+                ip("address add 10.9.9.9/32 dev sh-red");
+            }
+            let again = || match shown() {
+                now if now == before => Ok(()),
+                now => Err(format!("{change}: {now:?} instead of {before:?}")),
+            };
+            eventually("the tap as before", again).await;
+        }
+        // Down is an administrator's to say.
+        ip("link set sh-red down mtu 1300");
+        let again = || match ip("link show sh-red") {
+            now if now.contains("mtu 1400") && !now.contains("UP") => Ok(()),
+            now => Err(now),
+        };
+        eventually("the MTU of a tap that is down", again).await;
+        setup.remove().await;
+    });
+}

@@ -126,6 +126,22 @@ fn needed(frame: &Frame<'_>) -> Option<RouteNetlinkMessage> {
     }
 }
 
+/// MAC address and MTU of a link's message, which only a tap's owner asks for.
+pub(crate) fn link_settings(frame: &Frame<'_>) -> Option<(MacAddr, u32)> {
+    const IFLA_ADDRESS: u16 = 1;
+    const IFLA_MTU: u16 = 4;
+    let (mut mac, mut mtu) = (None, None);
+    for attribute in NlasIterator::new(frame.payload.get(LINK_HEADER_LEN..)?) {
+        let attribute = attribute.ok()?;
+        match attribute.kind() {
+            IFLA_ADDRESS => mac = attribute.value().try_into().ok().map(MacAddr),
+            IFLA_MTU => mtu = attribute.value().try_into().ok().map(u32::from_ne_bytes),
+            _ => {}
+        }
+    }
+    Some((mac?, mtu?))
+}
+
 fn link(message: LinkMessage) -> LinkInfo {
     let name = |attribute| match attribute {
         LinkAttribute::IfName(name) => Some(name),

@@ -392,6 +392,19 @@ async fn set_link_up(
     done(requests.handle().link().set(message).execute()).await
 }
 
+/// Sets MAC and MTU again, whether the tap is up or not.
+pub(crate) async fn set_mac_and_mtu(
+    requests: &Requests,
+    index: u32,
+    interface: &Interface,
+) -> Result<(), SocketError> {
+    let message = LinkUnspec::new_with_index(index)
+        .address(interface.mac.0.to_vec())
+        .mtu(interface.mtu.into())
+        .build();
+    done(requests.handle().link().set(message).execute()).await
+}
+
 async fn add_address(
     requests: &Requests,
     index: u32,
