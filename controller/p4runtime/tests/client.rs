@@ -10,7 +10,7 @@ use p4runtime::client::*;
 use p4runtime::p4::config::v1::P4Info;
 use p4runtime::p4::v1::stream_message_response::Update as FromSwitch;
 use p4runtime::p4::v1::*;
-use scripted::{DEADLINE, Switch, batch_status, entity, update};
+use scripted::{DEADLINE, Switch, batch_status, entity, stops_at_an_even_number, update};
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -364,21 +364,7 @@ async fn aborted_updates_are_written_again() {
     let client = primary(&switch).await;
     // Stops at the first error (even numbers) and aborts the rest.
     switch.with(|state| {
-        state.write_rule = Some(Box::new(|request| {
-            let number = |update: &Update| match update.entity.clone().unwrap().entity {
-                Some(p4runtime::p4::v1::entity::Entity::TableEntry(entry)) => entry.table_id,
-                other => panic!("{other:?}"),
-            };
-            let stop = request.updates.iter().position(|u| number(u) % 2 == 0);
-            let Some(stop) = stop else { return Ok(()) };
-            let result = |at: usize| match at.cmp(&stop) {
-                std::cmp::Ordering::Less => (Code::Ok, ""),
-                std::cmp::Ordering::Equal => (Code::NotFound, "no such entry"),
-                std::cmp::Ordering::Greater => (Code::Aborted, "not tried"),
-            };
-            let results: Vec<_> = (0..request.updates.len()).map(result).collect();
-            Err(batch_status(&results))
-        }));
+        state.write_rule = Some(Box::new(stops_at_an_even_number));
     });
     let updates: Vec<_> = (1..=7).map(update).collect();
     let error = client.write(updates).await.unwrap_err();

@@ -14,9 +14,9 @@ use p4runtime::client::{
 };
 use p4runtime::p4::v1::stream_message_response::Update as FromSwitch;
 use p4runtime::p4::v1::*;
-use scripted::{DEADLINE, Switch, batch_status, entity, update};
+use scripted::{DEADLINE, Switch, entity, stops_at_an_even_number, update};
 use tokio::time::timeout;
-use tonic::{Code, Status};
+use tonic::Status;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt as _};
@@ -70,21 +70,7 @@ async fn every_documented_metric_is_counted() {
 
     // Seven updates, of which the even ones are refused and what follows is aborted.
     switch.with(|state| {
-        state.write_rule = Some(Box::new(|request| {
-            let number = |update: &Update| match update.entity.clone().unwrap().entity {
-                Some(p4runtime::p4::v1::entity::Entity::TableEntry(entry)) => entry.table_id,
-                other => panic!("{other:?}"),
-            };
-            let stop = request.updates.iter().position(|u| number(u) % 2 == 0);
-            let Some(stop) = stop else { return Ok(()) };
-            let result = |at: usize| match at.cmp(&stop) {
-                std::cmp::Ordering::Less => (Code::Ok, ""),
-                std::cmp::Ordering::Equal => (Code::NotFound, "no such entry"),
-                std::cmp::Ordering::Greater => (Code::Aborted, "not tried"),
-            };
-            let results: Vec<_> = (0..request.updates.len()).map(result).collect();
-            Err(batch_status(&results))
-        }));
+        state.write_rule = Some(Box::new(stops_at_an_even_number));
     });
     let updates: Vec<_> = (1..=7).map(update).collect();
     client.write(&updates).await.unwrap_err();

@@ -314,3 +314,20 @@ pub(crate) fn entity(number: u32) -> Entity {
         })),
     }
 }
+
+/// A write rule: updates of tables with even numbers are refused, and what follows is not tried.
+pub(crate) fn stops_at_an_even_number(request: &WriteRequest) -> Result<(), Status> {
+    let number = |update: &Update| match update.entity.clone().unwrap().entity {
+        Some(entity::Entity::TableEntry(entry)) => entry.table_id,
+        other => panic!("{other:?}"),
+    };
+    let stop = request.updates.iter().position(|u| number(u) % 2 == 0);
+    let Some(stop) = stop else { return Ok(()) };
+    let result = |at: usize| match at.cmp(&stop) {
+        std::cmp::Ordering::Less => (Code::Ok, ""),
+        std::cmp::Ordering::Equal => (Code::NotFound, "no such entry"),
+        std::cmp::Ordering::Greater => (Code::Aborted, "not tried"),
+    };
+    let results: Vec<_> = (0..request.updates.len()).map(result).collect();
+    Err(batch_status(&results))
+}
