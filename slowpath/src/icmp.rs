@@ -61,7 +61,8 @@ pub fn may_answer(frame: &[u8], packet: &Packet) -> bool {
         packet.transport,
         Transport::EchoRequest { .. } | Transport::EchoReply { .. }
     );
-    hosts && !group_frame && packet.fragment != Fragment::Later && (!icmp || echo)
+    let later = matches!(packet.fragment, Fragment::Later { .. });
+    hosts && !group_frame && !later && (!icmp || echo)
 }
 
 /// Whether no host has the address as its source (RFC 1812 section 5.3.7).

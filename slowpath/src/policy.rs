@@ -234,6 +234,9 @@ pub struct Timeouts {
     pub udp_stream: Duration,
     /// Echo. RFC 5508 REQ-2: at least 60 s.
     pub icmp: Duration,
+    /// Fragments of one packet belong together for so long. RFC 4787 leaves it open; Linux waits
+    /// 30 s.
+    pub fragment: Duration,
     /// A hardware entry that no packet hits is reported after so long.
     pub offload_idle: Duration,
 }
@@ -249,6 +252,7 @@ impl Default for Timeouts {
             udp: Duration::from_secs(2 * MINUTE),
             udp_stream: Duration::from_secs(5 * MINUTE),
             icmp: Duration::from_secs(MINUTE),
+            fragment: Duration::from_secs(30),
             offload_idle: Duration::from_secs(30),
         }
     }

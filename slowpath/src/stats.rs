@@ -45,8 +45,11 @@ drop_reasons! {
     SourceRoute = "source_route";
     /// A source address that no host has.
     MartianSource = "martian_source";
-    /// A fragment in a stateful VPC: its ports are not in it.
+    /// A fragment whose first one was dropped, or too many that wait for their first one; of an
+    /// ICMP error: any.
     Fragment = "fragment";
+    /// A fragment whose first one did not come in time, or not before too many others' came.
+    FragmentTimeout = "fragment_timeout";
     /// TTL or hop limit used up (answered).
     TtlExceeded = "ttl_exceeded";
     /// No route, or an unreachable one (answered).
@@ -132,6 +135,9 @@ pub struct WorkerStats {
     pub icmp_errors: u64,
     /// ICMP errors not sent because of the rate limit.
     pub icmp_limited: u64,
+    /// TCP segments that were forwarded but, by their sequence numbers, were not their
+    /// connection's and so changed nothing of its state (RFC 5961).
+    pub tcp_ignored: u64,
     /// Connections begun.
     pub connections_created: u64,
     /// Connections ended.
@@ -162,6 +168,7 @@ impl Default for WorkerStats {
             held: 0,
             icmp_errors: 0,
             icmp_limited: 0,
+            tcp_ignored: 0,
             connections_created: 0,
             connections_ended: 0,
             offload_installs: 0,
@@ -233,6 +240,7 @@ impl WorkerStats {
             (&mut self.held, other.held),
             (&mut self.icmp_errors, other.icmp_errors),
             (&mut self.icmp_limited, other.icmp_limited),
+            (&mut self.tcp_ignored, other.tcp_ignored),
             (&mut self.connections_created, other.connections_created),
             (&mut self.connections_ended, other.connections_ended),
             (&mut self.offload_installs, other.offload_installs),

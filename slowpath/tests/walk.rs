@@ -388,43 +388,6 @@ fn a_connection_does_not_follow_a_route_into_another_vpc() {
     assert_eq!(verdict, Verdict::Drop(DropReason::NoPeering));
 }
 
-/// The first fragment of a UDP packet: more fragments, checksum right.
-fn fragment(src: &str, dst: &str) -> Vec<u8> {
-    let mut frame = udp(src, dst);
-    frame[20] = 0x20;
-    let mut header = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap().0;
-    header.header_checksum = header.calc_header_checksum();
-    frame[24..26].copy_from_slice(&header.header_checksum.to_be_bytes());
-    frame
-}
-
-#[test]
-fn fragments_are_routed_without_state_and_dropped_with() {
-    let mut world = World::new();
-    let drop = Verdict::Drop(DropReason::Fragment);
-    assert_eq!(
-        world.verdict(RED, &fragment("10.0.0.2:5", "192.0.2.80:6")),
-        drop
-    );
-    assert_eq!(
-        world.verdict(WAN, &fragment("192.0.2.80:6", "203.0.113.10:5")),
-        drop
-    );
-    assert_eq!(
-        world.verdict(WAN, &fragment("192.0.2.80:6", "203.0.113.30:5")),
-        drop
-    );
-    // For the gateway itself: the kernel puts it together.
-    assert_eq!(
-        world.verdict(RED, &fragment("10.0.0.2:5", "10.0.0.1:6")),
-        Verdict::Exception
-    );
-    assert_eq!(
-        world.verdict(PLAIN, &fragment("10.4.0.9:5", "10.4.0.2:6")),
-        Verdict::Transmit
-    );
-}
-
 #[test]
 fn options_travel_along_but_source_routes_do_not() {
     let mut world = World::new();

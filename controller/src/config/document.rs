@@ -264,6 +264,8 @@ pub struct TimeoutsSection {
     pub udp_stream: String,
     /// ICMP echo (RFC 5508: at least 60 s).
     pub icmp: String,
+    /// Fragments of one packet belong together for so long.
+    pub fragment: String,
     /// An entry of the switch that no packet hits is asked about after so long.
     pub offload_idle: String,
 }
@@ -278,6 +280,7 @@ impl Default for TimeoutsSection {
             udp: "2m".to_owned(),
             udp_stream: "5m".to_owned(),
             icmp: "60s".to_owned(),
+            fragment: "30s".to_owned(),
             offload_idle: "30s".to_owned(),
         }
     }

@@ -14,6 +14,7 @@
 mod index;
 mod state;
 mod timer;
+mod window;
 
 use shunt_offload::ConnectionId;
 use shunt_p4::{FlowKey, Tuple, VpcId};
@@ -332,7 +333,7 @@ fn key_in(slots: &[Slot], value: u32) -> Option<&FlowKey> {
 
 /// Issue of memory: a slot, its timer, its share of the free list and of the index (2 keys at
 /// a load of at most one half, 8 bytes a bucket, up to twice that by rounding up).
-const _: () = assert!(size_of::<Slot>() <= 200);
+const _: () = assert!(size_of::<Slot>() <= 232);
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,8 @@
 
 use shunt_p4::flow::proto;
 
-use crate::packet::{TcpFlags, Transport};
+use super::window::{Fit, Window};
+use crate::packet::{Segment, TcpFlags, Transport};
 use crate::policy::Timeouts;
 
 /// Which of a connection's two directions.
@@ -117,6 +118,11 @@ pub struct Tracker {
     opener: Direction,
     /// Who sent the first FIN.
     closer: Direction,
+    /// The reset that closed it may not have been its sender's: software had not seen the
+    /// segments before it.
+    doubtful: bool,
+    /// TCP: sequence numbers, while software sees all segments.
+    window: Window,
 }
 
 impl Tracker {
@@ -149,11 +155,13 @@ impl Tracker {
         }
     }
 
-    const fn new(state: State) -> Self {
+    fn new(state: State) -> Self {
         Self {
             state,
             opener: Direction::Forward,
             closer: Direction::Forward,
+            doubtful: false,
+            window: Window::default(),
         }
     }
 
@@ -162,58 +170,101 @@ impl Tracker {
         self.state
     }
 
-    /// Takes a packet into account. Of TCP only flags are read: most of a connection's segments
-    /// go through the switch, so sequence numbers are not known here.
-    pub fn see(&mut self, direction: Direction, transport: &Transport) {
+    /// Segments go past software from now on: into hardware.
+    pub fn forget_window(&mut self) {
+        self.window.forget();
+    }
+
+    /// Takes a packet into account. `false`: by its sequence numbers it cannot be the
+    /// connection's, and changed nothing (RFC 5961).
+    pub fn see(&mut self, direction: Direction, transport: &Transport) -> bool {
         match transport {
-            Transport::Tcp { flags, .. } => self.see_tcp(direction, *flags),
+            Transport::Tcp { flags, segment, .. } => self.see_tcp(direction, *flags, segment),
             Transport::Udp { .. } | Transport::EchoRequest { .. } | Transport::EchoReply { .. }
                 if direction == Direction::Reply =>
             {
                 self.state = State::Replied;
+                true
             }
-            _ => {}
+            _ => true,
         }
     }
 
-    fn see_tcp(&mut self, direction: Direction, flags: TcpFlags) {
+    fn see_tcp(&mut self, direction: Direction, flags: TcpFlags, segment: &Segment) -> bool {
         if flags.rst() {
-            self.state = State::Closed;
-            return;
+            return self.see_reset(direction, flags, segment);
         }
         let opener = direction == self.opener;
         let closer = direction == self.closer;
-        self.state = match self.state {
+        let over = matches!(self.state, State::TimeWait | State::Closed);
+        if over && flags.syn() && !flags.ack() {
             // Port reuse: either side may open the same tuple again (RFC 9293 section 3.6.1).
-            State::TimeWait | State::Closed if flags.syn() && !flags.ack() => {
-                self.opener = direction;
-                State::SynSent
-            }
+            *self = Self::new(State::SynSent);
+            self.opener = direction;
+            self.window.learn(direction, segment, false);
+            return true;
+        }
+        if self.state == State::SynSent && opener && flags.syn() {
+            // Perhaps a new attempt, with another sequence number.
+            self.window.restart();
+        }
+        if !self.window.accepts(direction, segment, flags.ack()) {
+            return false;
+        }
+        let plain = flags.ack() && !flags.syn() && !flags.fin();
+        let new = self.window.is_new(direction, segment);
+        self.window.learn(direction, segment, flags.ack());
+        self.state = match self.state {
             State::SynSent if !opener && flags.syn() => State::SynReceived,
             // The third segment, or a simultaneous open's SYN and ACK.
             State::SynReceived if opener && flags.ack() && !flags.fin() => State::Established,
-            State::SynReceived | State::SynSent if flags.fin() => {
+            State::SynReceived | State::SynSent | State::Adopted | State::Established
+                if flags.fin() =>
+            {
                 self.closer = direction;
                 State::FinWait
             }
-            State::Adopted if flags.fin() => {
-                self.closer = direction;
-                State::FinWait
-            }
-            State::Adopted if direction == Direction::Reply && flags.ack() && !flags.syn() => {
-                State::Established
-            }
-            State::Established if flags.fin() => {
-                self.closer = direction;
-                State::FinWait
-            }
-            State::FinWait if !closer && flags.fin() => State::LastAck,
+            State::Adopted if !opener && plain => State::Established,
+            // Nobody sends anything new behind a FIN: that one was somebody else's.
+            State::FinWait | State::CloseWait if closer && plain && new => State::Established,
+            State::FinWait | State::CloseWait if !closer && flags.fin() => State::LastAck,
             // Perhaps sent before the FIN arrived; it makes no difference to any timeout.
             State::FinWait if !closer && flags.ack() => State::CloseWait,
-            State::CloseWait if !closer && flags.fin() => State::LastAck,
             State::LastAck if closer && flags.ack() && !flags.fin() => State::TimeWait,
+            // Nobody sends on after a reset: if the other side does too, that one was somebody
+            // else's.
+            State::Closed if self.doubtful && closer && plain => {
+                self.doubtful = false;
+                self.opener = direction;
+                State::Adopted
+            }
             other => other,
         };
+        true
+    }
+
+    /// A reset ends the connection if its receiver will take it (RFC 5961 section 3.2): one that
+    /// lies in the window but not at its start is answered by a challenge, whose answer ends it.
+    fn see_reset(&mut self, direction: Direction, flags: TcpFlags, segment: &Segment) -> bool {
+        let fit = match self.state {
+            State::TimeWait | State::Closed => return true,
+            State::SynSent if direction != self.opener => {
+                match flags.ack() && self.window.answers_syn(direction, segment) {
+                    true => Fit::Exact,
+                    false => Fit::Outside,
+                }
+            }
+            _ => self.window.reset(direction, segment),
+        };
+        match fit {
+            Fit::Exact | Fit::Unknown => {
+                self.doubtful = fit == Fit::Unknown;
+                self.closer = direction;
+                self.state = State::Closed;
+                true
+            }
+            Fit::Window | Fit::Outside => false,
+        }
     }
 }
 
@@ -227,16 +278,33 @@ mod tests {
     const FIN: u8 = TcpFlags::FIN;
     const RST: u8 = TcpFlags::RST;
 
+    /// Both sides start at 1000; what follows the SYN is at 1001.
     fn tcp(flags: u8) -> Transport {
+        let syn = flags & SYN != 0;
+        at(flags, if syn { 1000 } else { 1001 }, 1001, 0)
+    }
+
+    fn at(flags: u8, seq: u32, ack: u32, len: u16) -> Transport {
+        let flags = TcpFlags(flags);
         Transport::Tcp {
             src_port: 1,
             dst_port: 2,
-            flags: TcpFlags(flags),
+            flags,
+            segment: Segment {
+                seq,
+                ack,
+                window: 1000,
+                len,
+                syn: flags.syn(),
+                fin: flags.fin(),
+                scale: None,
+            },
         }
     }
 
     fn run(segments: &[(Direction, u8)]) -> Vec<State> {
         let mut tracker = Tracker::begin(&tcp(SYN)).unwrap();
+        tracker.see(Forward, &tcp(SYN));
         segments
             .iter()
             .map(|(direction, flags)| {
@@ -327,6 +395,160 @@ mod tests {
             assert_eq!(Tracker::adopt(&tcp(flags)).is_some(), adopted, "{flags:#x}");
         }
         assert!(Tracker::begin(&Transport::EchoReply { id: 1 }).is_none());
+    }
+
+    /// Open, 100 bytes sent by the client, 50 of them acknowledged.
+    fn open() -> Tracker {
+        let mut tracker = Tracker::begin(&tcp(SYN)).unwrap();
+        for (direction, segment) in [
+            (Forward, tcp(SYN)),
+            (Reply, tcp(SYN | ACK)),
+            (Forward, tcp(ACK)),
+            (Forward, at(ACK, 1001, 1001, 100)),
+            (Reply, at(ACK, 1001, 1051, 0)),
+        ] {
+            assert!(tracker.see(direction, &segment));
+        }
+        tracker
+    }
+
+    #[test]
+    fn a_reset_ends_it_only_where_its_receiver_may_be_waiting() {
+        // (from, sequence number, whether it ends the connection)
+        for (direction, seq, ends) in [
+            (Forward, 1050, false),
+            (Forward, 1051, true),
+            (Forward, 1101, true),
+            (Forward, 1102, false),
+            (Forward, 1051 + 1001, false),
+            (Forward, 0x9000_0000, false),
+            (Reply, 1000, false),
+            (Reply, 1001, true),
+            (Reply, 1002, false),
+        ] {
+            let mut tracker = open();
+            let seen = tracker.see(direction, &at(RST, seq, 0, 0));
+            assert_eq!(seen, ends, "{direction:?} {seq}");
+            let state = if ends {
+                State::Closed
+            } else {
+                State::Established
+            };
+            assert_eq!(tracker.state(), state, "{direction:?} {seq}");
+        }
+    }
+
+    #[test]
+    fn a_reset_of_a_syn_has_to_acknowledge_it() {
+        for (flags, ack, ends) in [
+            (RST | ACK, 1001, true),
+            (RST | ACK, 1000, false),
+            (RST | ACK, 1002, false),
+            (RST, 1001, false),
+        ] {
+            let mut tracker = Tracker::begin(&tcp(SYN)).unwrap();
+            tracker.see(Forward, &tcp(SYN));
+            tracker.see(Reply, &at(flags, 0, ack, 0));
+            assert_eq!(tracker.state() == State::Closed, ends, "{flags:#x} {ack}");
+        }
+    }
+
+    #[test]
+    fn a_fin_outside_the_window_closes_nothing() {
+        let mut tracker = open();
+        assert!(!tracker.see(Reply, &at(FIN | ACK, 0x8000_0000, 1051, 0)));
+        assert_eq!(tracker.state(), State::Established);
+        // An acknowledgement of what was never sent neither.
+        assert!(!tracker.see(Reply, &at(FIN | ACK, 1001, 5000, 0)));
+        assert_eq!(tracker.state(), State::Established);
+    }
+
+    #[test]
+    fn retransmits_and_segments_out_of_order_are_taken() {
+        let mut tracker = open();
+        for (direction, seq, ack, len) in [
+            (Forward, 1001, 1001, 100),
+            (Forward, 1500, 1001, 100),
+            (Forward, 1101, 1001, 399),
+            (Reply, 1001, 1101, 0),
+            (Reply, 1001, 1600, 0),
+            (Reply, 1001, 1101, 0),
+        ] {
+            assert!(tracker.see(direction, &at(ACK, seq, ack, len)), "{seq}");
+        }
+        assert!(!tracker.see(Forward, &at(ACK, 1600 + 1002, 1001, 1)));
+    }
+
+    /// After hardware, software does not know the numbers: a reset is believed until both sides
+    /// are heard again.
+    #[test]
+    fn a_false_reset_of_what_was_in_hardware_is_found_out() {
+        let mut tracker = open();
+        tracker.forget_window();
+        tracker.see(Reply, &at(RST, 77, 0, 0));
+        assert_eq!(tracker.state(), State::Closed);
+        tracker.see(Forward, &at(ACK, 90_001, 70_001, 10));
+        assert_eq!(tracker.state(), State::Closed, "it may have been under way");
+        tracker.see(Reply, &at(ACK, 70_001, 90_011, 0));
+        assert_eq!(tracker.state(), State::Adopted);
+        tracker.see(Forward, &at(ACK, 90_011, 70_001, 10));
+        assert_eq!(tracker.state(), State::Established);
+        assert!(!tracker.see(Reply, &at(RST, 77, 0, 0)));
+        assert_eq!(tracker.state(), State::Established);
+        // A true one is followed by nothing of its sender.
+        tracker.see(Reply, &at(RST, 70_001, 0, 0));
+        tracker.see(Forward, &at(ACK, 90_021, 70_001, 10));
+        assert_eq!(tracker.state(), State::Closed);
+    }
+
+    #[test]
+    fn a_false_fin_is_found_out_by_what_is_sent_behind_it() {
+        let mut tracker = open();
+        tracker.forget_window();
+        tracker.see(Reply, &at(FIN | ACK, 5000, 1051, 0));
+        assert_eq!(tracker.state(), State::FinWait);
+        tracker.see(Reply, &at(ACK, 6000, 1051, 100));
+        assert_eq!(tracker.state(), State::Established);
+    }
+
+    #[test]
+    fn windows_are_scaled_only_if_both_sides_offer_it() {
+        for (other, edge) in [(Some(2), 1001 + 8000), (None, 1001 + 1000)] {
+            let mut tracker = Tracker::begin(&tcp(SYN)).unwrap();
+            let offer = |transport, scale| match transport {
+                Transport::Tcp {
+                    src_port,
+                    dst_port,
+                    flags,
+                    segment,
+                } => Transport::Tcp {
+                    src_port,
+                    dst_port,
+                    flags,
+                    segment: Segment { scale, ..segment },
+                },
+                other => other,
+            };
+            tracker.see(Forward, &offer(tcp(SYN), other));
+            tracker.see(Reply, &offer(tcp(SYN | ACK), Some(3)));
+            tracker.see(Forward, &tcp(ACK));
+            tracker.see(Reply, &tcp(ACK));
+            assert!(tracker.see(Forward, &at(ACK, edge, 1001, 1)));
+            assert!(!tracker.see(Forward, &at(ACK, edge + 1, 1001, 1)));
+        }
+    }
+
+    #[test]
+    fn numbers_wrap_around() {
+        let mut tracker = Tracker::begin(&tcp(SYN)).unwrap();
+        tracker.see(Forward, &at(SYN, u32::MAX, 0, 0));
+        tracker.see(Reply, &at(SYN | ACK, u32::MAX - 1, 0, 0));
+        tracker.see(Forward, &at(ACK, 0, u32::MAX, 10));
+        tracker.see(Reply, &at(ACK, u32::MAX, 10, 10));
+        assert_eq!(tracker.state(), State::Established);
+        assert!(!tracker.see(Forward, &at(RST, u32::MAX, 0, 0)));
+        assert!(tracker.see(Reply, &at(RST, 9, 0, 0)));
+        assert_eq!(tracker.state(), State::Closed);
     }
 
     #[test]

@@ -10,7 +10,9 @@ pub mod rewrite;
 mod view;
 
 pub use buffer::{PacketBuf, VecBuf};
-pub use view::{Fragment, MAX_EXTENSION_HEADERS, Packet, PacketError, TcpFlags, Transport};
+pub use view::{
+    Fragment, MAX_EXTENSION_HEADERS, Packet, PacketError, Segment, TcpFlags, Transport,
+};
 
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET_LEN: usize = 14;
@@ -18,6 +20,8 @@ pub const ETHERNET_LEN: usize = 14;
 pub const IPV4_LEN: usize = 20;
 /// Bytes of the IPv6 header (RFC 8200).
 pub const IPV6_LEN: usize = 40;
+/// Bytes of a TCP header without options (RFC 9293).
+pub const TCP_LEN: usize = 20;
 /// Bytes of the fixed part of an ICMP or ICMPv6 message.
 pub const ICMP_LEN: usize = 8;
 

@@ -6,7 +6,7 @@ use shunt_p4::flow::proto;
 use shunt_p4::{MacAddr, Tuple};
 
 use super::checksum::{self, Delta};
-use super::{Packet, Transport, read_u16};
+use super::{Fragment, Packet, Transport, read_u16};
 
 /// Where the checksum lies in each transport header.
 const TCP_CHECKSUM: usize = 16;
@@ -52,6 +52,8 @@ pub fn translate(frame: &mut [u8], packet: &Packet, from: &Tuple, to: &Tuple) ->
             put_u16(l4, 4, to.dst_port)?;
             echo_checksum(l4, packet, ports, addresses);
         }
+        // Ports and checksum went with the first fragment.
+        _ if matches!(packet.fragment, Fragment::Later { .. }) => {}
         _ => return None,
     }
     Some(())

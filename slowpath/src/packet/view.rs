@@ -6,8 +6,8 @@ use shunt_p4::Tuple;
 use shunt_p4::flow::proto;
 
 use super::{
-    ETHERNET_LEN, ICMP_LEN, IPV4_LEN, IPV6_LEN, checksum, ethertype, ethertype_of, icmp4, icmp6,
-    read_u16,
+    ETHERNET_LEN, ICMP_LEN, IPV4_LEN, IPV6_LEN, TCP_LEN, checksum, ethertype, ethertype_of, icmp4,
+    icmp6, read_u16,
 };
 
 /// Most IPv6 extension headers that are walked to find the transport.
@@ -42,9 +42,15 @@ pub enum Fragment {
     /// A whole packet.
     No,
     /// The first fragment: it has the transport header.
-    First,
+    First {
+        /// What all fragments of its packet share, besides addresses (RFC 791, RFC 8200).
+        id: u32,
+    },
     /// A later one: it has none.
-    Later,
+    Later {
+        /// As the first one's.
+        id: u32,
+    },
 }
 
 /// The flags of a TCP segment that connection tracking reads.
@@ -79,6 +85,34 @@ impl TcpFlags {
     }
 }
 
+/// Where a TCP segment lies in its connection (RFC 9293 section 3.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Segment {
+    /// Sequence number.
+    pub seq: u32,
+    /// Acknowledgement number; means something only with the ACK flag.
+    pub ack: u32,
+    /// Window as it is in the header, not scaled.
+    pub window: u16,
+    /// Bytes of payload.
+    pub len: u16,
+    /// The SYN flag, which takes a sequence number.
+    pub syn: bool,
+    /// The FIN flag, which takes one too.
+    pub fin: bool,
+    /// A SYN's window scale option (RFC 7323).
+    pub scale: Option<u8>,
+}
+
+impl Segment {
+    /// The sequence number behind it.
+    pub const fn end(&self) -> u32 {
+        self.seq
+            .wrapping_add(self.len as u32)
+            .wrapping_add(self.syn as u32 + self.fin as u32)
+    }
+}
+
 /// What is behind the IP header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -90,6 +124,8 @@ pub enum Transport {
         dst_port: u16,
         /// Flags.
         flags: TcpFlags,
+        /// Sequence numbers; zeros where a quoted packet was cut off.
+        segment: Segment,
     },
     /// UDP.
     Udp {
@@ -170,6 +206,11 @@ impl Packet {
         }
     }
 
+    /// Whether it is a part of a packet.
+    pub const fn is_fragment(&self) -> bool {
+        !matches!(self.fragment, Fragment::No)
+    }
+
     /// Whether it is IPv6.
     pub const fn is_ipv6(&self) -> bool {
         self.src.is_ipv6()
@@ -233,10 +274,13 @@ fn ipv4(frame: &[u8], l3: usize, quoted: bool) -> Result<Packet, PacketError> {
         options(header.get(IPV4_LEN..).unwrap_or_default())?;
     }
     let flags = u16::from_be_bytes([head[6], head[7]]);
+    let id = u32::from(u16::from_be_bytes([head[4], head[5]]));
     let fragment = match (flags & 0x1fff, flags & 0x2000 != 0) {
         (0, false) => Fragment::No,
-        (0, true) => Fragment::First,
-        _ => Fragment::Later,
+        (0, true) => Fragment::First { id },
+        // It would overwrite the flags of the first one (RFC 3128).
+        (1, _) if head[9] == proto::TCP => return Err(PacketError::Malformed),
+        _ => Fragment::Later { id },
     };
     let l4 = l3 + header_len;
     let mut packet = Packet {
@@ -320,10 +364,11 @@ fn ipv6(frame: &[u8], l3: usize, quoted: bool) -> Result<Packet, PacketError> {
         if next == FRAGMENT {
             let field = u16::from_be_bytes([header[2], header[3]]);
             // An atomic fragment (RFC 6946) is a whole packet.
+            let id = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
             fragment = match (field >> 3, field & 1 == 1) {
                 (0, false) => Fragment::No,
-                (0, true) => Fragment::First,
-                _ => Fragment::Later,
+                (0, true) => Fragment::First { id },
+                _ => Fragment::Later { id },
             };
             at += 8;
         } else {
@@ -336,7 +381,7 @@ fn ipv6(frame: &[u8], l3: usize, quoted: bool) -> Result<Packet, PacketError> {
         if at > bytes.len() {
             return Err(PacketError::Truncated);
         }
-        if fragment == Fragment::Later {
+        if matches!(fragment, Fragment::Later { .. }) {
             break;
         }
     }
@@ -357,16 +402,12 @@ fn ipv6(frame: &[u8], l3: usize, quoted: bool) -> Result<Packet, PacketError> {
 }
 
 fn transport(frame: &[u8], packet: &Packet, quoted: bool) -> Result<Transport, PacketError> {
-    // A fragment's lengths speak of the whole packet: it is not looked into, unless an error
-    // quotes a first fragment, whose ports tell the connection.
-    let fragment = match packet.fragment {
-        Fragment::No => false,
-        Fragment::First => !quoted,
-        Fragment::Later => true,
+    // A first fragment's lengths speak of the whole packet.
+    let part = match packet.fragment {
+        Fragment::No => quoted,
+        Fragment::First { .. } => true,
+        Fragment::Later { .. } => return Ok(Transport::Other),
     };
-    if fragment {
-        return Ok(Transport::Other);
-    }
     let v6 = packet.is_ipv6();
     let bytes = frame
         .get(packet.l4..packet.end)
@@ -382,24 +423,17 @@ fn transport(frame: &[u8], packet: &Packet, quoted: bool) -> Result<Transport, P
     let dst_port = u16::from_be_bytes([head[2], head[3]]);
     Ok(match packet.proto {
         proto::TCP => {
-            let flags = match bytes.get(..20) {
-                Some(header) => {
-                    let data_offset = usize::from(header[12] >> 4) * 4;
-                    if !quoted && data_offset < 20 {
-                        return Err(PacketError::Malformed);
-                    }
-                    if !quoted && data_offset > bytes.len() {
-                        return Err(PacketError::Truncated);
-                    }
-                    TcpFlags(header[13])
-                }
-                None if quoted => TcpFlags::default(),
+            let (flags, segment) = match bytes.first_chunk() {
+                Some(header) => tcp_header(header, bytes, part)?,
+                // Of a fragment that small nothing good is meant (RFC 1858).
+                None if quoted => Default::default(),
                 None => return Err(PacketError::Truncated),
             };
             Transport::Tcp {
                 src_port,
                 dst_port,
                 flags,
+                segment,
             }
         }
         proto::UDP => {
@@ -407,13 +441,70 @@ fn transport(frame: &[u8], packet: &Packet, quoted: bool) -> Result<Transport, P
             if !quoted && len < 8 {
                 return Err(PacketError::Malformed);
             }
-            if !quoted && len > bytes.len() {
+            if !part && len > bytes.len() {
                 return Err(PacketError::Truncated);
             }
             Transport::Udp { src_port, dst_port }
         }
         _ => icmp_message(v6, head[0], head[1], read_u16(head, 4).unwrap_or_default()),
     })
+}
+
+/// Flags and sequence numbers of the segment in `bytes`, which starts with `header`.
+fn tcp_header(
+    header: &[u8; TCP_LEN],
+    bytes: &[u8],
+    part: bool,
+) -> Result<(TcpFlags, Segment), PacketError> {
+    let data_offset = usize::from(header[12] >> 4) * 4;
+    if !part && data_offset < TCP_LEN {
+        return Err(PacketError::Malformed);
+    }
+    if !part && data_offset > bytes.len() {
+        return Err(PacketError::Truncated);
+    }
+    let flags = TcpFlags(header[13]);
+    let number = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
+    let options = match flags.syn() {
+        true => bytes.get(TCP_LEN..data_offset).unwrap_or_default(),
+        false => &[],
+    };
+    let len = bytes.len().saturating_sub(data_offset);
+    let segment = Segment {
+        seq: number(4),
+        ack: number(8),
+        window: u16::from_be_bytes([header[14], header[15]]),
+        // An IP packet has fewer than 2^16 bytes.
+        len: u16::try_from(len).unwrap_or(u16::MAX),
+        syn: flags.syn(),
+        fin: flags.fin(),
+        scale: window_scale(options),
+    };
+    Ok((flags, segment))
+}
+
+/// The window scale among a SYN's options. Broken options end the search: what they mean is the
+/// receiver's affair.
+fn window_scale(mut options: &[u8]) -> Option<u8> {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const WINDOW_SCALE: u8 = 3;
+    loop {
+        let (&kind, rest) = options.split_first()?;
+        match kind {
+            END => return None,
+            NOP => options = rest,
+            _ => {
+                let len = usize::from(*rest.first()?);
+                if kind == WINDOW_SCALE && len == 3 {
+                    return rest.get(1).copied();
+                }
+                options = options.get(len.max(2)..)?;
+            }
+        }
+    }
 }
 
 fn icmp_message(v6: bool, kind: u8, code: u8, id: u16) -> Transport {

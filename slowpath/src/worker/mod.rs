@@ -6,6 +6,7 @@
 //!     │ admit.rs      new: policy, NAT, route → connection → table
 //!     │ egress.rs   route → TTL, MTU → rewrite → neighbour → header for the switch
 //!     │ related.rs  ICMP errors, through the connection that they quote
+//!     │ fragment.rs fragments, by the ports of the first one
 //!     │ offload.rs  what the connection's hardware entries need now
 //!     ▼
 //!   Verdict: transmit · dropped · to the kernel · held for a neighbour
@@ -18,6 +19,7 @@
 
 mod admit;
 mod egress;
+mod fragment;
 mod hold;
 mod offload;
 mod related;
@@ -39,6 +41,7 @@ use crate::nat::{Nat, PoolUse};
 use crate::packet::PacketBuf;
 use crate::stats::{DropReason, WorkerStats};
 
+pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
 pub use view::{FlowFilter, FlowSide, FlowView};
 
@@ -106,6 +109,7 @@ struct Core {
     table: Table,
     nat: Nat,
     hold: hold::Hold,
+    fragments: fragment::Fragments,
     offload: WorkerPort,
     exception: ExceptionPort,
     /// Connections whose removal did not fit into the offload queue; each at most once.
@@ -130,6 +134,7 @@ impl Worker {
                 table: Table::new(config.max_connections, config.seed),
                 nat: Nat::new(config.max_connections, config.seed),
                 hold: hold::Hold::default(),
+                fragments: fragment::Fragments::new(config.seed),
                 offload,
                 exception,
                 removals: VecDeque::new(),
@@ -187,6 +192,7 @@ impl Worker {
         let mut work = core.poll_offload(&fib, now_ns);
         work += core.poll_timers(&fib, now_ns);
         work += core.poll_held(&fib, now_ns, output);
+        work += core.poll_fragments(&fib, now_ns, output);
         drop(fib);
         work += core.poll_kernel(output);
         core.exception.flush();
@@ -267,6 +273,8 @@ impl From<DropReason> for Stop {
 /// Where a packet came in.
 #[derive(Clone, Copy, Debug)]
 struct Ingress<'a> {
+    /// As the switch said it.
+    header: ShuntHeader,
     interface: &'a shunt_p4::Interface,
     vpc: VpcId,
     stateless: bool,

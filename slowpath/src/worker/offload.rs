@@ -35,7 +35,13 @@ impl Core {
             return;
         };
         let before = connection.tracker.state();
-        connection.tracker.see(direction, &packet.transport);
+        if !connection.tracker.see(direction, &packet.transport) {
+            self.stats.tcp_ignored += 1;
+        }
+        if packet.is_fragment() {
+            // The first one does not say how much follows.
+            connection.tracker.forget_window();
+        }
         let at = direction.index();
         connection.packets[at] += 1;
         connection.bytes[at] += packet.len() as u64;
@@ -96,6 +102,7 @@ impl Core {
         match self.offload.submit(OffloadCommand::Install(unit)) {
             Ok(()) => {
                 connection.offload = Offload::Installing;
+                connection.tracker.forget_window();
                 self.stats.offload_installs += 1;
             }
             // It stays in software, and is offered again at a later packet.

@@ -21,6 +21,10 @@ impl Core {
         frame: &mut B,
         packet: &Packet,
     ) -> Result<Verdict, Stop> {
+        if packet.is_fragment() {
+            // Its checksum cannot be checked, nor written.
+            return Err(DropReason::Fragment.into());
+        }
         let message = frame
             .data()
             .get(..packet.end)

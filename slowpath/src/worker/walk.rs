@@ -38,6 +38,17 @@ impl Core {
             return Verdict::Drop(DropReason::ShuntHeader);
         };
         self.stats.punt(header.reason);
+        self.process_from(fib, now_ns, header, frame)
+    }
+
+    /// The walk of a frame whose header was read.
+    pub(super) fn process_from<B: PacketBuf>(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        header: ShuntHeader,
+        frame: &mut B,
+    ) -> Verdict {
         let ingress = match ingress(fib, &header) {
             Ok(ingress) => ingress,
             Err(reason) => {
@@ -83,11 +94,15 @@ impl Core {
         if icmp::is_martian(packet.src) {
             return Err(DropReason::MartianSource.into());
         }
-        match (packet.tuple(), packet.transport) {
+        let outcome = match (packet.tuple(), packet.transport) {
             (Some(tuple), _) => self.flow(fib, now_ns, ingress, frame, &packet, &tuple),
             (None, Transport::IcmpError) => self.related(fib, now_ns, ingress, frame, &packet),
             (None, _) => self.untracked(fib, now_ns, ingress, frame, &packet),
+        };
+        if matches!(packet.fragment, Fragment::First { .. }) && !ingress.stateless {
+            self.first_fragment(fib, now_ns, ingress.vpc, &packet, outcome);
         }
+        outcome
     }
 
     /// A packet that belongs to a connection, or begins one.
@@ -113,7 +128,7 @@ impl Core {
         self.admit(fib, now_ns, ingress, frame, packet, &key)
     }
 
-    /// A packet without a tuple: a fragment, or another protocol.
+    /// A packet without a tuple: a later fragment, or another protocol.
     fn untracked<B: PacketBuf>(
         &mut self,
         fib: &Fib,
@@ -125,20 +140,13 @@ impl Core {
         if ingress.stateless {
             return self.route_only(fib, now_ns, ingress, frame, packet);
         }
-        let fragment = packet.fragment != Fragment::No;
-        // The kernel would answer a fragment of a translated connection with a reset.
-        if fragment && fib.rules().is_outside(ingress.vpc, packet.dst) {
-            return Err(DropReason::Fragment.into());
+        if matches!(packet.fragment, Fragment::Later { .. }) {
+            return self.later_fragment(fib, now_ns, ingress, frame, packet);
         }
         if fib.resolve(ingress.vpc, packet.dst, ingress.hash) == Resolution::Local {
             return Err(Stop::Kernel(ExceptionReason::Local));
         }
-        Err(if fragment {
-            DropReason::Fragment
-        } else {
-            DropReason::OtherL4
-        }
-        .into())
+        Err(DropReason::OtherL4.into())
     }
 
     /// To the kernel, from the Ethernet header on.
@@ -210,6 +218,7 @@ fn ingress<'a>(fib: &'a Fib, header: &ShuntHeader) -> Result<Ingress<'a>, DropRe
         return Err(DropReason::UnknownVpc);
     }
     Ok(Ingress {
+        header: *header,
         interface,
         vpc: vpc.id,
         stateless: vpc.stateless,

@@ -241,6 +241,11 @@ impl World {
         Seen::new(&out)
     }
 
+    /// Sends a part of a packet that has to be forwarded.
+    pub fn forwarded_part(&mut self, interface: u16, frame: &[u8]) {
+        assert_eq!(self.frame(interface, frame).0, Verdict::Transmit);
+    }
+
     pub fn verdict(&mut self, interface: u16, frame: &[u8]) -> Verdict {
         self.frame(interface, frame).0
     }
@@ -432,11 +437,13 @@ pub fn tcp(src: &str, dst: &str, flags: &str) -> Vec<u8> {
 }
 
 pub fn tcp_with(src: SocketAddr, dst: SocketAddr, flags: &str, ttl: u8, payload: &[u8]) -> Vec<u8> {
-    let mut step = builder(src.ip(), dst.ip(), ttl).tcp(src.port(), dst.port(), 1000, 4096);
+    // Both sides start at 1000, and say the same thing again and again.
+    let seq = if flags.contains('S') { 1000 } else { 1001 };
+    let mut step = builder(src.ip(), dst.ip(), ttl).tcp(src.port(), dst.port(), seq, 4096);
     for flag in flags.chars() {
         step = match flag {
             'S' => step.syn(),
-            'A' => step.ack(2000),
+            'A' => step.ack(1001),
             'F' => step.fin(),
             'R' => step.rst(),
             other => panic!("no flag {other}"),

@@ -48,6 +48,7 @@ pub(super) fn timeouts(section: &TimeoutsSection, faults: &mut Faults) -> Option
     let udp = read("udp", &section.udp);
     let udp_stream = read("udp_stream", &section.udp_stream);
     let icmp = read("icmp", &section.icmp);
+    let fragment = read("fragment", &section.fragment);
     let offload_idle = read("offload_idle", &section.offload_idle);
     Some(Timeouts {
         tcp_established: tcp_established?,
@@ -57,6 +58,7 @@ pub(super) fn timeouts(section: &TimeoutsSection, faults: &mut Faults) -> Option
         udp: udp?,
         udp_stream: udp_stream?,
         icmp: icmp?,
+        fragment: fragment?,
         offload_idle: offload_idle?,
     })
 }

@@ -1,0 +1,280 @@
+//! Fragments: translated one by one, by the ports of the first.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod common;
+
+use std::net::SocketAddr;
+
+use common::*;
+use shunt_p4::frame::ENCAP_LEN;
+use shunt_slowpath::DropReason;
+use shunt_slowpath::worker::{MAX_FRAGMENTED, MAX_HELD_PER_PACKET, Verdict};
+
+const SERVER: &str = "192.0.2.80:53";
+const SERVER6: &str = "[2001:db8:ffff::1]:53";
+
+/// Cuts a frame's IP payload into parts of `size` bytes, each a fragment of packet `id`.
+fn fragments(frame: &[u8], id: u32, size: usize) -> Vec<Vec<u8>> {
+    assert_eq!(size % 8, 0);
+    let v6 = frame[12] == 0x86;
+    let (ethernet, ip) = frame.split_at(14);
+    let (header, payload) = ip.split_at(if v6 { 40 } else { 20 });
+    let parts: Vec<&[u8]> = payload.chunks(size).collect();
+    let last = parts.len() - 1;
+    parts
+        .iter()
+        .enumerate()
+        .map(|(n, part)| {
+            let offset = (n * size / 8) as u16;
+            let more = n < last;
+            let mut header = header.to_vec();
+            if v6 {
+                let field = offset << 3 | u16::from(more);
+                let next = std::mem::replace(&mut header[6], 44);
+                header[4..6].copy_from_slice(&(part.len() as u16 + 8).to_be_bytes());
+                header.extend([next, 0]);
+                header.extend(field.to_be_bytes());
+                header.extend(id.to_be_bytes());
+            } else {
+                header[2..4].copy_from_slice(&(part.len() as u16 + 20).to_be_bytes());
+                header[4..6].copy_from_slice(&(id as u16).to_be_bytes());
+                let field = offset | if more { 0x2000 } else { 0 };
+                header[6..8].copy_from_slice(&field.to_be_bytes());
+                header[10..12].fill(0);
+                let checksum = shunt_slowpath::packet::checksum::of(&header);
+                header[10..12].copy_from_slice(&checksum.to_be_bytes());
+            }
+            [ethernet, &header, part].concat()
+        })
+        .collect()
+}
+
+/// Puts fragments together again, in any order; the frame of the whole packet.
+fn whole(frames: &[Vec<u8>]) -> Vec<u8> {
+    let v6 = frames[0][12] == 0x86;
+    let mut parts: Vec<(u16, &[u8], &[u8])> = frames
+        .iter()
+        .map(|frame| match v6 {
+            true => {
+                let field = u16::from_be_bytes([frame[56], frame[57]]);
+                (field >> 3, &frame[..54], &frame[62..])
+            }
+            false => {
+                let field = u16::from_be_bytes([frame[20], frame[21]]);
+                (field & 0x1fff, &frame[..34], &frame[34..])
+            }
+        })
+        .collect();
+    parts.sort_by_key(|(offset, _, _)| *offset);
+    let payload: Vec<u8> = parts
+        .iter()
+        .flat_map(|(_, _, part)| part.to_vec())
+        .collect();
+    let mut head = parts[0].1.to_vec();
+    if v6 {
+        head[20] = frames[0][54];
+        head[18..20].copy_from_slice(&(payload.len() as u16).to_be_bytes());
+    } else {
+        // Addresses are all that differs: the sum has to be right before and after.
+        for (_, head, _) in &parts {
+            assert_eq!(shunt_slowpath::packet::checksum::of(&head[14..34]), 0);
+        }
+        head[16..18].copy_from_slice(&(payload.len() as u16 + 20).to_be_bytes());
+        head[20..22].fill(0);
+        head[24..26].fill(0);
+        let checksum = shunt_slowpath::packet::checksum::of(&head[14..34]);
+        head[24..26].copy_from_slice(&checksum.to_be_bytes());
+    }
+    [head, payload].concat()
+}
+
+/// Sends frames and says what leaves, at once or at the next poll.
+fn through(world: &mut World, interface: u16, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    let mut out = Vec::new();
+    for frame in frames {
+        let (verdict, sent) = world.frame(interface, frame);
+        if verdict.is_transmit() {
+            out.push(sent);
+        }
+        out.extend(world.pass(0));
+    }
+    out.iter().map(|sent| sent[ENCAP_LEN..].to_vec()).collect()
+}
+
+fn big(src: &str, dst: &str) -> (Vec<u8>, Vec<u8>) {
+    let payload: Vec<u8> = (0..3000u32).map(|n| (n * 7) as u8).collect();
+    (udp_with(sock(src), sock(dst), 64, &payload), payload)
+}
+
+#[test]
+fn both_ways_in_any_order_and_both_families() {
+    for (client, server) in [("10.0.0.2:1234", SERVER), ("[2001:db8:1::2]:1234", SERVER6)] {
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2], [2, 0, 1]] {
+            let mut world = World::new();
+            let (frame, payload) = big(client, server);
+            let parts = fragments(&frame, 77, 1400);
+            let parts = order.map(|n| parts[n].clone());
+            let sent = through(&mut world, RED, &parts);
+            assert_eq!(sent.len(), 3, "{client} {order:?}");
+            let seen = Seen::inner(&whole(&sent));
+            assert_eq!((seen.dst, seen.ttl), (sock(server), 63));
+            assert_eq!(seen.payload, payload);
+            let flow = world.flows()[0];
+            assert_eq!(seen.src.port(), flow.reply.tuple.dst_port);
+
+            let (frame, payload) = big(server, &seen.src.to_string());
+            let parts = fragments(&frame, 78, 1400);
+            let parts = order.map(|n| parts[n].clone());
+            let sent = through(&mut world, WAN, &parts);
+            assert_eq!(sent.len(), 3);
+            let seen = Seen::inner(&whole(&sent));
+            assert_eq!((seen.src, seen.dst), (sock(server), sock(client)));
+            assert_eq!(seen.payload, payload);
+            assert_eq!(world.flows().len(), 1);
+            assert_eq!(world.flows()[0].reply.packets, 3);
+        }
+    }
+}
+
+#[test]
+fn a_big_ping_and_its_answer() {
+    let mut world = World::new();
+    let mut frame = Vec::new();
+    let payload = vec![7; 2500];
+    etherparse::PacketBuilder::ethernet2(host_mac(ip("10.0.0.2")).0, [2, 0, 0, 0, 0xff, 0])
+        .ipv4([10, 0, 0, 2], [192, 0, 2, 80], 64)
+        .icmpv4_echo_request(9, 1)
+        .write(&mut frame, &payload)
+        .unwrap();
+    let sent = through(&mut world, RED, &fragments(&frame, 5, 1400));
+    let seen = Seen::inner(&whole(&sent));
+    assert_eq!(seen.payload, payload);
+    assert_eq!(seen.src.ip(), ip("203.0.113.10"));
+}
+
+#[test]
+fn later_fragments_share_the_first_one_s_fate() {
+    let mut world = World::new();
+    // A segment of a translated connection that is not known.
+    let frame = tcp_with(sock("10.0.0.2:1234"), sock(SERVER), "A", 64, &[1; 2000]);
+    let parts = fragments(&frame, 1, 1000);
+    let drop = |reason| Verdict::Drop(reason);
+    assert_eq!(
+        world.verdict(RED, &parts[0]),
+        drop(DropReason::NoConnection)
+    );
+    assert_eq!(world.verdict(RED, &parts[1]), drop(DropReason::Fragment));
+    // Nobody asked for it: as with a whole packet to the pool's address, the kernel says so.
+    let (frame, _) = big(SERVER, "203.0.113.10:5");
+    let parts = fragments(&frame, 1, 1400);
+    assert_eq!(world.verdict(WAN, &parts[1]), Verdict::Held);
+    assert_eq!(world.verdict(WAN, &parts[0]), Verdict::Exception);
+    world.pass(0);
+    assert_eq!(world.verdict(WAN, &parts[2]), Verdict::Exception);
+    // For the gateway itself: the kernel puts it together, and needs all of it.
+    let (frame, _) = big("10.0.0.2:5", "10.0.0.1:6");
+    for part in fragments(&frame, 2, 1400).iter().rev() {
+        assert_eq!(world.verdict(RED, part), Verdict::Exception);
+    }
+    // Without state, routes alone tell.
+    let (frame, _) = big("10.4.0.9:5", "10.4.0.2:6");
+    for part in fragments(&frame, 3, 1400).iter().rev() {
+        assert_eq!(world.verdict(PLAIN, part), Verdict::Transmit);
+    }
+}
+
+#[test]
+fn the_same_identification_of_others_is_another_packet() {
+    let mut world = World::new();
+    let (red, _) = big("10.0.0.2:1234", SERVER);
+    world.forwarded_part(RED, &fragments(&red, 7, 1400)[0]);
+    // The same addresses and number in another VPC, other hosts, another number, long after.
+    let parts = fragments(&red, 7, 1400);
+    assert_eq!(world.verdict(BLUE, &parts[1]), Verdict::Held);
+    let (other, _) = big("10.0.0.3:1234", SERVER);
+    assert_eq!(
+        world.verdict(RED, &fragments(&other, 7, 1400)[1]),
+        Verdict::Held
+    );
+    assert_eq!(
+        world.verdict(RED, &fragments(&red, 8, 1400)[1]),
+        Verdict::Held
+    );
+    assert_eq!(world.verdict(RED, &parts[1]), Verdict::Transmit);
+    world.pass(31 * SECOND);
+    let lost = DropReason::FragmentTimeout;
+    assert_eq!(world.worker.stats().dropped(lost), 3);
+    assert_eq!(world.worker.stats().dropped_in(vpc(BLUE), lost), 1);
+    assert_eq!(world.verdict(RED, &parts[2]), Verdict::Held);
+}
+
+#[test]
+fn what_waits_is_bounded() {
+    let mut world = World::new();
+    let (frame, _) = big("10.0.0.2:1234", SERVER);
+    let part = &fragments(&frame, 1, 8)[1];
+    for _ in 0..MAX_HELD_PER_PACKET {
+        assert_eq!(world.verdict(RED, part), Verdict::Held);
+    }
+    assert_eq!(
+        world.verdict(RED, part),
+        Verdict::Drop(DropReason::Fragment)
+    );
+    // As many first fragments as there is room for, and one more: the oldest is forgotten, what
+    // waits for it is lost.
+    for n in 0..MAX_FRAGMENTED as u32 {
+        world.verdict(RED, &fragments(&frame, 100 + n, 1400)[0]);
+    }
+    world.pass(0);
+    let lost = world.worker.stats().dropped(DropReason::FragmentTimeout);
+    assert_eq!(lost, MAX_HELD_PER_PACKET as u64);
+    assert_eq!(
+        world.verdict(RED, &fragments(&frame, 100, 1400)[1]),
+        Verdict::Transmit
+    );
+    assert_eq!(
+        world.verdict(RED, &fragments(&frame, 1, 1400)[1]),
+        Verdict::Held
+    );
+}
+
+#[test]
+fn hostile_fragments_are_dropped() {
+    let mut world = World::new();
+    let client: SocketAddr = sock("10.0.0.2:1234");
+    let frame = tcp_with(client, sock(SERVER), "S", 64, &[0; 100]);
+    let parts = fragments(&frame, 1, 8);
+    // A first fragment without the flags (RFC 1858), a second that would overwrite them (RFC 3128).
+    assert_eq!(
+        world.verdict(RED, &parts[0]),
+        Verdict::Drop(DropReason::Truncated)
+    );
+    assert_eq!(
+        world.verdict(RED, &parts[1]),
+        Verdict::Drop(DropReason::Malformed)
+    );
+    // An ICMP error in parts: its checksum cannot be checked.
+    let quoted = udp("203.0.113.10:9", SERVER);
+    let error = icmp_error(
+        "192.0.2.80",
+        "203.0.113.10",
+        3,
+        1,
+        &[&quoted[14..], &[0; 64]].concat(),
+    );
+    let drop = Verdict::Drop(DropReason::Fragment);
+    assert_eq!(world.verdict(WAN, &fragments(&error, 2, 64)[0]), drop);
+}
+
+/// Segments in fragments do not say how long they are: tracking has to do without.
+#[test]
+fn tcp_in_fragments_keeps_its_connection() {
+    let mut world = World::new();
+    let outside = world.open_tcp("10.0.0.2:1234", SERVER);
+    let frame = tcp_with(sock("10.0.0.2:1234"), sock(SERVER), "A", 64, &[1; 2000]);
+    let sent = through(&mut world, RED, &fragments(&frame, 3, 1000));
+    assert_eq!(sent.len(), 3);
+    let end = tcp_with(sock(SERVER), outside, "R", 64, b"");
+    world.forwarded(WAN, &end);
+    assert_eq!(world.flows()[0].state, shunt_slowpath::State::Closed);
+}
