@@ -35,27 +35,40 @@ pub struct Queues {
     pub pool: Pool,
 }
 
-/// Runs until the manager drops its end of `commands`. Then what waits is still sent.
-pub fn run(
-    mut worker: Worker,
-    mut queues: Queues,
-    commands: &Receiver<Command>,
-    clock: &Clock,
-    idle_sleep: Duration,
-) {
-    let mut received = Burst::new();
-    let mut idle = 0;
-    loop {
-        let mut work = queues.rx.burst(&mut received);
+/// A worker and its queues.
+#[derive(Debug)]
+pub struct Runner {
+    worker: Worker,
+    queues: Queues,
+    received: Burst,
+}
+
+impl Runner {
+    /// Nothing happens before the first [`Runner::round`].
+    pub fn new(worker: Worker, queues: Queues) -> Self {
+        Self {
+            worker,
+            queues,
+            received: Burst::new(),
+        }
+    }
+
+    /// One turn: a burst in and out, then what no frame brings along. Says how much it did.
+    pub fn round(&mut self, clock: impl Fn() -> u64) -> usize {
+        let Self {
+            worker,
+            queues,
+            received,
+        } = self;
+        let mut work = queues.rx.burst(received);
         let mut sender = Sender {
-            queues: &mut queues,
+            queues,
             burst: Burst::new(),
             unsent: 0,
         };
         if work > 0 {
-            let now_ns = clock.now_ns();
             let mut send = [false; shunt_dpdk::CAPACITY];
-            worker.burst(now_ns, &mut received, |n, verdict: Verdict| {
+            worker.burst(clock(), received, |n, verdict: Verdict| {
                 if let Some(send) = send.get_mut(n) {
                     *send = verdict.is_transmit();
                 }
@@ -67,13 +80,41 @@ pub fn run(
             }
             sender.flush();
         }
-        work += worker.poll(clock.now_ns(), &mut sender);
+        work += worker.poll(clock(), &mut sender);
         sender.flush();
         let unsent = sender.unsent;
         worker.count_unsent(DropReason::TxFull, unsent);
+        work
+    }
+
+    /// Sends what waits back as it came: what a round costs without the worker.
+    pub fn reflect(&mut self) {
+        self.queues.rx.burst(&mut self.received);
+        self.queues.tx.burst(&mut self.received);
+        self.received.clear();
+    }
+
+    /// The worker, between two rounds.
+    pub fn worker(&mut self) -> &mut Worker {
+        &mut self.worker
+    }
+}
+
+/// Runs until the manager drops its end of `commands`. Then what waits is still sent.
+pub fn run(
+    worker: Worker,
+    queues: Queues,
+    commands: &Receiver<Command>,
+    clock: &Clock,
+    idle_sleep: Duration,
+) {
+    let mut runner = Runner::new(worker, queues);
+    let mut idle = 0;
+    loop {
+        let mut work = runner.round(|| clock.now_ns());
         match commands.try_recv() {
             Ok(command) => {
-                command(&mut worker, clock.now_ns());
+                command(runner.worker(), clock.now_ns());
                 work += 1;
             }
             Err(TryRecvError::Empty) => {}

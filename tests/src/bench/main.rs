@@ -12,6 +12,7 @@ mod prefixes;
 mod reconcile;
 mod report;
 mod sandboxed;
+mod slowpath;
 mod switch_pps;
 mod switch_veth;
 mod switch_writes;
@@ -70,6 +71,16 @@ const BENCHES: &[Bench] = &[
         name: "mirror-churn",
         about: "20 K route changes a second in the kernel for 30 s, then 1 K: until the switch has them",
         run: mirror::churn,
+    },
+    Bench {
+        name: "slowpath-new",
+        about: "whole lives of NAT connections in one worker, every packet a new one, 4 M live",
+        run: slowpath::new,
+    },
+    Bench {
+        name: "slowpath-established",
+        about: "packets of established NAT connections in one worker, 1 M of them and 10 K",
+        run: slowpath::established,
     },
 ];
 
