@@ -27,6 +27,8 @@ pub enum IcmpError {
     TimeExceeded,
     /// No route.
     Unreachable,
+    /// Not let through by policy.
+    Prohibited,
     /// The egress interface takes so many bytes at most.
     TooBig(u16),
 }
@@ -37,6 +39,8 @@ impl IcmpError {
         match (self, v6) {
             (IcmpError::TimeExceeded, false) => (icmp4::TIME_EXCEEDED, 0, 0),
             (IcmpError::Unreachable, false) => (icmp4::UNREACHABLE, 0, 0),
+            (IcmpError::Prohibited, false) => (icmp4::UNREACHABLE, 13, 0),
+            (IcmpError::Prohibited, true) => (icmp6::UNREACHABLE, 1, 0),
             (IcmpError::TooBig(mtu), false) => (icmp4::UNREACHABLE, 4, mtu),
             (IcmpError::TimeExceeded, true) => (icmp6::TIME_EXCEEDED, 0, 0),
             (IcmpError::Unreachable, true) => (icmp6::UNREACHABLE, 0, 0),
@@ -175,6 +179,14 @@ pub(crate) struct RateLimit {
 
 impl RateLimit {
     const TOKEN: u64 = 1_000_000_000;
+
+    /// Whether as many may go at once as ever.
+    pub(crate) fn is_full(&self, now_ns: u64, per_second: u32) -> bool {
+        let rate = u64::from(per_second);
+        let elapsed = now_ns.saturating_sub(self.last_ns);
+        self.credit.saturating_add(elapsed.saturating_mul(rate)) >= (rate / 10).max(1) * Self::TOKEN
+            || rate == 0
+    }
 
     /// Whether one more may go now.
     pub(crate) fn allow(&mut self, now_ns: u64, per_second: u32) -> bool {

@@ -17,7 +17,7 @@ use shunt_p4::VpcId;
 pub struct Policy {
     /// Source NAT from pools.
     pub masquerades: Vec<Masquerade>,
-    /// One inside address for one outside address.
+    /// Inside addresses one for one with outside addresses.
     pub static_nat: Vec<StaticNat>,
     /// Destination NAT of ports.
     pub port_forwards: Vec<PortForward>,
@@ -47,9 +47,49 @@ pub struct Masquerade {
     pub pool: Vec<AddressRange>,
     /// Outside ports (and echo identifiers).
     pub ports: PortRange,
+    /// Who may send to a leased port.
+    pub filtering: Filtering,
+    /// What happens when all are leased.
+    pub when_exhausted: WhenExhausted,
 }
 
-/// One inside address of `vpc` is one outside address of `to`, ports unchanged, both ways.
+/// What a masquerade does with a packet from outside to an outside port that is leased, but that
+/// belongs to no connection (RFC 4787 section 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filtering {
+    /// It is not let in.
+    #[default]
+    AddressAndPortDependent,
+    /// It opens a connection to the inside address and port that have leased it.
+    EndpointIndependent,
+}
+
+/// What becomes of a connection for which a pool has no port left. It is counted in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenExhausted {
+    /// Its packet is dropped: its sender tries again.
+    #[default]
+    Drop,
+    /// Its sender is told that communication is administratively prohibited (ICMP type 3 code 13,
+    /// ICMPv6 type 1 code 1).
+    Reject,
+}
+
+/// How static NAT finds an address's counterpart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum StaticMethod {
+    /// The same position in the other prefix.
+    #[default]
+    SamePosition,
+    /// IPv6 prefix translation, which leaves checksums as they are (RFC 6296).
+    Nptv6,
+}
+
+/// Inside addresses of `vpc` are outside addresses of `to`, one for one, ports unchanged, both
+/// ways.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct StaticNat {
     /// Its name in the configuration.
@@ -58,10 +98,12 @@ pub struct StaticNat {
     pub vpc: VpcId,
     /// The outside address's VPC.
     pub to: VpcId,
-    /// Inside address.
-    pub inside: IpAddr,
-    /// Outside address, of the same family, in no pool.
-    pub outside: IpAddr,
+    /// Inside addresses.
+    pub inside: IpNet,
+    /// Outside addresses, of the same family and as many, in no pool.
+    pub outside: IpNet,
+    /// Which is whose.
+    pub method: StaticMethod,
 }
 
 /// Destination NAT: connections from `vpc` to `address` and `ports` go to `to_address`.
@@ -86,12 +128,14 @@ pub struct PortForward {
 }
 
 /// Connections may be opened from one VPC into another.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Peering {
     /// The opener's VPC.
     pub from: VpcId,
     /// The VPC of the interface that they leave by.
     pub to: VpcId,
+    /// The destinations that `to` exposes; none: all.
+    pub prefixes: Vec<IpNet>,
 }
 
 /// Addresses from `first` to `last`, both included, of one family.
@@ -258,11 +302,21 @@ impl Default for Timeouts {
     }
 }
 
-/// Bounds, a worker each.
+/// Bounds. With several workers each has its share of those on connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// ICMP errors that a worker sends a second (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).
     pub icmp_errors_per_second: u32,
+    /// Connections of one VPC; none: as many as fit.
+    pub connections_per_vpc: Option<u32>,
+    /// Connections of one source address of a VPC.
+    pub connections_per_source: Option<u32>,
+    /// New connections of one VPC a second.
+    pub new_per_second_per_vpc: Option<u32>,
+    /// New connections of one source address of a VPC a second.
+    pub new_per_second_per_source: Option<u32>,
+    /// TCP connections of one VPC that are opening (RFC 4987).
+    pub half_open_per_vpc: Option<u32>,
     /// Packets that wait for one neighbour.
     pub held_per_neighbor: u16,
     /// How long a packet waits for its neighbour.
@@ -273,6 +327,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             icmp_errors_per_second: 1000,
+            connections_per_vpc: None,
+            connections_per_source: None,
+            new_per_second_per_vpc: None,
+            new_per_second_per_source: None,
+            half_open_per_vpc: None,
             held_per_neighbor: 8,
             hold_timeout: Duration::from_secs(3),
         }

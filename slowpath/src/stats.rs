@@ -64,6 +64,16 @@ drop_reasons! {
     OtherL4 = "other_l4";
     /// As many connections as configured.
     TableFull = "table_full";
+    /// As many connections as its VPC may have.
+    VpcConnections = "vpc_connections";
+    /// As many new connections a second as its VPC may make.
+    VpcRate = "vpc_rate";
+    /// As many connections as its source may have.
+    SourceConnections = "source_connections";
+    /// As many new connections a second as its source may make.
+    SourceRate = "source_rate";
+    /// As many half-open TCP connections as its VPC may have.
+    HalfOpen = "half_open";
     /// Another connection has the translated tuple.
     TupleInUse = "tuple_in_use";
     /// All ports of the pool are leased.

@@ -264,6 +264,7 @@ fn crossing_needs_a_peering() {
     policy.peerings.push(Peering {
         from: vpc(RED),
         to: vpc(BLUE),
+        prefixes: Vec::new(),
     });
     world.fib.set_policy(policy);
     world.fib.publish();

@@ -191,13 +191,28 @@ pub struct MasqueradeSection {
     /// Source ports to use, `first-last`.
     #[serde(default = "default_pool_ports")]
     pub ports: String,
+    /// Who may send to a leased port: `address-and-port-dependent` (whom it has sent to) or
+    /// `endpoint-independent` (anybody; RFC 4787 section 5).
+    #[serde(default = "default_filtering")]
+    pub filtering: String,
+    /// What a connection gets for which no port is left: `drop` or `reject` (an ICMP error).
+    #[serde(default = "default_when_exhausted")]
+    pub when_exhausted: String,
+}
+
+fn default_filtering() -> String {
+    "address-and-port-dependent".to_owned()
+}
+
+fn default_when_exhausted() -> String {
+    "drop".to_owned()
 }
 
 fn default_pool_ports() -> String {
     "1024-65535".to_owned()
 }
 
-/// `[[static_nat]]`: one inside address for one outside address.
+/// `[[static_nat]]`: inside addresses one for one with outside addresses.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StaticNatSection {
@@ -207,10 +222,13 @@ pub struct StaticNatSection {
     pub vpc: String,
     /// The VPC of the outside address.
     pub to: String,
-    /// Inside address.
+    /// Inside address or prefix.
     pub inside: String,
-    /// Outside address.
+    /// Outside address, or prefix of the same length.
     pub outside: String,
+    /// Of IPv6 prefixes: translate so that checksums stay as they are (RFC 6296).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub nptv6: bool,
 }
 
 /// `[[port_forward]]`: a service inwards.
@@ -244,6 +262,9 @@ pub struct PeeringSection {
     pub from: String,
     /// The VPC that answers.
     pub to: String,
+    /// The destinations that it exposes; default all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefixes: Option<Vec<String>>,
 }
 
 /// `[timeouts]`: how long an idle connection stays; `2h4m`, `30s`.
@@ -292,6 +313,19 @@ impl Default for TimeoutsSection {
 pub struct LimitsSection {
     /// ICMP errors that the slow path sends a second.
     pub icmp_errors_per_second: i64,
+    /// Connections of one VPC; default three quarters of `slow_path.connections`, 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub connections_per_vpc: Option<i64>,
+    /// Connections of one source address of a VPC; 0 for no limit.
+    pub connections_per_source: i64,
+    /// New connections a second of one VPC; 0 for no limit.
+    pub new_per_second_per_vpc: i64,
+    /// New connections a second of one source address of a VPC; 0 for no limit.
+    pub new_per_second_per_source: i64,
+    /// TCP connections of one VPC that are opening; default a quarter of `slow_path.connections`,
+    /// 0 for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_open_per_vpc: Option<i64>,
     /// Packets that wait for one neighbour.
     pub held_per_neighbor: i64,
     /// How long they wait.
@@ -305,6 +339,11 @@ impl Default for LimitsSection {
     fn default() -> Self {
         Self {
             icmp_errors_per_second: 1000,
+            connections_per_vpc: None,
+            connections_per_source: 0,
+            new_per_second_per_vpc: 0,
+            new_per_second_per_source: 0,
+            half_open_per_vpc: None,
             held_per_neighbor: 8,
             hold_timeout: "3s".to_owned(),
             punt_pps: BTreeMap::new(),

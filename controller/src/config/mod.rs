@@ -11,6 +11,8 @@ pub mod document;
 mod fault;
 mod model;
 #[cfg(test)]
+mod nat_tests;
+#[cfg(test)]
 mod tests;
 mod validate;
 mod values;

@@ -4,9 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use shunt_p4::{Interface, InterfaceId, PuntReason, SwitchPort, Vpc, VpcId};
-use shunt_slowpath::policy::Policy;
+use shunt_slowpath::policy::{AddressRange, Policy};
 
 use super::values::addresses_of;
+
+/// Outside addresses of one static NAT rule that can be on a link.
+pub(super) const STATIC_ADDRESSES_MAX: u64 = 4096;
 
 /// The whole of it. Made by [`super::validate`] only.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +77,10 @@ impl Config {
             .static_nat
             .iter()
             .filter(|rule| rule.to == interface.vpc)
-            .map(|rule| rule.outside);
+            .filter_map(|rule| AddressRange::new(rule.outside.network(), rule.outside.broadcast()))
+            // More than that are on no link: validation has seen to it.
+            .filter(|range| range.count() <= STATIC_ADDRESSES_MAX)
+            .flat_map(|range| addresses_of(&range));
         let forwards = self
             .policy
             .port_forwards

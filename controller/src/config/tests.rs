@@ -4,7 +4,7 @@ use super::*;
 
 const GOOD: &str = include_str!("testdata/good.toml");
 
-fn good() -> Document {
+pub(super) fn good() -> Document {
     toml::from_str(GOOD).unwrap()
 }
 
@@ -24,7 +24,7 @@ fn faults(edit: impl FnOnce(&mut Document)) -> String {
 
 /// Asserts that the edit leads to exactly one fault, and which.
 #[track_caller]
-fn fault(expected: &str, edit: impl FnOnce(&mut Document)) {
+pub(super) fn fault(expected: &str, edit: impl FnOnce(&mut Document)) {
     assert_eq!(faults(edit), expected);
 }
 

@@ -81,6 +81,10 @@ pub struct Connection {
     pub ending: bool,
     /// The port that it has of a pool.
     pub lease: Option<Lease>,
+    /// Its share in the port that it is addressed to, of somebody else inside.
+    pub peer_lease: Option<Lease>,
+    /// It is counted for its source, not for its VPC only.
+    pub counted: bool,
     /// Its first packet.
     pub created_ns: u64,
     /// Its first packet since it is in software (again); none since.
@@ -333,7 +337,7 @@ fn key_in(slots: &[Slot], value: u32) -> Option<&FlowKey> {
 
 /// Issue of memory: a slot, its timer, its share of the free list and of the index (2 keys at
 /// a load of at most one half, 8 bytes a bucket, up to twice that by rounding up).
-const _: () = assert!(size_of::<Slot>() <= 232);
+const _: () = assert!(size_of::<Slot>() <= 240);
 
 #[cfg(test)]
 mod tests;

@@ -104,6 +104,11 @@ impl State {
         !matches!(self, State::New | State::Replied)
     }
 
+    /// TCP that opens: two of the handshake's three segments at most.
+    pub const fn is_half_open(self) -> bool {
+        matches!(self, State::SynSent | State::SynReceived)
+    }
+
     /// Whether the connection opens, closes, or is open (and may be in hardware).
     pub const fn is_open(self) -> bool {
         matches!(self, State::Established | State::New | State::Replied)

@@ -39,6 +39,8 @@ fn connection(n: u16) -> Connection {
         offload: Offload::Software,
         ending: false,
         lease: None,
+        peer_lease: None,
+        counted: false,
         created_ns: 0,
         software_since_ns: None,
         last_seen_ns: 0,

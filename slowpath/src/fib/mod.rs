@@ -180,15 +180,20 @@ mod tests {
         let reader = factory.reader();
         let (a, b) = (vpc(1).id, vpc(2).id);
         let before = reader.enter().unwrap().generation();
-        let peerings = vec![Peering { from: a, to: b }];
+        let peerings = vec![Peering {
+            from: a,
+            to: b,
+            prefixes: Vec::new(),
+        }];
         writer.set_policy(Policy {
             peerings,
             ..Policy::default()
         });
         writer.publish();
         let fib = reader.enter().unwrap();
-        assert!(fib.rules().may_cross(a, b));
-        assert!(!fib.rules().may_cross(b, a));
+        let anywhere = "192.0.2.1".parse().unwrap();
+        assert!(fib.rules().may_cross(a, b, anywhere));
+        assert!(!fib.rules().may_cross(b, a, anywhere));
         assert!(fib.generation() > before);
     }
 

@@ -12,9 +12,11 @@
 //! which the worker does only after the hardware has let go of it.
 
 mod pool;
+mod prefix;
 mod rules;
 
 pub use pool::{Lease, LeaseError, Leased, MAX_ADDRESSES_TRIED, Nat, PoolUse};
+pub use prefix::NPTV6_PREFIX_MAX;
 pub use rules::{Destination, Rules, SourceRule};
 
 #[cfg(test)]

@@ -80,10 +80,14 @@ struct Mapping {
     indexed: bool,
 }
 
-/// A set of ports: one bit each.
+/// No mapping has the port.
+const NOBODY: u32 = u32::MAX;
+
+/// A set of ports: one bit each, and which mapping has it.
 #[derive(Debug)]
 struct PortSet {
     words: Box<[u64; 1024]>,
+    owners: Box<[u32]>,
     leased: u32,
 }
 
@@ -91,6 +95,7 @@ impl PortSet {
     fn new() -> Self {
         Self {
             words: Box::new([0; 1024]),
+            owners: vec![NOBODY; 1 << 16].into_boxed_slice(),
             leased: 0,
         }
     }
@@ -100,6 +105,13 @@ impl PortSet {
             let bit = 1 << (port % 64);
             self.leased -= u32::from(*word & bit != 0);
             *word &= !bit;
+        }
+        self.own(port, NOBODY);
+    }
+
+    fn own(&mut self, port: u16, mapping: u32) {
+        if let Some(owner) = self.owners.get_mut(usize::from(port)) {
+            *owner = mapping;
         }
     }
 
@@ -200,7 +212,7 @@ impl Nat {
             None if self.mappings.len() < self.capacity => self.mappings.len() as u32,
             None => return Err(LeaseError::Full),
         };
-        let (address, port) = self.find_port(rules, rule, &inside)?;
+        let (address, port) = self.find_port(rules, rule, &inside, at)?;
         let mapping = Mapping {
             inside,
             address,
@@ -220,6 +232,38 @@ impl Nat {
             port,
             fresh: true,
         })
+    }
+
+    /// Who has leased an outside address and port: inside VPC, address and port.
+    pub fn inside(
+        &self,
+        to: VpcId,
+        address: IpAddr,
+        proto: u8,
+        port: u16,
+    ) -> Option<(VpcId, IpAddr, u16)> {
+        let inside = self.mapping_of(to, address, proto, port)?.1.inside;
+        Some((inside.vpc, inside.address, inside.port))
+    }
+
+    /// A share in the mapping that has leased an outside address and port.
+    pub fn join(&mut self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> Option<Lease> {
+        let (at, _) = self.mapping_of(to, address, proto, port)?;
+        self.mappings.get_mut(at as usize)?.holders += 1;
+        Some(Lease(at))
+    }
+
+    fn mapping_of(
+        &self,
+        to: VpcId,
+        address: IpAddr,
+        proto: u8,
+        port: u16,
+    ) -> Option<(u32, &Mapping)> {
+        let set = self.ports.get(&(to, address, proto))?;
+        let at = *set.owners.get(usize::from(port))?;
+        let mapping = self.mappings.get(at as usize)?;
+        (mapping.holders > 0).then_some((at, mapping))
     }
 
     /// Gives a share back. The port is free when it was the last one.
@@ -310,6 +354,7 @@ impl Nat {
         rules: &Rules,
         rule: &Masquerade,
         inside: &Inside,
+        mapping: u32,
     ) -> Result<(IpAddr, u16), LeaseError> {
         let family = |range: &&crate::policy::AddressRange| {
             range.first().is_ipv4() == inside.address.is_ipv4()
@@ -344,6 +389,7 @@ impl Nat {
             let set = self.ports.entry(key).or_insert_with(PortSet::new);
             let usable = |port| !rules.is_forwarded(rule.to, address, inside.proto, port);
             if let Some(port) = set.lease(rule.ports, start, usable) {
+                set.own(port, mapping);
                 return Ok((address, port));
             }
         }

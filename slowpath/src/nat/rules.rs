@@ -5,7 +5,10 @@ use std::net::IpAddr;
 
 use shunt_p4::{Tuple, VpcId};
 
-use crate::policy::{Masquerade, Peering, Policy, PortForward};
+use ipnet::IpNet;
+
+use super::prefix::PrefixMap;
+use crate::policy::{AddressRange, Filtering, Masquerade, Policy, PortForward, PortRange};
 
 type Map<K, V> = HashMap<K, V, ahash::RandomState>;
 
@@ -29,18 +32,35 @@ pub enum SourceRule<'a> {
     Static(IpAddr),
 }
 
+#[derive(Clone, Debug)]
+struct Pool {
+    range: AddressRange,
+    ports: PortRange,
+    /// Anybody may send to what it has leased.
+    open: bool,
+}
+
 /// The lowered rules.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
     /// (from, to) → rules in the order of the configuration.
     masquerades: Map<(VpcId, VpcId), Vec<Masquerade>>,
     /// (vpc, to, inside) → outside.
-    static_out: Map<(VpcId, VpcId, IpAddr), IpAddr>,
+    hosts_out: Map<(VpcId, VpcId, IpAddr), IpAddr>,
     /// (to, outside) → (vpc, inside).
-    static_in: Map<(VpcId, IpAddr), (VpcId, IpAddr)>,
+    hosts_in: Map<(VpcId, IpAddr), (VpcId, IpAddr)>,
+    /// (vpc, to) → prefixes, the longest first; few each.
+    prefixes_out: Map<(VpcId, VpcId), Vec<PrefixMap>>,
+    /// to → prefixes and their VPCs, the longest first; few each.
+    prefixes_in: Map<VpcId, Vec<(VpcId, PrefixMap)>>,
     /// (vpc, address, protocol) → rules; few each.
     port_forwards: Map<(VpcId, IpAddr, u8), Vec<PortForward>>,
-    peerings: HashSet<Peering, ahash::RandomState>,
+    /// to → the pools of its addresses; few each.
+    pools: Map<VpcId, Vec<Pool>>,
+    /// Addresses that have forwarded ports.
+    forwarded: HashSet<(VpcId, IpAddr), ahash::RandomState>,
+    /// (from, to) → what `to` exposes; empty: all.
+    peerings: Map<(VpcId, VpcId), Vec<IpNet>>,
 }
 
 impl Rules {
@@ -48,6 +68,12 @@ impl Rules {
     pub fn new(policy: &Policy) -> Self {
         let mut rules = Self::default();
         for rule in &policy.masquerades {
+            let pools = rules.pools.entry(rule.to).or_default();
+            pools.extend(rule.pool.iter().map(|range| Pool {
+                range: *range,
+                ports: rule.ports,
+                open: rule.filtering == Filtering::EndpointIndependent,
+            }));
             rules
                 .masquerades
                 .entry((rule.vpc, rule.to))
@@ -55,14 +81,22 @@ impl Rules {
                 .push(rule.clone());
         }
         for rule in &policy.static_nat {
-            rules
-                .static_out
-                .insert((rule.vpc, rule.to, rule.inside), rule.outside);
-            rules
-                .static_in
-                .insert((rule.to, rule.outside), (rule.vpc, rule.inside));
+            let (vpc, to) = (rule.vpc, rule.to);
+            if rule.inside.prefix_len() == rule.inside.max_prefix_len() {
+                let (inside, outside) = (rule.inside.addr(), rule.outside.addr());
+                rules.hosts_out.insert((vpc, to, inside), outside);
+                rules.hosts_in.insert((to, outside), (vpc, inside));
+                continue;
+            }
+            let out = rules.prefixes_out.entry((vpc, to)).or_default();
+            out.push(PrefixMap::outwards(rule));
+            out.sort_by_key(|map| std::cmp::Reverse(map.prefix_len()));
+            let back = rules.prefixes_in.entry(to).or_default();
+            back.push((vpc, PrefixMap::inwards(rule)));
+            back.sort_by_key(|(_, map)| std::cmp::Reverse(map.prefix_len()));
         }
         for rule in &policy.port_forwards {
+            rules.forwarded.insert((rule.vpc, rule.address));
             let key = (rule.vpc, rule.address, rule.protocol);
             rules
                 .port_forwards
@@ -70,7 +104,10 @@ impl Rules {
                 .or_default()
                 .push(rule.clone());
         }
-        rules.peerings.extend(policy.peerings.iter().copied());
+        for peering in &policy.peerings {
+            let key = (peering.from, peering.to);
+            rules.peerings.insert(key, peering.prefixes.clone());
+        }
         rules
     }
 
@@ -88,7 +125,7 @@ impl Rules {
                 port: rule.to_ports.first().checked_add(offset)?,
             });
         }
-        let &(inside_vpc, inside) = self.static_in.get(&(vpc, tuple.dst))?;
+        let (inside_vpc, inside) = self.inside(vpc, tuple.dst)?;
         Some(Destination {
             vpc: inside_vpc,
             address: inside,
@@ -99,7 +136,7 @@ impl Rules {
     /// Whether the source of a new connection from `vpc` that leaves through `to` is to be
     /// translated: static NAT first, then the first masquerade whose sources have it.
     pub fn source(&self, vpc: VpcId, to: VpcId, src: IpAddr) -> Option<SourceRule<'_>> {
-        if let Some(&outside) = self.static_out.get(&(vpc, to, src)) {
+        if let Some(outside) = self.outside(vpc, to, src) {
             return Some(SourceRule::Static(outside));
         }
         self.masquerades
@@ -116,22 +153,47 @@ impl Rules {
         self.port_forward(vpc, address, proto, port).is_some()
     }
 
-    /// Whether connections may be opened from one VPC into the other without NAT.
-    pub fn may_cross(&self, from: VpcId, to: VpcId) -> bool {
-        from == to || self.peerings.contains(&Peering { from, to })
+    fn outside(&self, vpc: VpcId, to: VpcId, src: IpAddr) -> Option<IpAddr> {
+        if let Some(&outside) = self.hosts_out.get(&(vpc, to, src)) {
+            return Some(outside);
+        }
+        let maps = self.prefixes_out.get(&(vpc, to))?;
+        maps.iter().find(|map| map.contains(src))?.apply(src)
+    }
+
+    fn inside(&self, vpc: VpcId, dst: IpAddr) -> Option<(VpcId, IpAddr)> {
+        if let Some(&found) = self.hosts_in.get(&(vpc, dst)) {
+            return Some(found);
+        }
+        let maps = self.prefixes_in.get(&vpc)?;
+        let (to, map) = maps.iter().find(|(_, map)| map.contains(dst))?;
+        Some((*to, map.apply(dst)?))
+    }
+
+    /// Whether connections may be opened from one VPC to an address in the other without NAT.
+    pub fn may_cross(&self, from: VpcId, to: VpcId, dst: IpAddr) -> bool {
+        from == to
+            || self.peerings.get(&(from, to)).is_some_and(|exposed| {
+                exposed.is_empty() || exposed.iter().any(|net| net.contains(&dst))
+            })
+    }
+
+    /// Whether anybody may send to an outside address and port that is leased.
+    pub fn is_open(&self, to: VpcId, address: IpAddr, port: u16) -> bool {
+        self.pools_of(to, address)
+            .any(|pool| pool.open && pool.ports.contains(port))
+    }
+
+    fn pools_of(&self, to: VpcId, address: IpAddr) -> impl Iterator<Item = &Pool> {
+        let pools = self.pools.get(&to).into_iter().flatten();
+        pools.filter(move |pool| pool.range.contains(address))
     }
 
     /// Whether packets to this address may belong to translated connections.
     pub fn is_outside(&self, vpc: VpcId, address: IpAddr) -> bool {
-        let pooled = |rule: &Masquerade| {
-            rule.to == vpc && rule.pool.iter().any(|range| range.contains(address))
-        };
-        self.static_in.contains_key(&(vpc, address))
-            || self.masquerades().any(pooled)
-            || self
-                .port_forwards
-                .keys()
-                .any(|(to, outside, _)| (*to, *outside) == (vpc, address))
+        self.forwarded.contains(&(vpc, address))
+            || self.pools_of(vpc, address).next().is_some()
+            || self.inside(vpc, address).is_some()
     }
 
     /// All masquerades, for a pool's use.

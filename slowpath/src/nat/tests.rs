@@ -28,6 +28,8 @@ fn masquerade(pool: Vec<AddressRange>, first: u16, last: u16) -> Masquerade {
         sources: Vec::new(),
         pool,
         ports: PortRange::new(first, last).unwrap(),
+        filtering: Default::default(),
+        when_exhausted: Default::default(),
     }
 }
 
@@ -139,8 +141,9 @@ fn static_nat_works_both_ways_and_before_masquerade() {
             name: "s".into(),
             vpc: vpc(1),
             to: vpc(9),
-            inside: ip("10.0.0.9"),
-            outside: ip("203.0.113.30"),
+            inside: ip("10.0.0.9").into(),
+            outside: ip("203.0.113.30").into(),
+            method: Default::default(),
         }],
         ..Policy::default()
     });

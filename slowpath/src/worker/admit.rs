@@ -1,7 +1,10 @@
 //! The first packet of a connection: policy, NAT, route, and a place in the table.
 
-use shunt_p4::{FlowKey, VpcId};
+use std::net::IpAddr;
 
+use shunt_p4::{FlowKey, Tuple, VpcId};
+
+use super::quota::Counted;
 use super::{Core, Ingress, MAX_PORT_TRIES, Rewrite, Stop, Verdict};
 use crate::conntrack::{Connection, Direction, InsertError, Offload, Tracker};
 use crate::exception::ExceptionReason;
@@ -9,7 +12,7 @@ use crate::fib::{Fib, NextHop, Resolution};
 use crate::icmp::IcmpError;
 use crate::nat::{Destination, LeaseError, SourceRule};
 use crate::packet::{Packet, PacketBuf};
-use crate::policy::Masquerade;
+use crate::policy::{Masquerade, WhenExhausted};
 use crate::stats::DropReason;
 
 impl From<LeaseError> for DropReason {
@@ -26,11 +29,20 @@ impl From<LeaseError> for DropReason {
 struct Plan<'a> {
     key: FlowKey,
     destination: Option<Destination>,
+    /// The leased port that it is addressed to: VPC, address, port.
+    mapping: Option<(VpcId, IpAddr, u16)>,
     source: Option<SourceRule<'a>>,
     /// Where the packet is routed.
     route_vpc: VpcId,
     hop: NextHop<'a>,
     tracker: Tracker,
+}
+
+/// Where a packet to an outside address goes.
+#[derive(Clone, Copy)]
+struct Inward {
+    new: Destination,
+    mapping: Option<(VpcId, IpAddr, u16)>,
 }
 
 impl Core {
@@ -43,7 +55,7 @@ impl Core {
         packet: &Packet,
         key: &FlowKey,
     ) -> Result<Verdict, Stop> {
-        let plan = plan(fib, ingress, packet, key)?;
+        let plan = self.plan(fib, ingress, packet, key)?;
         // Before anything is leased or remembered for a packet that cannot leave.
         self.check_leaving(packet, &plan.hop)?;
         let slot = self.connect(fib, now_ns, &plan)?;
@@ -59,36 +71,73 @@ impl Core {
         self.leave(fib, now_ns, frame, packet, Some(&rewrite), &plan.hop)
     }
 
-    /// Leases what it needs and puts the connection into the table.
-    fn connect(&mut self, fib: &Fib, now_ns: u64, plan: &Plan<'_>) -> Result<u32, DropReason> {
+    /// Counts the connection, leases what it needs and puts it into the table.
+    fn connect(&mut self, fib: &Fib, now_ns: u64, plan: &Plan<'_>) -> Result<u32, Stop> {
+        let key = &plan.key;
+        let source = (key.vpc, key.tuple.src);
+        let opens = plan.tracker.state().is_half_open();
+        let counted = self
+            .quotas
+            .admit(now_ns, &fib.policy().limits, source, opens)?;
+        let made = self.make(fib, now_ns, plan, counted);
+        match &made {
+            Ok(_) if opens => self.quotas.half_open(key.vpc, true),
+            Ok(_) => {}
+            Err(_) => self.quotas.release(counted, source),
+        }
+        made
+    }
+
+    fn make(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        plan: &Plan<'_>,
+        counted: Counted,
+    ) -> Result<u32, Stop> {
+        let tuple = &plan.key.tuple;
         let rule: &Masquerade = match plan.source {
             Some(SourceRule::Masquerade(rule)) => rule,
             Some(SourceRule::Static(address)) => {
-                let connection = plan.connection(now_ns, Some((address, plan.key.tuple.src_port)));
-                return self.insert(connection);
+                let source = Some((address, tuple.src_port));
+                return Ok(self.insert(plan, plan.connection(now_ns, counted, source))?);
             }
-            None => return self.insert(plan.connection(now_ns, None)),
+            None => return Ok(self.insert(plan, plan.connection(now_ns, counted, None))?),
         };
         let mut tries = 0;
         loop {
-            let leased = self.nat.lease(fib.rules(), rule, &plan.key.tuple)?;
+            let leased = match self.nat.lease(fib.rules(), rule, tuple) {
+                Ok(leased) => leased,
+                Err(LeaseError::Exhausted) if rule.when_exhausted == WhenExhausted::Reject => {
+                    let reason = DropReason::PoolExhausted;
+                    return Err(Stop::Answer(reason, IcmpError::Prohibited));
+                }
+                Err(error) => return Err(DropReason::from(error).into()),
+            };
             let fresh = leased.fresh;
-            let mut connection = plan.connection(now_ns, Some((leased.address, leased.port)));
+            let source = Some((leased.address, leased.port));
+            let mut connection = plan.connection(now_ns, counted, source);
             connection.lease = Some(leased.lease);
             tries += 1;
-            match self.insert(connection) {
+            match self.insert(plan, connection) {
                 // A tuple that a connection without NAT has; another port may be free.
                 Err(DropReason::TupleInUse) if fresh && tries < MAX_PORT_TRIES => {}
-                done => return done,
+                done => return Ok(done?),
             }
         }
     }
 
-    fn insert(&mut self, connection: Connection) -> Result<u32, DropReason> {
+    fn insert(&mut self, plan: &Plan<'_>, mut connection: Connection) -> Result<u32, DropReason> {
+        if let Some(outside) = &plan.mapping {
+            let &(to, address, port) = outside;
+            let proto = plan.key.tuple.proto;
+            connection.peer_lease = self.nat.join(to, address, proto, port);
+        }
         self.table
             .insert(connection)
-            .map_err(|(error, mut connection)| {
-                if let Some(lease) = connection.lease.take() {
+            .map_err(|(error, connection)| {
+                let leases = [connection.lease, connection.peer_lease];
+                for lease in leases.into_iter().flatten() {
                     self.nat.release(lease);
                 }
                 match error {
@@ -97,56 +146,109 @@ impl Core {
                 }
             })
     }
+
+    /// Policy, NAT rules and route of a packet that belongs to no connection.
+    fn plan<'a>(
+        &self,
+        fib: &'a Fib,
+        ingress: &Ingress<'_>,
+        packet: &Packet,
+        key: &FlowKey,
+    ) -> Result<Plan<'a>, Stop> {
+        let rules = fib.rules();
+        let mut inward = self.inward(fib, key.vpc, &key.tuple, false);
+        let (route_vpc, dst) = match &inward {
+            Some(Inward { new, .. }) => (new.vpc, new.address),
+            None => (key.vpc, key.tuple.dst),
+        };
+        let mut hop = way(fib, route_vpc, dst, ingress.hash, inward.is_some())?;
+        // The VPC that it leaves to, and is translated for.
+        let to = hop.interface.vpc;
+        if inward.is_none() && to != key.vpc && rules.is_outside(to, dst) {
+            // It would come back at once (hairpinning, RFC 4787 REQ-9).
+            inward = self.inward(fib, to, &key.tuple, true);
+            if let Some(Inward { new, .. }) = &inward {
+                hop = way(fib, new.vpc, new.address, ingress.hash, true)?;
+            }
+        }
+        let hairpin = inward.is_some() && to != hop.interface.vpc;
+        let source = rules.source(key.vpc, to, key.tuple.src);
+        let (route_vpc, dst) = match &inward {
+            Some(Inward { new, .. }) => (new.vpc, new.address),
+            None => (key.vpc, key.tuple.dst),
+        };
+        let allowed = match hairpin {
+            true => rules.may_cross(key.vpc, to, key.tuple.dst),
+            false => rules.may_cross(route_vpc, hop.interface.vpc, dst),
+        };
+        if source.is_none() && !allowed {
+            return Err(DropReason::NoPeering.into());
+        }
+        let translated = source.is_some() || inward.is_some();
+        // A translated connection that we do not know has lost its port: nothing can be adopted.
+        let tracker = Tracker::begin(&packet.transport)
+            .or_else(|| Tracker::adopt(&packet.transport).filter(|_| !translated))
+            .ok_or(DropReason::NoConnection)?;
+        Ok(Plan {
+            key: *key,
+            destination: inward.map(|inward| inward.new),
+            mapping: inward.and_then(|inward| inward.mapping),
+            source,
+            route_vpc,
+            hop,
+            tracker,
+        })
+    }
+
+    /// Whose a packet is that arrives in `vpc` from outside: by a rule, or by a leased port, if
+    /// the masquerade or the sender (`trusted`: another inside host) is such that it may.
+    fn inward(&self, fib: &Fib, vpc: VpcId, tuple: &Tuple, trusted: bool) -> Option<Inward> {
+        if let Some(new) = fib.rules().destination(vpc, tuple) {
+            let mapping = None;
+            return Some(Inward { new, mapping });
+        }
+        let (address, port) = (tuple.dst, tuple.dst_port);
+        if !trusted && !fib.rules().is_open(vpc, address, port) {
+            return None;
+        }
+        let (inside_vpc, inside, inside_port) = self.nat.inside(vpc, address, tuple.proto, port)?;
+        let new = Destination {
+            vpc: inside_vpc,
+            address: inside,
+            port: inside_port,
+        };
+        let mapping = Some((vpc, address, port));
+        Some(Inward { new, mapping })
+    }
 }
 
-/// Policy, destination NAT and route of a packet that belongs to no connection.
-fn plan<'a>(
-    fib: &'a Fib,
-    ingress: &Ingress<'_>,
-    packet: &Packet,
-    key: &FlowKey,
-) -> Result<Plan<'a>, Stop> {
-    let destination = fib.rules().destination(key.vpc, &key.tuple);
-    let (route_vpc, dst) = match destination {
-        Some(new) => (new.vpc, new.address),
-        None => (key.vpc, key.tuple.dst),
-    };
-    let hop = match fib.resolve(route_vpc, dst, ingress.hash) {
-        Resolution::Via(hop) => hop,
-        Resolution::Local if destination.is_none() => {
-            return Err(Stop::Kernel(ExceptionReason::Local));
-        }
-        Resolution::Blackhole => return Err(DropReason::Blackhole.into()),
-        Resolution::Local | Resolution::Unreachable => {
-            return Err(Stop::Answer(
-                DropReason::Unreachable,
-                IcmpError::Unreachable,
-            ));
-        }
-    };
-    let egress_vpc = hop.interface.vpc;
-    let source = fib.rules().source(key.vpc, egress_vpc, key.tuple.src);
-    if source.is_none() && !fib.rules().may_cross(route_vpc, egress_vpc) {
-        return Err(DropReason::NoPeering.into());
+/// The next hop of a new connection; `translated`: the destination is not the packet's own.
+fn way(
+    fib: &Fib,
+    vpc: VpcId,
+    dst: IpAddr,
+    hash: u32,
+    translated: bool,
+) -> Result<NextHop<'_>, Stop> {
+    match fib.resolve(vpc, dst, hash) {
+        Resolution::Via(hop) => Ok(hop),
+        Resolution::Local if !translated => Err(Stop::Kernel(ExceptionReason::Local)),
+        Resolution::Blackhole => Err(DropReason::Blackhole.into()),
+        Resolution::Local | Resolution::Unreachable => Err(Stop::Answer(
+            DropReason::Unreachable,
+            IcmpError::Unreachable,
+        )),
     }
-    let translated = source.is_some() || destination.is_some();
-    // A translated connection that we do not know has lost its port: nothing can be adopted.
-    let tracker = Tracker::begin(&packet.transport)
-        .or_else(|| Tracker::adopt(&packet.transport).filter(|_| !translated))
-        .ok_or(DropReason::NoConnection)?;
-    Ok(Plan {
-        key: *key,
-        destination,
-        source,
-        route_vpc,
-        hop,
-        tracker,
-    })
 }
 
 impl Plan<'_> {
     /// The connection, its source translated to `source`.
-    fn connection(&self, now_ns: u64, source: Option<(std::net::IpAddr, u16)>) -> Connection {
+    fn connection(
+        &self,
+        now_ns: u64,
+        counted: Counted,
+        source: Option<(IpAddr, u16)>,
+    ) -> Connection {
         let mut translated = self.key.tuple;
         if let Some(new) = self.destination {
             translated.dst = new.address;
@@ -174,6 +276,8 @@ impl Plan<'_> {
             offload: Offload::Software,
             ending: false,
             lease: None,
+            peer_lease: None,
+            counted: counted.source,
             created_ns: now_ns,
             software_since_ns: None,
             last_seen_ns: now_ns,

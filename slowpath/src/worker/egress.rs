@@ -184,7 +184,7 @@ pub(super) fn routed<'a>(
     match fib.resolve(vpc, dst, hash) {
         Resolution::Via(hop) => {
             let to = hop.interface.vpc;
-            if to == egress_vpc || fib.rules().may_cross(vpc, to) {
+            if to == egress_vpc || fib.rules().may_cross(vpc, to, dst) {
                 Ok(hop)
             } else {
                 Err(DropReason::NoPeering.into())

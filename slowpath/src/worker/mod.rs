@@ -22,6 +22,7 @@ mod egress;
 mod fragment;
 mod hold;
 mod offload;
+mod quota;
 mod related;
 pub mod run;
 mod view;
@@ -43,6 +44,7 @@ use crate::stats::{DropReason, WorkerStats};
 
 pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
+pub use quota::MAX_SOURCES;
 pub use view::{FlowFilter, FlowSide, FlowView};
 
 /// Timers, offload events and kernel frames that one poll takes, each, so that none starves the
@@ -108,6 +110,7 @@ pub struct Worker {
 struct Core {
     table: Table,
     nat: Nat,
+    quotas: quota::Quotas,
     hold: hold::Hold,
     fragments: fragment::Fragments,
     offload: WorkerPort,
@@ -133,6 +136,7 @@ impl Worker {
             core: Core {
                 table: Table::new(config.max_connections, config.seed),
                 nat: Nat::new(config.max_connections, config.seed),
+                quotas: quota::Quotas::new(config.max_connections, config.seed),
                 hold: hold::Hold::default(),
                 fragments: fragment::Fragments::new(config.seed),
                 offload,

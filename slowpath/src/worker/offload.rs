@@ -13,8 +13,9 @@
 
 use shunt_offload::{OffloadCommand, OffloadEvent, OffloadUnit};
 use shunt_p4::flow::proto;
-use shunt_p4::{FlowAction, FlowEntry};
+use shunt_p4::{FlowAction, FlowEntry, FlowKey};
 
+use super::quota::Counted;
 use super::{Core, POLL_BUDGET};
 use crate::conntrack::{Connection, Direction, Offload, State};
 use crate::fib::Fib;
@@ -46,6 +47,10 @@ impl Core {
         connection.packets[at] += 1;
         connection.bytes[at] += packet.len() as u64;
         let state = connection.tracker.state();
+        if state.is_half_open() != before.is_half_open() {
+            let [FlowKey { vpc, .. }, _] = connection.keys;
+            self.quotas.half_open(vpc, state.is_half_open());
+        }
         if state == State::SynSent && before != State::SynSent {
             // The tuple was opened anew.
             connection.created_ns = now_ns;
@@ -139,20 +144,29 @@ impl Core {
         };
         match connection.offload {
             Offload::Software => {
-                if let Some(lease) = self
-                    .table
-                    .remove(slot)
-                    .and_then(|mut gone| gone.lease.take())
-                {
-                    self.nat.release(lease);
+                if let Some(gone) = self.table.remove(slot) {
+                    self.give_back(gone);
+                    self.stats.connections_ended += 1;
                 }
-                self.stats.connections_ended += 1;
             }
             Offload::Installing | Offload::Installed => {
                 connection.ending = true;
                 self.remove_entries(slot);
             }
             Offload::RemoveQueued | Offload::Removing => connection.ending = true,
+        }
+    }
+
+    /// What a connection had taken of pools and limits is free again.
+    pub(super) fn give_back(&mut self, gone: Connection) {
+        let [FlowKey { vpc, tuple }, _] = gone.keys;
+        let source = gone.counted;
+        self.quotas.release(Counted { source }, (vpc, tuple.src));
+        if gone.tracker.state().is_half_open() {
+            self.quotas.half_open(vpc, false);
+        }
+        for lease in [gone.lease, gone.peer_lease].into_iter().flatten() {
+            self.nat.release(lease);
         }
     }
 

@@ -160,6 +160,8 @@ pub fn policy() -> Policy {
         ],
         pool: vec![ip("203.0.113.10").into(), ip("2001:db8:9::10").into()],
         ports: PortRange::UNPRIVILEGED,
+        filtering: Default::default(),
+        when_exhausted: Default::default(),
     };
     Policy {
         masquerades: vec![masquerade(RED), masquerade(BLUE)],
@@ -167,8 +169,9 @@ pub fn policy() -> Policy {
             name: "static".into(),
             vpc: vpc(RED),
             to: vpc(WAN),
-            inside: ip("10.0.0.3"),
-            outside: ip("203.0.113.30"),
+            inside: ip("10.0.0.3").into(),
+            outside: ip("203.0.113.30").into(),
+            method: Default::default(),
         }],
         port_forwards: vec![PortForward {
             name: "web".into(),

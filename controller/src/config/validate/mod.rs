@@ -2,6 +2,7 @@
 
 mod interfaces;
 mod nat;
+mod static_nat;
 mod tuning;
 
 use std::collections::HashMap;
@@ -54,11 +55,15 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
     let by_name = Names::new(vpcs.iter().map(|vpc| (vpc.vpc.name.as_str(), vpc.vpc.id)));
     let interfaces = interfaces::interfaces(document, &by_name, switch.as_ref(), &mut faults);
     let masquerades = nat::masquerades(document, &by_name, &interfaces, &mut faults);
-    let static_nats = nat::static_nats(document, &by_name, &interfaces, &masquerades, &mut faults);
+    let static_nats =
+        static_nat::static_nats(document, &by_name, &interfaces, &masquerades, &mut faults);
     let port_forwards = nat::port_forwards(document, &by_name, &static_nats, &mut faults);
     let peerings = nat::peerings(document, &by_name, &mut faults);
     let timeouts = tuning::timeouts(&document.timeouts, &mut faults);
-    let limits = tuning::limits(&document.limits, &mut faults);
+    let connections = slow_path
+        .as_ref()
+        .map_or(0, |slow_path| slow_path.connections);
+    let limits = tuning::limits(&document.limits, connections, &mut faults);
     let punt_meters = tuning::punt_meters(&document.limits, &mut faults);
     let offload = tuning::offload(&document.offload, &mut faults);
 

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 
 use shunt_p4::{VpcId, flow::proto};
-use shunt_slowpath::policy::{AddressRange, Masquerade, Peering, PortForward, StaticNat};
+use shunt_slowpath::policy::{
+    AddressRange, Filtering, Masquerade, Peering, PortForward, StaticNat, WhenExhausted,
+};
 
 use super::super::document::Document;
 use super::super::fault::Faults;
@@ -88,7 +90,15 @@ pub(super) fn masquerades(
             );
             continue;
         }
+        let filtering = faults.check(at("filtering"), filtering(&section.filtering));
+        let when_exhausted = faults.check(
+            at("when_exhausted"),
+            when_exhausted(&section.when_exhausted),
+        );
         let (Some(vpc), Some(to), Some(ports)) = (vpc, to, ports) else {
+            continue;
+        };
+        let (Some(filtering), Some(when_exhausted)) = (filtering, when_exhausted) else {
             continue;
         };
         let families =
@@ -111,67 +121,30 @@ pub(super) fn masquerades(
                 sources,
                 pool,
                 ports,
+                filtering,
+                when_exhausted,
             },
         ));
     }
     found.into_iter().map(|(_, rule)| rule).collect()
 }
 
-pub(super) fn static_nats(
-    document: &Document,
-    vpcs: &Names<'_>,
-    interfaces: &[Found],
-    masquerades: &[Masquerade],
-    faults: &mut Faults,
-) -> Vec<StaticNat> {
-    let mut names = Unique::new("the name");
-    let mut found: Vec<StaticNat> = Vec::new();
-    for (index, section) in document.static_nat.iter().enumerate() {
-        let at = |field: &str| format!("static_nat[{index}].{field}");
-        name(at("name"), &section.name, faults);
-        names.claim(at("name"), section.name.clone(), faults);
-        let vpc = vpcs.vpc(at("vpc"), &section.vpc, faults);
-        let to = vpcs.vpc(at("to"), &section.to, faults);
-        different(at("to"), vpc, to, faults);
-        let inside = host(at("inside"), &section.inside, faults);
-        let outside = host(at("outside"), &section.outside, faults);
-        let (Some(vpc), Some(to), Some(inside), Some(outside)) = (vpc, to, inside, outside) else {
-            continue;
-        };
-        same_family(at("outside"), inside, outside, faults);
-        let single = AddressRange::from(outside);
-        not_the_gateways(at("outside"), single, to, interfaces, faults);
-        for rule in masquerades.iter().filter(|rule| rule.to == to) {
-            if rule.pool.iter().any(|range| range.contains(outside)) {
-                faults.add(
-                    at("outside"),
-                    format!("{outside} is in the pool of the masquerade {}", rule.name),
-                );
-            }
-        }
-        for rule in &found {
-            if rule.to == to && rule.outside == outside {
-                faults.add(
-                    at("outside"),
-                    format!("{outside} is taken by {}", rule.name),
-                );
-            }
-            if (rule.vpc, rule.to, rule.inside) == (vpc, to, inside) {
-                faults.add(
-                    at("inside"),
-                    format!("{inside} is translated by {}", rule.name),
-                );
-            }
-        }
-        found.push(StaticNat {
-            name: section.name.clone(),
-            vpc,
-            to,
-            inside,
-            outside,
-        });
+fn filtering(text: &str) -> Result<Filtering, String> {
+    match text {
+        "address-and-port-dependent" => Ok(Filtering::AddressAndPortDependent),
+        "endpoint-independent" => Ok(Filtering::EndpointIndependent),
+        other => Err(format!(
+            "{other:?} is neither \"address-and-port-dependent\" nor \"endpoint-independent\""
+        )),
     }
-    found
+}
+
+fn when_exhausted(text: &str) -> Result<WhenExhausted, String> {
+    match text {
+        "drop" => Ok(WhenExhausted::Drop),
+        "reject" => Ok(WhenExhausted::Reject),
+        other => Err(format!("{other:?} is neither \"drop\" nor \"reject\"")),
+    }
 }
 
 pub(super) fn port_forwards(
@@ -234,7 +207,7 @@ pub(super) fn port_forwards(
         }
         if let Some(rule) = static_nats
             .iter()
-            .find(|rule| rule.to == vpc && rule.outside == address)
+            .find(|rule| rule.to == vpc && rule.outside.contains(&address))
         {
             faults.add(
                 at("address"),
@@ -268,26 +241,44 @@ pub(super) fn peerings(document: &Document, vpcs: &Names<'_>, faults: &mut Fault
         let (Some(from), Some(to)) = (from, to) else {
             continue;
         };
-        let peering = Peering { from, to };
-        if found.contains(&peering) {
+        let mut prefixes = Vec::new();
+        for (position, text) in section.prefixes.iter().flatten().enumerate() {
+            let path = at(&format!("prefixes[{position}]"));
+            prefixes.extend(faults.check(path, values::prefix(text)));
+        }
+        if section.prefixes.as_ref().is_some_and(Vec::is_empty) {
+            faults.add(
+                at("prefixes"),
+                "it is empty, so nothing is exposed: leave it out for all destinations",
+            );
+        }
+        if found
+            .iter()
+            .any(|other: &Peering| (other.from, other.to) == (from, to))
+        {
             faults.add(
                 format!("peering[{index}]"),
                 format!("{} to {} is there already", section.from, section.to),
             );
         } else {
-            found.push(peering);
+            found.push(Peering { from, to, prefixes });
         }
     }
     found
 }
 
-fn different(path: String, one: Option<VpcId>, other: Option<VpcId>, faults: &mut Faults) {
+pub(super) fn different(
+    path: String,
+    one: Option<VpcId>,
+    other: Option<VpcId>,
+    faults: &mut Faults,
+) {
     if one.is_some() && one == other {
         faults.add(path, "it is the same VPC: name another one");
     }
 }
 
-fn host(path: String, text: &str, faults: &mut Faults) -> Option<IpAddr> {
+pub(super) fn host(path: String, text: &str, faults: &mut Faults) -> Option<IpAddr> {
     let address = faults.check(path.clone(), values::address(text))?;
     if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
         faults.add(path, format!("{address} is not a host's address"));
@@ -296,7 +287,7 @@ fn host(path: String, text: &str, faults: &mut Faults) -> Option<IpAddr> {
     Some(address)
 }
 
-fn same_family(path: String, one: IpAddr, other: IpAddr, faults: &mut Faults) {
+pub(super) fn same_family(path: String, one: IpAddr, other: IpAddr, faults: &mut Faults) {
     if one.is_ipv4() != other.is_ipv4() {
         faults.add(
             path,
@@ -306,7 +297,7 @@ fn same_family(path: String, one: IpAddr, other: IpAddr, faults: &mut Faults) {
 }
 
 /// The gateway's own connections would collide with translated ones.
-fn not_the_gateways(
+pub(super) fn not_the_gateways(
     path: String,
     range: AddressRange,
     vpc: VpcId,

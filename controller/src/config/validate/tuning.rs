@@ -16,6 +16,8 @@ const BURST_DIVISOR: u32 = 10;
 const BURST_MIN: u32 = 64;
 /// ICMP errors a second.
 const ICMP_ERRORS: std::ops::RangeInclusive<i64> = 0..=1_000_000;
+/// Connections, or new ones a second; 0: no limit.
+const CONNECTIONS: std::ops::RangeInclusive<i64> = 0..=1_000_000_000;
 /// Packets that wait for one neighbour.
 const HELD: std::ops::RangeInclusive<i64> = 1..=1024;
 /// Packets of a UDP or ICMP connection before it is offloaded, at most.
@@ -63,7 +65,29 @@ pub(super) fn timeouts(section: &TimeoutsSection, faults: &mut Faults) -> Option
     })
 }
 
-pub(super) fn limits(section: &LimitsSection, faults: &mut Faults) -> Option<Limits> {
+/// `connections`: as many as the slow path can hold.
+pub(super) fn limits(
+    section: &LimitsSection,
+    connections: u32,
+    faults: &mut Faults,
+) -> Option<Limits> {
+    let mut most = |field: &str, value: i64| {
+        let found = within(format!("limits.{field}"), value, CONNECTIONS, faults);
+        found.map(|number: u32| (number > 0).then_some(number))
+    };
+    // One VPC's flood leaves a quarter of the table to the others, and its half-open
+    // connections leave three quarters to everything else.
+    let share = |given: Option<i64>, default: u32| given.unwrap_or_else(|| default.max(1).into());
+    let per_vpc = share(section.connections_per_vpc, connections / 4 * 3);
+    let connections_per_vpc = most("connections_per_vpc", per_vpc);
+    let connections_per_source = most("connections_per_source", section.connections_per_source);
+    let new_per_second_per_vpc = most("new_per_second_per_vpc", section.new_per_second_per_vpc);
+    let new_per_second_per_source = most(
+        "new_per_second_per_source",
+        section.new_per_second_per_source,
+    );
+    let half_open = share(section.half_open_per_vpc, connections / 4);
+    let half_open_per_vpc = most("half_open_per_vpc", half_open);
     let icmp_errors_per_second = within(
         "limits.icmp_errors_per_second",
         section.icmp_errors_per_second,
@@ -79,6 +103,11 @@ pub(super) fn limits(section: &LimitsSection, faults: &mut Faults) -> Option<Lim
     let hold_timeout = faults.check("limits.hold_timeout", duration(&section.hold_timeout));
     Some(Limits {
         icmp_errors_per_second: icmp_errors_per_second?,
+        connections_per_vpc: connections_per_vpc?,
+        connections_per_source: connections_per_source?,
+        new_per_second_per_vpc: new_per_second_per_vpc?,
+        new_per_second_per_source: new_per_second_per_source?,
+        half_open_per_vpc: half_open_per_vpc?,
         held_per_neighbor: held_per_neighbor?,
         hold_timeout: hold_timeout?,
     })
