@@ -142,6 +142,8 @@ fn network(udp: OffloadAfter) -> Result<(FibWriter, FibReaderFactory), BenchErro
             sources: vec![clients],
             pool: vec![pool],
             ports: PortRange::UNPRIVILEGED,
+            filtering: Default::default(),
+            when_exhausted: Default::default(),
         }],
         ..Policy::default()
     };
