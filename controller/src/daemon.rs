@@ -190,6 +190,7 @@ impl Running {
         let parts = SessionParts {
             meters: config.punt_meters.clone(),
             scope: Scope::All,
+            peerings: Some(config.policy.peerings.clone()),
             engine: Some(engine.engine()),
             resolver: Arc::new(move |interface, address| resolver.resolve(interface, address)),
             stop: stop.clone(),

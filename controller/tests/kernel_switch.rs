@@ -50,6 +50,7 @@ impl Follower {
         let parts = SessionParts {
             meters: Vec::new(),
             scope: Scope::All,
+            peerings: None,
             engine: None,
             resolver: Arc::new(|_, _| {}),
             stop: CancellationToken::new(),

@@ -46,6 +46,7 @@ impl Session {
         let parts = SessionParts {
             meters: config.punt_meters.clone(),
             scope: Scope::All,
+            peerings: None,
             engine: Some(engine.engine()),
             resolver: Arc::new(move |interface, address| {
                 resolver.lock().unwrap().push((interface, address));

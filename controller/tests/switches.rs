@@ -41,6 +41,7 @@ fn member(
     let parts = SessionParts {
         meters: config.punt_meters.clone(),
         scope: Scope::Only(interfaces(own)),
+        peerings: None,
         engine: None,
         resolver: Arc::new(|_, _| {}),
         stop: stop.clone(),

@@ -19,6 +19,8 @@ use shunt_p4::{
     SwitchPort, VlanId, Vpc, VpcId,
 };
 
+use shunt_slowpath::policy::Peering;
+
 use super::groups::Groups;
 use crate::config::PuntMeter;
 
@@ -64,6 +66,7 @@ pub(crate) struct Lowering {
     slow_path_port: SwitchPort,
     meters: Vec<PuntMeter>,
     scope: Scope,
+    peerings: Option<Vec<Peering>>,
     vpcs: HashMap<VpcId, Vpc>,
     interfaces: HashMap<InterfaceId, Interface>,
     /// What an interface has in the tables now.
@@ -83,12 +86,18 @@ pub(crate) struct Lowering {
 pub(crate) type Routing<'a> = &'a dyn Fn(VpcId, Ipv4Addr) -> Option<Route4Action>;
 
 impl Lowering {
-    /// A network of nothing.
-    pub(crate) fn new(slow_path_port: SwitchPort, meters: Vec<PuntMeter>, scope: Scope) -> Self {
+    /// A network of nothing. `peerings`: see [`super::session::SessionParts::peerings`].
+    pub(crate) fn new(
+        slow_path_port: SwitchPort,
+        meters: Vec<PuntMeter>,
+        scope: Scope,
+        peerings: Option<Vec<Peering>>,
+    ) -> Self {
         Self {
             slow_path_port,
             meters,
             scope,
+            peerings,
             vpcs: HashMap::new(),
             interfaces: HashMap::new(),
             owned: HashMap::new(),
@@ -216,6 +225,7 @@ impl Lowering {
     fn set_route(&mut self, vpc: VpcId, prefix: IpNet, route: &Route) {
         let former = self.grouped.remove(&(vpc, prefix));
         let target = match route {
+            Route::Nexthops(paths) if self.is_held_back(vpc, prefix, paths) => Target::Unreachable,
             Route::Nexthops(paths) => self.target(vpc, prefix, paths),
             Route::Local => Target::Local,
             Route::Blackhole => Target::Blackhole,
@@ -223,6 +233,32 @@ impl Lowering {
         };
         self.set(route_entry(vpc, prefix, target));
         self.release(former);
+    }
+
+    /// Whether a route leads a stateless VPC's packets into another VPC, some of them without a
+    /// peering that allows it: the slow path tells which. Of a VPC with connections it tells
+    /// anyway, before there is a flow.
+    fn is_held_back(&self, vpc: VpcId, prefix: IpNet, paths: &[(NexthopId, u16)]) -> bool {
+        let Some(peerings) = &self.peerings else {
+            return false;
+        };
+        let exposed = |to: VpcId| {
+            peerings.iter().any(|peering| {
+                (peering.from, peering.to) == (vpc, to)
+                    && (peering.prefixes.is_empty()
+                        || peering.prefixes.iter().any(|net| net.contains(&prefix)))
+            })
+        };
+        let crosses = |id: &NexthopId| {
+            let interface = self.nexthops.get(id)?.interface;
+            let to = self.interfaces.get(&interface)?.vpc;
+            (to != vpc).then_some(to)
+        };
+        self.vpcs.get(&vpc).is_some_and(|vpc| vpc.stateless)
+            && paths
+                .iter()
+                .filter_map(|(id, _)| crosses(id))
+                .any(|to| !exposed(to))
     }
 
     fn remove_route(&mut self, vpc: VpcId, prefix: IpNet) {

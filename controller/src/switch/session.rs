@@ -23,6 +23,7 @@ use p4runtime::p4::v1::{IdleTimeoutNotification, entity};
 use shunt_offload::EngineRef;
 use shunt_p4::tables::flow_key_from_entry;
 use shunt_p4::{FlowKey, InterfaceId, NetworkOp};
+use shunt_slowpath::policy::Peering;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Duration, Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
@@ -75,6 +76,9 @@ pub struct SessionParts {
     pub meters: Vec<PuntMeter>,
     /// The switch's own interfaces.
     pub scope: Scope,
+    /// Which VPC's routes may lead into which, where no connections are tracked; none given: all
+    /// may. Neither a VPC's mode nor an interface's VPC changes after routes lead there.
+    pub peerings: Option<Vec<Peering>>,
     /// The engine that owns its flows.
     pub engine: Option<EngineRef>,
     /// Whom to ask for the way to tunnels' end points.
@@ -140,7 +144,12 @@ impl Session {
             switch,
             begun,
         } = connected;
-        let lowering = Lowering::new(switch.slow_path_port, parts.meters, parts.scope);
+        let lowering = Lowering::new(
+            switch.slow_path_port,
+            parts.meters,
+            parts.scope,
+            parts.peerings,
+        );
         let mut ledger = Ledger::default();
         ledger.want(lowering.fixed());
         Self {

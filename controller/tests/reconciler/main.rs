@@ -101,6 +101,7 @@ impl Daemon {
         let parts = SessionParts {
             meters: PuntReason::ALL.iter().map(meter).collect(),
             scope: Scope::All,
+            peerings: None,
             engine: None,
             resolver: Arc::new(|_, _| {}),
             stop: stop.clone(),

@@ -145,6 +145,7 @@ impl Lab {
             let parts = SessionParts {
                 meters: config.punt_meters.clone(),
                 scope: Scope::All,
+                peerings: None,
                 engine: None,
                 resolver: Arc::new(|_, _| {}),
                 stop: CancellationToken::new(),

@@ -127,6 +127,7 @@ impl Bench {
         let parts = SessionParts {
             meters: Vec::new(),
             scope: Scope::All,
+            peerings: None,
             engine: None,
             resolver: Arc::new(|_, _| {}),
             stop: stop.clone(),

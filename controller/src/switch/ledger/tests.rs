@@ -27,7 +27,7 @@ fn key_of(entry: &TableEntry) -> Vec<u8> {
 }
 
 fn lowering() -> Lowering {
-    Lowering::new(SwitchPort::MIN, Vec::new(), Scope::All)
+    Lowering::new(SwitchPort::MIN, Vec::new(), Scope::All, None)
 }
 
 fn reading(entries: Vec<TableEntry>) -> Reading {

@@ -92,6 +92,10 @@ fn lowering() -> Lab {
 }
 
 fn lowering_of(scope: Scope) -> Lab {
+    lowering_with(scope, None)
+}
+
+fn lowering_with(scope: Scope, peerings: Option<Vec<Peering>>) -> Lab {
     let meter = |reason, per_interface| PuntMeter {
         reason,
         rate_pps: 1000,
@@ -103,6 +107,7 @@ fn lowering_of(scope: Scope) -> Lab {
             SwitchPort::new(10).unwrap(),
             vec![meter(PuntReason::Arp, true), meter(PuntReason::Ttl, false)],
             scope,
+            peerings,
         ),
         routes: HashMap::new(),
     }
@@ -478,4 +483,54 @@ fn an_interface_of_another_switch_is_reached_by_the_slow_path() {
     // What was never there is not taken away.
     let gone = NetworkOp::RemoveNeighbor(interface_id(2), [10, 0, 0, 2].into());
     assert_eq!(texts(&lowering.apply(vec![gone])), [""; 0]);
+}
+
+/// Without connections the switch decides by routes alone: those that lead into another VPC need
+/// a peering that exposes all that they reach.
+#[test]
+fn a_stateless_vpc_s_routes_cross_only_where_a_peering_allows_all_of_it() {
+    let peering = Peering {
+        from: vpc_id(1),
+        to: vpc_id(2),
+        prefixes: vec!["10.2.0.0/16".parse().unwrap()],
+    };
+    let mut lowering = lowering_with(Scope::All, Some(vec![peering]));
+    let hop = |n: u16| Nexthop {
+        interface: interface_id(n),
+        gateway: None,
+    };
+    let route = |vpc, text, hops: &[u32]| {
+        let hops = hops.iter().map(|n| (nexthop_id(*n), 1)).collect();
+        NetworkOp::SetRoute(vpc_id(vpc), net(text), Route::Nexthops(hops))
+    };
+    lowering.apply(vec![
+        vpc(1, true),
+        vpc(2, true),
+        vpc(3, false),
+        NetworkOp::SetInterface(interface(1, 1, Encap::Untagged)),
+        NetworkOp::SetInterface(interface(2, 2, Encap::Untagged)),
+        NetworkOp::SetInterface(interface(3, 3, Encap::Untagged)),
+        NetworkOp::SetNexthop(nexthop_id(1), hop(1)),
+        NetworkOp::SetNexthop(nexthop_id(2), hop(2)),
+        NetworkOp::SetNexthop(nexthop_id(3), hop(3)),
+        route(1, "10.1.0.0/16", &[1]),
+        route(1, "10.2.3.0/24", &[2]),
+        route(1, "10.0.0.0/8", &[2]),
+        route(1, "10.2.4.0/24", &[1, 2]),
+        route(1, "10.2.5.0/24", &[2, 3]),
+        route(2, "10.1.0.0/16", &[1]),
+        // It has connections: what has no flow goes to the slow path anyway.
+        route(3, "10.2.0.0/16", &[2]),
+    ]);
+    let crosses = |vpc, text: &str| {
+        let key = (vpc_id(vpc), text.parse().unwrap());
+        lowering.routes[&key] != Route4Action::Unreachable
+    };
+    assert!(crosses(1, "10.1.0.0/16"), "its own");
+    assert!(crosses(1, "10.2.3.0/24"), "exposed");
+    assert!(!crosses(1, "10.0.0.0/8"), "exposed in part");
+    assert!(crosses(1, "10.2.4.0/24"));
+    assert!(!crosses(1, "10.2.5.0/24"), "one path is not");
+    assert!(!crosses(2, "10.1.0.0/16"), "the other way round");
+    assert!(crosses(3, "10.2.0.0/16"));
 }
