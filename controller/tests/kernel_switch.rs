@@ -8,13 +8,14 @@ mod namespace;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use namespace::changes::{ALL, TOLD, burst, change, repair, sequences};
 use namespace::lab::{Bench, taps};
-use namespace::model::{Macs, Way, Ways};
+use namespace::model::{Macs, Way, Ways, limit};
 use namespace::{eventually, inside, ip, try_ip};
 use p4runtime::client::{Client, ClientConfig};
 use p4runtime::p4::v1::{Entity, TableEntry, entity};
@@ -117,13 +118,26 @@ fn read_back(entries: Vec<AnyEntry>) -> (Ways, Macs) {
     for entry in entries {
         match entry {
             AnyEntry::NexthopEntry(entry) => {
-                let (interface, gateway) = match entry.action {
-                    NexthopAction::Attached { interface } => (interface, None),
-                    NexthopAction::Via4 { interface, gateway } => (interface, Some(gateway.into())),
-                    NexthopAction::Via6 { interface, gateway } => (interface, Some(gateway.into())),
+                let (interface, mtu, gateway): (_, _, Option<IpAddr>) = match entry.action {
+                    NexthopAction::Attached { interface, mtu } => (interface, mtu, None),
+                    NexthopAction::Via4 {
+                        interface,
+                        mtu,
+                        gateway,
+                    } => (interface, mtu, Some(gateway.into())),
+                    NexthopAction::Via6 {
+                        interface,
+                        mtu,
+                        gateway,
+                    } => (interface, mtu, Some(gateway.into())),
                     NexthopAction::Unreachable => panic!("{entry:?}"),
                 };
-                nexthops.insert(entry.key.nexthop, Nexthop { interface, gateway });
+                let nexthop = Nexthop {
+                    interface,
+                    gateway,
+                    mtu: NonZeroU16::new(mtu).filter(|mtu| *mtu != NonZeroU16::MAX),
+                };
+                nexthops.insert(entry.key.nexthop, nexthop);
             }
             AnyEntry::Ecmp(entry) => {
                 let members = entry.members.iter().map(|(action, weight)| match action {
@@ -185,12 +199,11 @@ fn read_back(entries: Vec<AnyEntry>) -> (Ways, Macs) {
     (ways, macs)
 }
 
+/// A device, a gateway, and how large a packet a route lets through.
+type Answer = (String, Option<IpAddr>, Option<NonZeroU16>);
+
 /// Where the kernel sends a packet that comes in at this device.
-fn asked(
-    device: &str,
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-) -> Option<(String, Option<IpAddr>)> {
+fn asked(device: &str, source: Ipv4Addr, destination: Ipv4Addr) -> Option<Answer> {
     let line = format!("-j route get {destination} from {source} iif {device}");
     // It fails as the packet would: unreachable, prohibited, swallowed.
     let text = try_ip(&line).ok()?;
@@ -203,7 +216,8 @@ fn asked(
     } else {
         found["dev"].as_str().unwrap()
     };
-    Some((device.to_owned(), gateway.map(|text| text.parse().unwrap())))
+    let gateway = gateway.map(|text| text.parse().unwrap());
+    Some((device.to_owned(), gateway, limit(found)))
 }
 
 /// Asks the kernel for destinations that the routes of a VPC cover, and compares.
@@ -236,11 +250,12 @@ fn ask(ways: &Ways, random: &mut StdRng, what: &str) {
         let ours = |device: &str| taps.iter().find(|tap| tap.tap == device);
         let agrees = match (&kernel, way) {
             (None, Way::Blackhole | Way::Unreachable) => true,
-            (Some((device, _)), Way::Local) => device == "lo",
-            (Some((device, gateway)), Way::Paths(paths)) => match ours(device) {
+            (Some((device, ..)), Way::Local) => device == "lo",
+            (Some((device, gateway, mtu)), Way::Paths(paths)) => match ours(device) {
                 Some(tap) => paths.contains_key(&Nexthop {
                     interface: tap.interface.id,
                     gateway: *gateway,
+                    mtu: *mtu,
                 }),
                 // One of several paths, of which the mirror keeps those that the switch has.
                 None => {
@@ -249,7 +264,7 @@ fn ask(ways: &Ways, random: &mut StdRng, what: &str) {
                 }
             },
             // Through a device that is none of ours.
-            (Some((device, _)), Way::Unreachable) => {
+            (Some((device, ..)), Way::Unreachable) => {
                 // A VPC ends with its table; the kernel goes on behind a throw route.
                 let (table, net) = (from.table, covered);
                 let thrown = format!("route show table {table} type throw exact {net}");

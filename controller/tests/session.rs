@@ -149,6 +149,7 @@ async fn what_nobody_wants_is_removed_and_what_is_right_stays() {
         key: NexthopKey { nexthop: id(77) },
         action: NexthopAction::Attached {
             interface: InterfaceId::MIN,
+            mtu: u16::MAX,
         },
     };
     let insert = Update {
@@ -288,6 +289,7 @@ async fn a_tunnels_way_is_asked_for_and_then_used() {
     let attached = Nexthop {
         interface: fabric,
         gateway: None,
+        mtu: None,
     };
     let wan_vpc = VpcId::new(4).unwrap();
     session

@@ -272,7 +272,7 @@ control Leave(inout headers_t hdr,
     apply {
         egress_interface.apply();
         if (meta.drop_reason == DROP_NONE && meta.walk == 1
-            && meta.l3_length > meta.egress_mtu) {
+            && (meta.l3_length > meta.egress_mtu || meta.l3_length > meta.route_mtu)) {
             meta.punt_reason = PUNT_MTU;
         }
         if (meta.drop_reason == DROP_NONE && meta.punt_reason == PUNT_NONE) {

@@ -219,6 +219,7 @@ struct metadata_t {
     bit<48>  next_mac;
     bit<16>  l3_length;
     bit<16>  egress_mtu;
+    bit<16>  route_mtu;
     bit<48>  egress_mac;
     bit<1>   update_ipv4_checksum;
 }

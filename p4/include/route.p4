@@ -82,22 +82,26 @@ control Route(inout headers_t hdr, inout metadata_t meta) {
         size = 4096;
     }
 
-    // On the link: the destination is its own next hop.
-    action attached(bit<16> interface) {
+    // On the link: the destination is its own next hop. `mtu` is the route's own, 0xffff where
+    // it has none; the interface's counts beside it.
+    action attached(bit<16> interface, bit<16> mtu) {
         meta.egress_interface = interface;
+        meta.route_mtu = mtu;
         meta.gateway4 = meta.new_dst4;
         meta.gateway6 = meta.new_dst6;
         meta.gateway_is_v6 = (bit<1>)(hdr.ipv6.isValid() ? 1w1 : 1w0);
     }
 
-    action via4(bit<16> interface, bit<32> gateway) {
+    action via4(bit<16> interface, bit<16> mtu, bit<32> gateway) {
         meta.egress_interface = interface;
+        meta.route_mtu = mtu;
         meta.gateway4 = gateway;
         meta.gateway_is_v6 = 0;
     }
 
-    action via6(bit<16> interface, bit<128> gateway) {
+    action via6(bit<16> interface, bit<16> mtu, bit<128> gateway) {
         meta.egress_interface = interface;
+        meta.route_mtu = mtu;
         meta.gateway6 = gateway;
         meta.gateway_is_v6 = 1;
     }

@@ -5,6 +5,7 @@
 //! when it adds (interfaces, next hops, then routes) and in the reverse when it removes.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
@@ -90,6 +91,9 @@ pub struct Nexthop {
     pub interface: InterfaceId,
     /// The gateway (may be IPv6 for an IPv4 route, RFC 5549); none: the destination is on the link.
     pub gateway: Option<IpAddr>,
+    /// Largest IP packet, bytes, where a route says so (`ip route … mtu`); the interface's own
+    /// MTU counts beside it.
+    pub mtu: Option<NonZeroU16>,
 }
 
 /// One change of the network.

@@ -63,5 +63,9 @@ fn paths(route: &Route) -> String {
             format!("{via}dev {}{weight}", path.interface)
         })
         .collect();
-    words.join(", ")
+    let mut text = words.join(", ");
+    if route.mtu > 0 {
+        text.push_str(&format!(" mtu {}", route.mtu));
+    }
+    text
 }

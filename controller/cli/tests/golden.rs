@@ -265,6 +265,7 @@ impl Shunt for Stable {
             paths: vec![path("203.0.113.2", 1), path("203.0.113.3", 2)],
             protocol: "bgp".to_owned(),
             metric: 20,
+            mtu: 1300,
         }])
     }
 

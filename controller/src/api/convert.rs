@@ -107,6 +107,7 @@ pub(super) fn route(config: &Config, view: &RouteView) -> v1::Route {
             .collect(),
         protocol: view.protocol.clone(),
         metric: view.metric,
+        mtu: view.mtu.unwrap_or(0).into(),
     }
 }
 

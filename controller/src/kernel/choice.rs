@@ -1,6 +1,7 @@
 //! From the kernel's routes of a prefix to the one that counts.
 
 use std::collections::HashMap;
+use std::num::NonZeroU16;
 
 use shunt_p4::{InterfaceId, Nexthop, VpcId};
 
@@ -71,7 +72,7 @@ pub(crate) fn choose(entries: &[Entry], context: Context<'_>) -> Option<Desired>
 fn unicast(entry: &Entry, context: Context<'_>) -> Desired {
     let mut weights: Vec<(Nexthop, u32)> = Vec::new();
     let mut why = Why::Down;
-    let mut add = |path: &Path, weight: u32| match usable(path, context) {
+    let mut add = |path: &Path, weight: u32| match usable(path, entry.mtu, context) {
         Ok(nexthop) => match weights.iter_mut().find(|(have, _)| *have == nexthop) {
             Some((_, sum)) => *sum = sum.saturating_add(weight),
             None => weights.push((nexthop, weight)),
@@ -80,7 +81,7 @@ fn unicast(entry: &Entry, context: Context<'_>) -> Desired {
         Err(reason) if why == Why::Down => why = reason,
         Err(_) => {}
     };
-    let object = entry.nexthop.and_then(|id| context.nexthops.get(&id));
+    let object = entry.nexthop.and_then(|id| context.nexthops.get(&id.get()));
     match object.map(|object| &object.kind) {
         Some(NexthopKind::Blackhole) => return Desired::Blackhole,
         Some(NexthopKind::Path(path)) => add(path, 1),
@@ -112,7 +113,7 @@ fn unicast(entry: &Entry, context: Context<'_>) -> Desired {
     )
 }
 
-fn usable(path: &Path, context: Context<'_>) -> Result<Nexthop, Why> {
+fn usable(path: &Path, mtu: Option<NonZeroU16>, context: Context<'_>) -> Result<Nexthop, Why> {
     let up = context
         .links
         .get(&path.index)
@@ -127,5 +128,6 @@ fn usable(path: &Path, context: Context<'_>) -> Result<Nexthop, Why> {
     Ok(Nexthop {
         interface,
         gateway: path.gateway,
+        mtu,
     })
 }

@@ -3,10 +3,12 @@
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use netlink_packet_core::{
-    NLM_F_APPEND, NLM_F_REPLACE, Nla as _, NlasIterator, ParseableParametrized as _,
+    DefaultNla, NLM_F_APPEND, NLM_F_REPLACE, Nla as _, NlaBuffer, NlasIterator, Parseable as _,
+    ParseableParametrized as _,
 };
 use netlink_packet_route::link::{LinkAttribute, LinkHeader, LinkMessage};
 use netlink_packet_route::neighbour::{
@@ -14,7 +16,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteLwEnCapType, RouteMessage,
-    RouteNextHop, RouteVia,
+    RouteMetric, RouteNextHop, RouteVia,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use shunt_p4::MacAddr;
@@ -32,6 +34,11 @@ const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
+
+/// Attributes of links, and of routes' metrics.
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const RTAX_MTU: u16 = 2;
 
 /// Bytes before the attributes of links (`struct ifinfomsg`) and of routes (`struct rtmsg`).
 const LINK_HEADER_LEN: usize = 16;
@@ -85,9 +92,10 @@ pub(crate) fn parse(frame: &Frame<'_>) -> Option<Message> {
 /// Reads a link or a route once more, without the attributes that the mirror has no use for:
 /// one that a newer kernel made longer must not hide the whole message.
 fn needed(frame: &Frame<'_>) -> Option<RouteNetlinkMessage> {
-    const IFLA_IFNAME: u16 = 3;
+    const LINK: [u16; 2] = [IFLA_IFNAME, IFLA_MTU];
     /// `RTA_*`: what [`route`] and [`path_attribute`] look at, an encapsulation by its type.
-    const ROUTE: [u16; 12] = [1, 4, 5, 6, 7, 8, 9, 11, 15, 18, 21, 30];
+    const ROUTE: [u16; 11] = [1, 4, 5, 6, 7, 9, 11, 15, 18, 21, 30];
+    const RTA_METRICS: u16 = 8;
     match frame.kind {
         RTM_NEWLINK | RTM_DELLINK => {
             let mut message = LinkMessage::default();
@@ -95,7 +103,7 @@ fn needed(frame: &Frame<'_>) -> Option<RouteNetlinkMessage> {
             let family = message.header.interface_family;
             for attribute in NlasIterator::new(frame.payload.get(LINK_HEADER_LEN..)?) {
                 let attribute = attribute.ok()?;
-                if attribute.kind() == IFLA_IFNAME {
+                if LINK.contains(&attribute.kind()) {
                     let read = LinkAttribute::parse_with_param(&attribute, family);
                     message.attributes.push(read.ok()?);
                 }
@@ -112,7 +120,12 @@ fn needed(frame: &Frame<'_>) -> Option<RouteNetlinkMessage> {
             let about = (header.address_family, header.kind, RouteLwEnCapType::None);
             for attribute in NlasIterator::new(frame.payload.get(ROUTE_HEADER_LEN..)?) {
                 let attribute = attribute.ok()?;
-                if ROUTE.contains(&attribute.kind()) {
+                if attribute.kind() == RTA_METRICS {
+                    let metrics = NlasIterator::new(attribute.value())
+                        .map(|metric| metric.ok().and_then(|metric| one_metric(&metric)));
+                    let metrics = metrics.collect::<Option<_>>()?;
+                    message.attributes.push(RouteAttribute::Metrics(metrics));
+                } else if ROUTE.contains(&attribute.kind()) {
                     let read = RouteAttribute::parse_with_param(&attribute, about);
                     message.attributes.push(read.ok()?);
                 }
@@ -126,10 +139,19 @@ fn needed(frame: &Frame<'_>) -> Option<RouteNetlinkMessage> {
     }
 }
 
+/// A metric; one that `netlink-packet-route` takes for a number but is none (the name of a
+/// congestion control) as it is.
+fn one_metric(metric: &NlaBuffer<&[u8]>) -> Option<RouteMetric> {
+    match RouteMetric::parse(metric) {
+        Ok(metric) => Some(metric),
+        Err(_) if metric.kind() == RTAX_MTU => None,
+        Err(_) => DefaultNla::parse(metric).ok().map(RouteMetric::Other),
+    }
+}
+
 /// MAC address and MTU of a link's message, which only a tap's owner asks for.
 pub(crate) fn link_settings(frame: &Frame<'_>) -> Option<(MacAddr, u32)> {
     const IFLA_ADDRESS: u16 = 1;
-    const IFLA_MTU: u16 = 4;
     let (mut mac, mut mtu) = (None, None);
     for attribute in NlasIterator::new(frame.payload.get(LINK_HEADER_LEN..)?) {
         let attribute = attribute.ok()?;
@@ -143,19 +165,20 @@ pub(crate) fn link_settings(frame: &Frame<'_>) -> Option<(MacAddr, u32)> {
 }
 
 fn link(message: LinkMessage) -> LinkInfo {
-    let name = |attribute| match attribute {
-        LinkAttribute::IfName(name) => Some(name),
-        _ => None,
-    };
-    LinkInfo {
+    let mut info = LinkInfo {
         index: message.header.index,
-        name: message
-            .attributes
-            .into_iter()
-            .find_map(name)
-            .unwrap_or_default(),
+        name: String::new(),
         flags: message.header.flags.bits(),
+        mtu: 0,
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => info.name = name,
+            LinkAttribute::Mtu(mtu) => info.mtu = mtu,
+            _ => {}
+        }
     }
+    info
 }
 
 fn neighbor(
@@ -214,6 +237,7 @@ fn route(message: RouteMessage, wrap: impl FnOnce(RouteInfo) -> Message) -> Opti
         kind: header.kind.into(),
         protocol: header.protocol.into(),
         nexthop: None,
+        mtu: None,
         extras: 0,
         paths: Vec::new(),
     };
@@ -234,10 +258,13 @@ fn route(message: RouteMessage, wrap: impl FnOnce(RouteInfo) -> Message) -> Opti
                 info.paths = hops.iter().map(multipath).collect::<Option<_>>()?;
             }
             RouteAttribute::Table(table) => info.table = *table,
-            RouteAttribute::NhId(id) => info.nexthop = Some(*id),
+            RouteAttribute::NhId(id) => info.nexthop = NonZeroU32::new(*id),
             RouteAttribute::PrefSource(_)
             | RouteAttribute::Metrics(_)
             | RouteAttribute::Realm(_) => {
+                if let RouteAttribute::Metrics(metrics) = attribute {
+                    info.mtu = metrics.iter().find_map(mtu);
+                }
                 let mut value = vec![0; attribute.value_len()];
                 attribute.emit_value(&mut value);
                 (attribute.kind(), value).hash(&mut extras);
@@ -255,6 +282,16 @@ fn route(message: RouteMessage, wrap: impl FnOnce(RouteInfo) -> Message) -> Opti
     }
     info.extras = extras.finish();
     Some(wrap(info))
+}
+
+/// What a route lets through; the kernel keeps it below 65,521 (`ip_metrics_convert`). Of the other
+/// metrics none concerns a packet that is forwarded: `advmss` and its like are for the host's own
+/// TCP.
+fn mtu(metric: &RouteMetric) -> Option<NonZeroU16> {
+    match metric {
+        RouteMetric::Mtu(mtu) => NonZeroU16::new(u16::try_from(*mtu).unwrap_or(u16::MAX)),
+        _ => None,
+    }
 }
 
 fn address(address: &RouteAddress) -> Option<IpAddr> {
@@ -388,6 +425,39 @@ mod tests {
             .map(|path| (path.index, path.gateway.unwrap().to_string(), path.weight))
             .collect();
         assert_eq!(paths, [(4, "10.0.0.2".into(), 3), (5, "fe80::2".into(), 1)]);
+    }
+
+    /// Regression: `congctl`, which is a word among numbers, made a route unreadable.
+    #[test]
+    fn a_route_says_what_fits() {
+        let metric = |kind: u16, value: &[u8]| {
+            let metric = DefaultNla::new(kind, value.to_vec());
+            let mut bytes = vec![0; metric.buffer_len()];
+            metric.emit(&mut bytes);
+            bytes
+        };
+        let number = |kind, value: u32| metric(kind, &value.to_ne_bytes());
+        let (lock, advmss) = (number(1, 1 << 2), number(8, 1000));
+        let limit = |metrics: &[Vec<u8>]| {
+            let (to, device): (&[u8], &[u8]) = (&[198, 51, 100, 0], &4u32.to_ne_bytes());
+            match read(&[(1, to), (4, device), (8, &metrics.concat())]) {
+                Some(Message::NewRoute(info, _)) => {
+                    Some((info.mtu.map(NonZeroU16::get), info.extras))
+                }
+                _ => None,
+            }
+        };
+        let of = |metrics: &[Vec<u8>]| limit(metrics).and_then(|(mtu, _)| mtu);
+        // ip route add … mtu 1300; mtu lock 1300 advmss 1000; advmss 1000
+        assert_eq!(of(&[number(2, 1300)]), Some(1300));
+        assert_eq!(of(&[lock, number(2, 1300), advmss.clone()]), Some(1300));
+        assert_eq!(of(std::slice::from_ref(&advmss)), None);
+        // ip route add … mtu 1300 congctl reno
+        let named = [number(2, 1300), metric(16, b"reno\0")];
+        assert_eq!(of(&named), Some(1300));
+        // All of it makes another route of it, and an MTU cannot be half there.
+        assert_ne!(limit(&named), limit(&[number(2, 1300)]));
+        assert_eq!(limit(&[metric(2, &[5, 20]), metric(16, b"reno\0")]), None);
     }
 
     #[test]

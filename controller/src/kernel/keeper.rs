@@ -1,6 +1,7 @@
 //! Neighbours that somebody needs: asks the kernel to resolve them, and to keep the gateways
 //! of next hops resolved. The kernel does the ARP and ND; this only pokes it.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -53,6 +54,8 @@ pub(crate) struct Keeper {
     socket: NetlinkSocket,
     indices: HashMap<InterfaceId, u32>,
     gateways: HashMap<NexthopId, (u32, IpAddr)>,
+    /// How many next hops lead to each gateway: those of different MTUs share one.
+    users: HashMap<(u32, IpAddr), usize>,
     recent: HashMap<(u32, IpAddr), Instant>,
     queue: VecDeque<(u32, IpAddr, Wish)>,
     /// Whether the kernel keeps entries by itself (`NTF_EXT_MANAGED`, Linux 5.16).
@@ -66,6 +69,7 @@ impl Keeper {
             socket,
             indices,
             gateways: HashMap::new(),
+            users: HashMap::new(),
             recent: HashMap::new(),
             queue: VecDeque::new(),
             managed: true,
@@ -85,12 +89,22 @@ impl Keeper {
                     let index = self.indices.get(&nexthop.interface);
                     if let (Some(&index), Some(gateway)) = (index, nexthop.gateway) {
                         self.gateways.insert(*id, (index, gateway));
-                        self.push(index, gateway, Wish::Keep);
+                        let users = self.users.entry((index, gateway)).or_default();
+                        *users += 1;
+                        if *users == 1 {
+                            self.push(index, gateway, Wish::Keep);
+                        }
                     }
                 }
                 NetworkOp::RemoveNexthop(id) => {
-                    if let Some((index, gateway)) = self.gateways.remove(id) {
-                        self.push(index, gateway, Wish::Leave);
+                    if let Some(key) = self.gateways.remove(id)
+                        && let Entry::Occupied(mut users) = self.users.entry(key)
+                    {
+                        *users.get_mut() -= 1;
+                        if *users.get() == 0 {
+                            users.remove();
+                            self.push(key.0, key.1, Wish::Leave);
+                        }
                     }
                 }
                 _ => {}
@@ -123,7 +137,7 @@ impl Keeper {
             return;
         }
         self.recent.insert(key, now);
-        let kept = self.managed && self.gateways.values().any(|gateway| *gateway == key);
+        let kept = self.managed && self.users.contains_key(&key);
         self.push(index, address, if kept { Wish::Keep } else { Wish::Use });
     }
 
@@ -133,8 +147,8 @@ impl Keeper {
         const FRESH: u16 = NUD_REACHABLE | NUD_DELAY | NUD_PROBE;
         let managed = self.managed;
         let due: Vec<_> = self
-            .gateways
-            .values()
+            .users
+            .keys()
             .filter(|key| match neighbors.get(key) {
                 None => true,
                 Some(info) => !managed && info.state & FRESH == 0,

@@ -1,6 +1,7 @@
 //! What the kernel says, as plain values: links, addresses, neighbours, next-hop objects, routes.
 
 use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::IpNet;
 use netlink_packet_route::{AddressFamily, route};
@@ -31,6 +32,8 @@ pub(crate) struct LinkInfo {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) flags: u32,
+    /// Largest IP packet, bytes; 0: not told.
+    pub(crate) mtu: u32,
 }
 
 /// A neighbour (ARP or ND entry).
@@ -131,7 +134,10 @@ pub(crate) struct RouteInfo {
     pub(crate) metric: u32,
     pub(crate) kind: RouteType,
     pub(crate) protocol: u8,
-    pub(crate) nexthop: Option<u32>,
+    pub(crate) nexthop: Option<NonZeroU32>,
+    /// Largest IP packet. The kernel forwards no larger one, whether it is locked or not
+    /// (`ip_dst_mtu_maybe_forward`; `ip6_forward` and, where it is not locked, `ip6_fragment`).
+    pub(crate) mtu: Option<NonZeroU16>,
     /// What else makes it another route than one that leads the same way: scope, preferred
     /// source, metrics, realm; hashed.
     pub(crate) extras: u64,

@@ -1,4 +1,4 @@
-//! Numbers for next hops: one for each (interface, gateway), shared and counted.
+//! Numbers for next hops: one for each (interface, gateway, route's MTU), shared and counted.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -94,6 +94,9 @@ fn draw(nexthop: &Nexthop) -> u32 {
         Some(IpAddr::V4(gateway)) => add(&gateway.octets()),
         Some(IpAddr::V6(gateway)) => add(&gateway.octets()),
     }
+    if let Some(mtu) = nexthop.mtu {
+        add(&mtu.get().to_be_bytes());
+    }
     hash
 }
 
@@ -106,6 +109,7 @@ mod tests {
         Nexthop {
             interface: InterfaceId::new(interface).unwrap(),
             gateway: None,
+            mtu: None,
         }
     }
 

@@ -7,6 +7,7 @@
 //! when one is removed (`fib6_add_rt2node`, `fib6_del_route`).
 
 use std::collections::HashMap;
+use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::Range;
 
 use ipnet::IpNet;
@@ -23,7 +24,8 @@ pub(crate) struct Entry {
     pub(crate) metric: u32,
     pub(crate) kind: RouteType,
     pub(crate) protocol: u8,
-    pub(crate) nexthop: Option<u32>,
+    pub(crate) nexthop: Option<NonZeroU32>,
+    pub(crate) mtu: Option<NonZeroU16>,
     extras: u64,
     pub(crate) paths: Box<[Path]>,
 }
@@ -36,6 +38,7 @@ impl Entry {
             kind: info.kind,
             protocol: info.protocol,
             nexthop: info.nexthop,
+            mtu: info.mtu,
             extras: info.extras,
             paths: info.paths.into(),
         }
@@ -52,6 +55,7 @@ impl Entry {
             kind: self.kind,
             protocol: self.protocol,
             nexthop: self.nexthop,
+            mtu: self.mtu,
             extras: self.extras,
             paths: self.paths.to_vec(),
         }
@@ -171,7 +175,7 @@ impl Rib {
         let mut removed = Vec::new();
         self.routes.retain(|key, list| {
             let before = list.len();
-            list.retain(|entry| entry.nexthop != Some(id));
+            list.retain(|entry| entry.nexthop.map(NonZeroU32::get) != Some(id));
             if list.len() < before {
                 removed.push(*key);
             }
@@ -238,13 +242,18 @@ fn insert_v6(list: &mut Vec<Entry>, entry: Entry, placement: Placement) -> Outco
     } else {
         known
     };
-    match at {
-        Some(at) => put(list.get_mut(range.start + at), entry),
-        None => {
-            list.insert(range.end, entry);
-            Outcome::Changed
-        }
-    }
+    let Some(at) = at else {
+        list.insert(range.end, entry);
+        return Outcome::Changed;
+    };
+    let slot = list.get_mut(range.start + at);
+    let mixed = joins
+        && placement != Placement::Replace
+        && slot.as_ref().is_some_and(|have| have.mtu != entry.mtu);
+    // Of paths with different metrics the message tells those of the new one, a dump those of the
+    // first.
+    let outcome = put(slot, entry);
+    if mixed { Outcome::Unclear } else { outcome }
 }
 
 /// Takes single paths out of a joined route.
@@ -268,8 +277,9 @@ fn remove_hops(list: &mut Vec<Entry>, range: Range<usize>, gone: &Entry) -> Outc
         list.remove(range.start + at);
     } else {
         have.paths = left.into();
-        if range.len() > 1 {
-            // The paths need not lie side by side: what is left may stand behind another route.
+        if range.len() > 1 || have.mtu != gone.mtu {
+            // The paths need not lie side by side: what is left may stand behind another route,
+            // or let larger packets through.
             return Outcome::Unclear;
         }
     }
@@ -289,6 +299,7 @@ mod tests {
             kind: RouteType::Unicast,
             protocol: 3,
             nexthop: None,
+            mtu: None,
             extras: 0,
             paths: hops
                 .iter()
@@ -361,7 +372,7 @@ mod tests {
     fn a_nexthop_object_takes_its_routes_with_it() {
         let mut rib = Rib::default();
         let mut info = route("10.0.0.0/8", 0, &[(1, None)]);
-        info.nexthop = Some(7);
+        info.nexthop = NonZeroU32::new(7);
         rib.insert(info, Placement::First);
         rib.insert(route("10.0.0.0/8", 9, &[(2, None)]), Placement::First);
         assert_eq!(rib.remove_nexthop(7).len(), 1);

@@ -1,6 +1,7 @@
 //! The mirror's view for people: what the kernel has, with where it comes from.
 
 use std::net::IpAddr;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use ipnet::IpNet;
 use shunt_p4::{InterfaceId, MacAddr, VpcId};
@@ -41,6 +42,8 @@ pub struct RouteView {
     pub table: u32,
     /// The kernel's next-hop object that it uses.
     pub nexthop_object: Option<u32>,
+    /// Largest IP packet that it lets through, bytes, where it says so.
+    pub mtu: Option<u16>,
     /// Whether it is the one that counts for its prefix.
     pub active: bool,
     /// Whether it counts but cannot be used: every path down or outside the gateway.
@@ -139,14 +142,15 @@ impl State {
             protocol: protocol_name(entry.protocol),
             metric: entry.metric,
             table,
-            nexthop_object: entry.nexthop,
+            nexthop_object: entry.nexthop.map(NonZeroU32::get),
+            mtu: entry.mtu.map(NonZeroU16::get),
             active: true,
             unreachable: false,
         }
     }
 
     fn paths_of(&self, entry: &Entry) -> Vec<PathView> {
-        let object = entry.nexthop.and_then(|id| self.nexthops().get(&id));
+        let object = entry.nexthop.and_then(|id| self.nexthops().get(&id.get()));
         match object.map(|object| &object.kind) {
             Some(NexthopKind::Blackhole) => Vec::new(),
             Some(NexthopKind::Path(path)) => vec![self.path_view(path, 1)],

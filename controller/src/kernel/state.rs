@@ -193,6 +193,12 @@ impl State {
             Some(info) => self.links.insert(index, info.clone()),
             None => self.links.remove(&index),
         };
+        if let (Some(before), Some(info)) = (&before, &info)
+            && before.mtu != info.mtu
+        {
+            // IPv6 changes its routes' own MTU with the device's, silently (`rt6_mtu_change`).
+            self.redump.insert(DumpKind::RoutesV6);
+        }
         if before.as_ref().map(state) == info.as_ref().map(state) {
             return;
         }
@@ -443,7 +449,7 @@ impl State {
         objects.extend(groups);
         for (&key, list) in self.rib.iter() {
             let touched = list.iter().any(|entry| {
-                entry.nexthop.is_some_and(|id| objects.contains(&id))
+                entry.nexthop.is_some_and(|id| objects.contains(&id.get()))
                     || entry.paths.iter().any(|path| links.contains(&path.index))
             });
             if touched {

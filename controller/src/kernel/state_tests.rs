@@ -1,6 +1,7 @@
 //! The state without a kernel: what it publishes, in which order, and what it asks for.
 
 use std::collections::BTreeMap;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use proptest::prelude::*;
 use shunt_p4::{Nexthop, NexthopId, Route};
@@ -37,6 +38,7 @@ fn link(index: u32, up: bool) -> Message {
         index,
         name: format!("dev{index}"),
         flags: if up { IFF_UP | IFF_LOWER_UP } else { 0 },
+        mtu: 1500,
     })
 }
 
@@ -59,6 +61,7 @@ fn route(table: u32, prefix: &str, metric: u32, paths: Vec<Path>) -> RouteInfo {
         kind: RouteType::Unicast,
         protocol: 4,
         nexthop: None,
+        mtu: None,
         extras: 0,
         paths,
     }
@@ -336,7 +339,7 @@ fn a_nexthop_object_takes_its_routes_along() {
     state.apply(object(2, NexthopKind::Path(path(2, None, 1))));
     state.apply(object(10, NexthopKind::Group(vec![(1, 3), (2, 5)])));
     let mut info = route(101, "10.0.0.0/8", 0, Vec::new());
-    info.nexthop = Some(10);
+    info.nexthop = NonZeroU32::new(10);
     state.apply(add(info));
     let mut consumer = Consumer::default();
     consumer.apply(&state.flush(LIMIT));
@@ -352,6 +355,68 @@ fn a_nexthop_object_takes_its_routes_along() {
     state.apply(Message::DelNexthop(10));
     consumer.apply(&state.flush(LIMIT));
     assert!(consumer.routes.is_empty() && consumer.nexthops.is_empty());
+}
+
+#[test]
+fn a_routes_mtu_makes_another_next_hop_of_it() {
+    let mut state = state();
+    let mut consumer = Consumer::default();
+    let gateway = |mtu| {
+        let mut info = route(101, "10.0.0.0/8", 0, vec![path(1, Some("10.9.0.1"), 1)]);
+        info.mtu = NonZeroU16::new(mtu);
+        info.extras = mtu.into();
+        Message::NewRoute(info, Placement::Replace)
+    };
+    let mut other = route(101, "10.1.0.0/16", 0, vec![path(1, Some("10.9.0.1"), 1)]);
+    state.apply(add(other.clone()));
+    for mtu in [0, 1300, 1200, 0] {
+        state.apply(gateway(mtu));
+        consumer.apply(&state.flush(LIMIT));
+        let ways = consumer.ways();
+        let limit = |prefix: &str| ways[&(vpc(1), prefix.parse().unwrap())][0].0.mtu;
+        assert_eq!(limit("10.0.0.0/8"), NonZeroU16::new(mtu));
+        assert_eq!(limit("10.1.0.0/16"), None);
+        let hops = if mtu == 0 { 1 } else { 2 };
+        assert_eq!(consumer.nexthops.len(), hops, "mtu {mtu}");
+    }
+    // With a next-hop object and with several paths it is the route's as well.
+    state.apply(Message::NewNexthop(NexthopInfo {
+        id: 7,
+        kind: NexthopKind::Path(path(2, Some("10.9.0.2"), 1)),
+    }));
+    other.nexthop = NonZeroU32::new(7);
+    other.mtu = NonZeroU16::new(1400);
+    state.apply(Message::NewRoute(other, Placement::Replace));
+    let both = vec![path(1, Some("10.9.0.1"), 1), path(2, None, 2)];
+    let mut several = route(101, "10.2.0.0/16", 0, both);
+    several.mtu = NonZeroU16::new(1350);
+    state.apply(add(several));
+    consumer.apply(&state.flush(LIMIT));
+    let ways = consumer.ways();
+    let limits = |prefix: &str| -> Vec<_> {
+        let way = &ways[&(vpc(1), prefix.parse().unwrap())];
+        way.iter()
+            .filter_map(|(hop, _)| Some(hop.mtu?.get()))
+            .collect()
+    };
+    assert_eq!(limits("10.1.0.0/16"), [1400]);
+    assert_eq!(limits("10.2.0.0/16"), [1350, 1350]);
+}
+
+/// IPv6 changes routes' MTU with the device's, without a word.
+#[test]
+fn a_devices_mtu_has_ipv6_routes_read_again() {
+    let mut state = state();
+    state.take_dumps();
+    state.apply(link(1, true));
+    assert!(!state.needs_dump());
+    state.apply(Message::NewLink(LinkInfo {
+        index: 1,
+        name: "dev1".into(),
+        flags: IFF_UP | IFF_LOWER_UP,
+        mtu: 1400,
+    }));
+    assert_eq!(state.take_dumps(), [DumpKind::RoutesV6].into());
 }
 
 /// A message about a few prefixes, paths, objects and devices.
@@ -376,7 +441,7 @@ fn message() -> impl Strategy<Value = Message> {
                 .into_iter()
                 .map(|(index, gateway, weight)| path(index, gateways[gateway], weight));
             let mut info = route(table, prefixes[prefix], metric, paths.collect());
-            info.nexthop = (object < 4).then_some(object + 1);
+            info.nexthop = (object < 4).then(|| NonZeroU32::MIN.saturating_add(object));
             info.kind = match object {
                 10 => RouteType::Blackhole,
                 11 => RouteType::Unreachable,

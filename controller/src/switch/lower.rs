@@ -496,11 +496,20 @@ impl Lowering {
 
     fn nexthop_entry(&self, id: NexthopId, nexthop: Nexthop) -> NexthopEntry {
         let interface = nexthop.interface;
+        let mtu = nexthop.mtu.map_or(u16::MAX, NonZeroU16::get);
         let action = match nexthop.gateway {
             _ if !self.scope.has(interface) => NexthopAction::Unreachable,
-            None => NexthopAction::Attached { interface },
-            Some(IpAddr::V4(gateway)) => NexthopAction::Via4 { interface, gateway },
-            Some(IpAddr::V6(gateway)) => NexthopAction::Via6 { interface, gateway },
+            None => NexthopAction::Attached { interface, mtu },
+            Some(IpAddr::V4(gateway)) => NexthopAction::Via4 {
+                interface,
+                mtu,
+                gateway,
+            },
+            Some(IpAddr::V6(gateway)) => NexthopAction::Via6 {
+                interface,
+                mtu,
+                gateway,
+            },
         };
         NexthopEntry {
             key: NexthopKey { nexthop: id },

@@ -166,13 +166,13 @@ impl Row for NexthopEntry {
 
     fn each_target(&self, each: &mut dyn FnMut(Target)) {
         let (interface, station) = match self.action {
-            NexthopAction::Attached { interface } => (interface, Target::Stations(interface)),
-            NexthopAction::Via4 { interface, gateway } => {
-                (interface, Target::Station(interface, gateway.into()))
-            }
-            NexthopAction::Via6 { interface, gateway } => {
-                (interface, Target::Station(interface, gateway.into()))
-            }
+            NexthopAction::Attached { interface, .. } => (interface, Target::Stations(interface)),
+            NexthopAction::Via4 {
+                interface, gateway, ..
+            } => (interface, Target::Station(interface, gateway.into())),
+            NexthopAction::Via6 {
+                interface, gateway, ..
+            } => (interface, Target::Station(interface, gateway.into())),
             NexthopAction::Unreachable => return,
         };
         each(Target::Interface(interface));

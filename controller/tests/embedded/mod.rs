@@ -101,6 +101,7 @@ pub fn routes(count: u16) -> Vec<NetworkOp> {
             Nexthop {
                 interface: wan,
                 gateway,
+                mtu: None,
             },
         )
     };

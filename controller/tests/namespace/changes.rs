@@ -11,6 +11,18 @@ pub const ALL: std::ops::Range<u32> = 0..100;
 /// Without devices and addresses: of these the kernel tells, so that no dump has to find them.
 pub const TOLD: std::ops::Range<u32> = 0..90;
 
+/// What else a route may say; only the MTU concerns packets that are forwarded.
+const METRICS: [&str; 8] = [
+    "",
+    "",
+    "",
+    "",
+    "mtu 1300",
+    "mtu lock 1290",
+    "mtu 9000 advmss 1000",
+    "congctl reno mtu 1380",
+];
+
 /// A random change; many are refused, which is as good a test.
 pub fn change(random: &mut StdRng, kinds: std::ops::Range<u32>) -> String {
     let devices = ["sh-red", "sh-blue", "sh-wan", "other"];
@@ -76,7 +88,14 @@ pub fn change(random: &mut StdRng, kinds: std::ops::Range<u32>) -> String {
                 (true, "metric 10") => ("metric 5", to),
                 (true, _) => ("metric 2000", to),
             };
-            format!("route {verb} {kind} {net} table {table} {metric} {to}")
+            let metrics = match (v6, kind) {
+                (false, "") => METRICS.choose(random).unwrap(),
+                // Of the paths of a joined IPv6 route each has its own, and the kernel tells only
+                // one path's: so they are the prefix's here.
+                (true, "") => &METRICS[net.len() % METRICS.len()],
+                _ => "",
+            };
+            format!("route {verb} {kind} {net} table {table} {metric} {metrics} {to}")
         }
         62..76 => match random.random_range(0..6) {
             0 => format!(
@@ -108,7 +127,7 @@ pub fn change(random: &mut StdRng, kinds: std::ops::Range<u32>) -> String {
         90..95 => format!(
             "link set {} {}",
             devices.choose(random).unwrap(),
-            ["up", "up", "down"].choose(random).unwrap()
+            ["up", "up", "down", "mtu 1350"].choose(random).unwrap()
         ),
         _ => format!(
             "addr {} 10.{}.0.1/24 dev {}",

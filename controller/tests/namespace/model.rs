@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde_json::Value;
@@ -179,6 +180,13 @@ pub fn kernel_ways(taps: &[TapConfig]) -> Ways {
     ways
 }
 
+/// What a route lets through, as `ip -j` tells it.
+pub fn limit(route: &Value) -> Option<NonZeroU16> {
+    let metrics = route["metrics"].as_array().into_iter().flatten();
+    let mut limits = metrics.filter_map(|metric| metric["mtu"].as_u64());
+    NonZeroU16::new(u16::try_from(limits.next()?).unwrap())
+}
+
 /// Where one route leads, and whether the kernel would use it.
 fn way(route: &Value, taps: &[TapConfig], up: &dyn Fn(&str) -> bool) -> Option<(Way, bool)> {
     match route["type"].as_str().unwrap() {
@@ -211,6 +219,7 @@ fn way(route: &Value, taps: &[TapConfig], up: &dyn Fn(&str) -> bool) -> Option<(
         let nexthop = Nexthop {
             interface: tap.interface.id,
             gateway: gateway.map(|text| text.parse().unwrap()),
+            mtu: limit(route),
         };
         let weight = hop["weight"].as_u64().unwrap_or(1);
         *paths.entry(nexthop).or_default() += u32::try_from(weight).unwrap();

@@ -115,6 +115,7 @@ impl Gateway {
         Nexthop {
             interface: interface(self.interface),
             gateway: Some(self.address()),
+            mtu: None,
         }
     }
 }

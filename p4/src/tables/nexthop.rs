@@ -16,11 +16,15 @@ table! {
         Attached = attached {
             /// The egress interface.
             interface: InterfaceId = 16,
+            /// Largest IP packet by the route, bytes; 65535 where it says nothing.
+            mtu: u16 = 16,
         },
         /// An IPv4 gateway.
         Via4 = via4 {
             /// The egress interface.
             interface: InterfaceId = 16,
+            /// Largest IP packet by the route, bytes; 65535 where it says nothing.
+            mtu: u16 = 16,
             /// The gateway on it.
             gateway: Ipv4Addr = 32,
         },
@@ -28,6 +32,8 @@ table! {
         Via6 = via6 {
             /// The egress interface.
             interface: InterfaceId = 16,
+            /// Largest IP packet by the route, bytes; 65535 where it says nothing.
+            mtu: u16 = 16,
             /// The gateway on it.
             gateway: Ipv6Addr = 128,
         },

@@ -54,6 +54,8 @@ pub struct NextHop<'a> {
     pub interface: &'a Interface,
     /// Whose MAC address is needed: the gateway, or the destination itself.
     pub address: IpAddr,
+    /// Largest IP packet, bytes: by the interface, or by the route where that is less.
+    pub mtu: u16,
 }
 
 impl Fib {
@@ -94,6 +96,9 @@ impl Fib {
                 Some(Resolution::Via(NextHop {
                     interface,
                     address: nexthop.gateway.unwrap_or(dst),
+                    mtu: nexthop
+                        .mtu
+                        .map_or(interface.mtu, |mtu| interface.mtu.min(mtu.get())),
                 }))
             })
             .unwrap_or(Resolution::Unreachable)
@@ -276,6 +281,7 @@ mod tests {
         let hop = Nexthop {
             interface: interface(1).id,
             gateway: None,
+            mtu: None,
         };
         for op in [
             NetworkOp::SetInterface(interface(1)),
@@ -297,6 +303,26 @@ mod tests {
         assert_eq!(ask(2, "10.1.3.4"), Resolution::Local);
         assert_eq!(ask(1, "2001:db8::1"), Resolution::Unreachable);
         assert_eq!(ask(3, "10.1.3.4"), Resolution::Unreachable);
+    }
+
+    #[test]
+    fn the_smaller_mtu_counts() {
+        let mut fib = Fib::default();
+        fib.apply(NetworkOp::SetInterface(interface(1)));
+        for (route, limit) in [(None, 1500), (Some(1300), 1300), (Some(9000), 1500)] {
+            let hop = Nexthop {
+                interface: interface(1).id,
+                gateway: None,
+                mtu: route.and_then(std::num::NonZeroU16::new),
+            };
+            fib.apply(NetworkOp::SetNexthop(nexthop_id(1), hop));
+            let prefix = "10.0.0.0/8".parse().unwrap();
+            fib.apply(NetworkOp::SetRoute(vpc(1), prefix, via(&[(1, 1)])));
+            match fib.resolve(vpc(1), "10.2.3.4".parse().unwrap(), 0) {
+                Resolution::Via(hop) => assert_eq!(hop.mtu, limit),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -67,7 +67,7 @@ impl Core {
                 IcmpError::TimeExceeded,
             ));
         }
-        let mtu = hop.interface.mtu;
+        let mtu = hop.mtu;
         if packet.len() > usize::from(mtu) {
             return Err(if packet.dont_fragment {
                 Stop::Answer(DropReason::TooBig, IcmpError::TooBig(mtu))

@@ -95,6 +95,7 @@ pub fn network() -> Vec<NetworkOp> {
             Nexthop {
                 interface: interface_id(n),
                 gateway: None,
+                mtu: None,
             },
         ));
         for net in addresses {
@@ -125,6 +126,7 @@ pub fn network() -> Vec<NetworkOp> {
         let hop = Nexthop {
             interface: interface_id(WAN),
             gateway: Some(ip(address)),
+            mtu: None,
         };
         ops.push(NetworkOp::SetNexthop(id, hop));
     }

@@ -69,6 +69,7 @@ pub(crate) fn entries() -> Result<Vec<AnyEntry>, BenchError> {
     let key = NexthopKey { nexthop };
     let action = NexthopAction::Via4 {
         interface: outside,
+        mtu: u16::MAX,
         gateway: NEXT,
     };
     entries.push(NexthopEntry { key, action }.into());

@@ -74,8 +74,11 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     let (mut writer, factory) = FibWriter::new();
     for id in 1..=NEXTHOPS {
         let id = NexthopId::new(id).ok_or_else(missing)?;
-        let gateway = None;
-        let nexthop = Nexthop { interface, gateway };
+        let nexthop = Nexthop {
+            interface,
+            gateway: None,
+            mtu: None,
+        };
         writer.apply([NetworkOp::SetNexthop(id, nexthop)]);
     }
     let start = Instant::now();

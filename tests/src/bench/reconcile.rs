@@ -144,13 +144,12 @@ impl Bench {
     /// Wants everything, and waits until it is there.
     async fn fill(&self) -> Result<(), BenchError> {
         let nexthops = (0..NEXTHOPS).map(|number| {
-            let gateway = Some(IpAddr::from([10, 0, 0, number as u8]));
-            let interface = InterfaceId::MIN;
-            let nexthop_id = nexthop(number)?;
-            Ok(NetworkOp::SetNexthop(
-                nexthop_id,
-                Nexthop { interface, gateway },
-            ))
+            let to = Nexthop {
+                interface: InterfaceId::MIN,
+                gateway: Some(IpAddr::from([10, 0, 0, number as u8])),
+                mtu: None,
+            };
+            Ok(NetworkOp::SetNexthop(nexthop(number)?, to))
         });
         self.handle
             .apply(nexthops.collect::<Result<_, BenchError>>()?)

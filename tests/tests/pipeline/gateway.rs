@@ -382,6 +382,8 @@ pub fn punt(reason: PuntReason) -> Punt {
 /// The next hops behind the wan: by an IPv4 gateway, and by an IPv6 one.
 pub const VIA4: u32 = 206;
 pub const VIA6: u32 = 306;
+/// The MTU of a route that says nothing of it.
+pub const NO_MTU: u16 = u16::MAX;
 
 /// What the controller writes when it starts and the kernel has its routes.
 pub fn entries() -> Vec<AnyEntry> {
@@ -402,15 +404,24 @@ pub fn entries() -> Vec<AnyEntry> {
     let gateway4 = Ipv4Addr::new(203, 0, 113, 2);
     let gateway6 = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 6);
     let (via4, via6) = (NexthopId::new(VIA4).unwrap(), NexthopId::new(VIA6).unwrap());
-    let gateway = gateway4;
-    entries.push(nexthop(VIA4, NexthopAction::Via4 { interface, gateway }).into());
-    let gateway = gateway6;
-    entries.push(nexthop(VIA6, NexthopAction::Via6 { interface, gateway }).into());
+    let action = NexthopAction::Via4 {
+        interface,
+        mtu: NO_MTU,
+        gateway: gateway4,
+    };
+    entries.push(nexthop(VIA4, action).into());
+    let action = NexthopAction::Via6 {
+        interface,
+        mtu: NO_MTU,
+        gateway: gateway6,
+    };
+    entries.push(nexthop(VIA6, action).into());
     entries.push(neighbor(&WAN, gateway4.into(), WAN.host()));
     entries.push(neighbor(&WAN, gateway6.into(), WAN.host()));
     for link in LINKS {
         let interface = link.interface();
-        let attached = NexthopAction::Attached { interface };
+        let mtu = NO_MTU;
+        let attached = NexthopAction::Attached { interface, mtu };
         entries.push(nexthop(link.attached().get(), attached).into());
     }
     for link in [RED, BLUE, DOUBLE, GREEN, LIME, STATELESS] {

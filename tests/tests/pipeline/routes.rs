@@ -9,8 +9,8 @@ use shunt_p4::{EcmpGroupId, FlowAction, InterfaceId, MacAddr, NexthopId};
 
 use crate::dut::{Drop, forward, run};
 use crate::gateway::{
-    BLUE, CLIENT, CLIENT6, GATEWAY, GREEN, OTHER, OTHER6, PUBLIC, PUBLIC6, RED, SERVER, SERVER6,
-    STATELESS, VIA4, VIA6, WAN, neighbor, nexthop, route, route4,
+    BLUE, CLIENT, CLIENT6, GATEWAY, GREEN, NO_MTU, OTHER, OTHER6, PUBLIC, PUBLIC6, RED, SERVER,
+    SERVER6, STATELESS, VIA4, VIA6, WAN, neighbor, nexthop, route, route4,
 };
 use crate::packet::{Packet, other, tcp, udp};
 
@@ -76,7 +76,8 @@ fn blackholes_and_missing_interfaces() {
         dut.insert(blackhole);
         dut.expect_drop(Drop::Blackhole, 1, &bytes);
         let interface = InterfaceId::new(99).unwrap();
-        dut.insert(nexthop(9997, NexthopAction::Attached { interface }));
+        let mtu = NO_MTU;
+        dut.insert(nexthop(9997, NexthopAction::Attached { interface, mtu }));
         dut.insert(shunt_p4::tables::Neighbor4 {
             key: shunt_p4::tables::Neighbor4Key {
                 interface,
@@ -151,7 +152,12 @@ fn an_ipv6_gateway_of_an_ipv4_route() {
     run("routes::an_ipv6_gateway_of_an_ipv4_route", |dut| {
         dut.offload(&RED, &request(), to_target());
         let (interface, gateway) = (WAN.interface(), "fe80::77".parse().unwrap());
-        dut.insert(nexthop(777, NexthopAction::Via6 { interface, gateway }));
+        let action = NexthopAction::Via6 {
+            interface,
+            mtu: NO_MTU,
+            gateway,
+        };
+        dut.insert(nexthop(777, action));
         dut.insert(route(RED.vpc(), PREFIX, id(777)));
         dut.send(&RED, &request());
         dut.expect_punt(Unresolved, &RED, &request());
@@ -173,7 +179,8 @@ fn a_changed_next_hop_takes_its_routes_along() {
         dut.send(&RED, &packet);
         dut.expect(&WAN, &packet.clone().ttl(63));
         let interface = BLUE.interface();
-        dut.modify(nexthop(VIA4, NexthopAction::Attached { interface }));
+        let mtu = NO_MTU;
+        dut.modify(nexthop(VIA4, NexthopAction::Attached { interface, mtu }));
         dut.insert(neighbor(&BLUE, SERVER, BLUE.host()));
         dut.send(&RED, &packet);
         dut.expect(&BLUE, &packet.ttl(63));
@@ -263,6 +270,57 @@ fn the_mtu_of_the_way_out() {
             let larger = packet.length(usize::from(WAN.mtu) + 1);
             dut.send(&RED, &larger);
             dut.expect_punt(Mtu, &RED, &larger);
+        }
+    });
+}
+
+/// A route's own MTU counts where it is smaller than the interface's, whatever the kind of next
+/// hop.
+#[test]
+fn the_mtu_of_a_route() {
+    run("routes::the_mtu_of_a_route", |dut| {
+        const SMALL: u16 = 1300;
+        let (interface, gateway4) = (WAN.interface(), Ipv4Addr::new(203, 0, 113, 2));
+        let gateway6 = "fe80::6".parse().unwrap();
+        dut.insert(neighbor(&WAN, SERVER, WAN.host()));
+        dut.insert(neighbor(&WAN, SERVER6, WAN.host()));
+        for mtu in [SMALL, NO_MTU] {
+            let attached = NexthopAction::Attached { interface, mtu };
+            let via4 = NexthopAction::Via4 {
+                interface,
+                mtu,
+                gateway: gateway4,
+            };
+            let via6 = NexthopAction::Via6 {
+                interface,
+                mtu,
+                gateway: gateway6,
+            };
+            for (client, server, kinds) in [
+                (CLIENT, SERVER, [attached, via4, via6]),
+                (CLIENT6, SERVER6, [attached, via6, via6]),
+            ] {
+                for action in kinds {
+                    let (hop, prefix) = (nexthop(888, action), format!("{server}/128"));
+                    let prefix = match server {
+                        IpAddr::V4(_) => prefix.replace("/128", "/32"),
+                        IpAddr::V6(_) => prefix,
+                    };
+                    let route = route(STATELESS.vpc(), &prefix, id(888));
+                    dut.insert(hop);
+                    dut.insert(route.clone());
+                    let packet = udp((client, 1234), (server, 80));
+                    let limit = mtu.min(WAN.mtu);
+                    let largest = packet.clone().length(limit.into());
+                    dut.send(&STATELESS, &largest);
+                    dut.expect(&WAN, &largest.ttl(63));
+                    let larger = packet.length(usize::from(limit) + 1);
+                    dut.send(&STATELESS, &larger);
+                    dut.expect_punt(Mtu, &STATELESS, &larger);
+                    dut.remove(route);
+                    dut.remove(hop);
+                }
+            }
         }
     });
 }

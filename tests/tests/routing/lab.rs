@@ -6,6 +6,8 @@
 //!   wan   203.0.113.2/24 ┬───────── port 4 ┘
 //!   other 203.0.113.3/24 ┘ (a bridge in wan)
 //! ```
+//!
+//! By IPv6 they are fd00:1::2, fd00:2::2, fd00:4::2 and fd00:4::3.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -58,6 +60,16 @@ impl Lab {
         blue.run("ip route add default via 10.0.2.1")?;
         for host in [&topology.wan, &other] {
             host.run("ip route add default via 203.0.113.1")?;
+        }
+        for (host, device, network, address) in [
+            (&topology.red, "eth0", 1, 2),
+            (blue, "eth0.20", 2, 2),
+            (&topology.wan, "br0", 4, 2),
+            (&other, "eth0", 4, 3),
+        ] {
+            let address = format!("fd00:{network}::{address}/64");
+            host.run(&format!("ip addr add {address} dev {device} nodad"))?;
+            host.run(&format!("ip route add default via fd00:{network}::1"))?;
         }
         let switch = topology.start_switch(kind)?;
         let configuration = include_str!("lab.toml")

@@ -1,12 +1,13 @@
 //! `ping`, `traceroute` and path-MTU discovery as an administrator meets them.
 
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{IpAddr, TcpListener, TcpStream};
 
 use shunt_testbed::netns::Netns;
+use shunt_testbed::service::wait_for;
 use shunt_testbed::{Error, Result};
 
-use crate::lab::run;
+use crate::lab::{DEADLINE, run};
 
 const TABLE: u32 = 104;
 const RED: &str = "10.0.0.1";
@@ -16,6 +17,8 @@ const WAN_HOST: &str = "203.0.113.2";
 const SMALL_MTU: usize = 1400;
 /// IPv4 and ICMP headers, bytes.
 const ECHO_HEADERS: usize = 28;
+/// IPv6 and ICMPv6 headers, bytes.
+const ECHO_HEADERS_V6: usize = 48;
 
 /// What a command printed, whatever its exit status.
 fn said(host: &Netns, line: &str) -> Result<String> {
@@ -91,19 +94,70 @@ fn a_smaller_mtu_on_the_way_is_discovered() {
         );
         // TCP finds it out anew, and gets through.
         red.run("ip route flush cache")?;
-        transfer(red, blue)?;
+        transfer(red, blue, BLUE_HOST)?;
         let route = red.output(&format!("ip route get {BLUE_HOST}"))?;
         assert!(route.contains(&format!("mtu {SMALL_MTU}")), "{route}");
         Ok(())
     });
 }
 
-/// Two MiB from red to blue, every byte in its place.
-fn transfer(red: &Netns, blue: &Netns) -> Result<()> {
+/// A route's own MTU counts for what the gateway forwards, locked or not, as in the kernel.
+#[test]
+fn a_routes_own_mtu_is_discovered() {
+    const ROUTE_MTU: usize = 1300;
+    let name = "tools::a_routes_own_mtu_is_discovered";
+    run(name, &["ping"], TABLE, |lab| {
+        let (red, wan) = (&lab.topology.red, &lab.topology.wan);
+        for (target, gateway, error, headers) in [
+            ("198.51.100.1", WAN_HOST, "(mtu = 1300)", ECHO_HEADERS),
+            ("fd00:99::1", "fd00:4::2", "mtu=1300", ECHO_HEADERS_V6),
+        ] {
+            wan.run(&format!("ip addr add {target} dev lo"))?;
+            let route = |mtu: &str| {
+                let way = format!("{target} via {gateway} dev sh-wan table {TABLE} {mtu}");
+                lab.topology.gw.run(&format!("ip route replace {way}"))?;
+                red.run("ip route flush cache")?;
+                red.run("ip -6 route flush cache")
+            };
+            let ping = |length: usize, want: &str| {
+                let size = length - headers;
+                let line = format!("ping -n -M do -c 1 -W 1 -s {size} {target}");
+                // The route is in the switch a moment later.
+                let mut text = String::new();
+                let within = wait_for(&format!("{want} to {length} bytes"), DEADLINE, || {
+                    text = said(red, &line).unwrap_or_default();
+                    text.contains(want)
+                });
+                within.inspect_err(|_| println!("{text}"))
+            };
+            for mtu in ["mtu 1300", "mtu lock 1300", "mtu 1300 advmss 1000"] {
+                route(mtu)?;
+                ping(ROUTE_MTU + 1, error)?;
+                ping(ROUTE_MTU, "1 received")?;
+            }
+            // TCP finds it out, while the switch forwards the connection.
+            route("mtu 1300")?;
+            ping(ROUTE_MTU + 1, error)?;
+            route("mtu 1300")?;
+            transfer(red, wan, target)?;
+            let found = red.output(&format!("ip route get {target}"))?;
+            assert!(found.contains("mtu 1300"), "{found}");
+            // Nothing of it is left, and nothing that a route says makes a link's MTU larger.
+            for (mtu, limit) in [("mtu 9000", 1500), ("", 1500)] {
+                route(mtu)?;
+                ping(limit, "1 received")?;
+            }
+        }
+        Ok(())
+    });
+}
+
+/// Two MiB from red to another host, every byte in its place.
+fn transfer(red: &Netns, to: &Netns, address: &str) -> Result<()> {
     const BYTES: usize = 2 << 20;
     let failed = |error: std::io::Error| Error::Other(format!("the transfer: {error}"));
-    let address: Ipv4Addr = BLUE_HOST.parse().unwrap();
-    let listener = blue.inside(|| TcpListener::bind((address, 7002)).map_err(failed))?;
+    let address: IpAddr = address.parse().unwrap();
+    let listener = to.inside(|| TcpListener::bind((address, 7002)).map_err(failed))?;
     let content: Vec<u8> = (0..BYTES).map(|at| (at * 31 % 251) as u8).collect();
     let received = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept()?;

@@ -197,6 +197,7 @@ pub fn updates() -> Vec<pb::Update> {
         10,
         NexthopAction::Via4 {
             interface: wan,
+            mtu: u16::MAX,
             gateway,
         },
     ));
@@ -204,7 +205,9 @@ pub fn updates() -> Vec<pb::Update> {
     for id in [1, 2, 5] {
         let attached = u32::from(id) + 100;
         let interface = interface(id);
-        entries.push(nexthop(attached, NexthopAction::Attached { interface }));
+        let mtu = u16::MAX;
+        let action = NexthopAction::Attached { interface, mtu };
+        entries.push(nexthop(attached, action));
         entries.push(neighbor(id, CLIENT, host(id)));
         entries.push(route(id, "10.0.0.0/24", attached));
         entries.push(route(id, "0.0.0.0/0", 10));

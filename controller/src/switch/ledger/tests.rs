@@ -147,6 +147,7 @@ fn ops(from: &Network, to: &Network) -> Vec<NetworkOp> {
         let nexthop = Nexthop {
             interface: InterfaceId::MIN,
             gateway: Some(gateway),
+            mtu: None,
         };
         ops.push(NetworkOp::SetNexthop(id(*n), nexthop));
     }
@@ -258,6 +259,7 @@ fn nexthop(n: u32) -> AnyEntry {
         },
         action: NexthopAction::Attached {
             interface: InterfaceId::MIN,
+            mtu: 1300,
         },
     })
 }
@@ -278,7 +280,7 @@ fn refusals_are_named_and_wait_longer_each_time() {
         assert_eq!(
             refusals,
             [format!(
-                "insert nexthop nexthop=7 -> attached(interface=1): no room (code 8); \
+                "insert nexthop nexthop=7 -> attached(interface=1, mtu=1300): no room (code 8); \
                  tried again in {expected}ms"
             )]
         );
@@ -379,6 +381,7 @@ fn via(n: u32, gateway: u8) -> AnyEntry {
         },
         action: NexthopAction::Via4 {
             interface: InterfaceId::MIN,
+            mtu: u16::MAX,
             gateway: [10, 0, 0, gateway].into(),
         },
     })

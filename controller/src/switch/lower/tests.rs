@@ -303,17 +303,18 @@ fn one_path_is_a_next_hop_and_several_are_a_shared_group() {
 #[test]
 fn next_hops_have_their_gateways_family() {
     let mut lowering = lowering();
-    let hop = |n, gateway: Option<&str>| {
+    let hop = |n, gateway: Option<&str>, mtu| {
         let nexthop = Nexthop {
             interface: interface_id(1),
             gateway: gateway.map(|text| text.parse().unwrap()),
+            mtu: NonZeroU16::new(mtu),
         };
         NetworkOp::SetNexthop(nexthop_id(n), nexthop)
     };
     let changes = lowering.apply(vec![
-        hop(1, None),
-        hop(2, Some("10.0.0.2")),
-        hop(3, Some("fe80::2")),
+        hop(1, None, 0),
+        hop(2, Some("10.0.0.2"), 1300),
+        hop(3, Some("fe80::2"), 1280),
     ]);
     let actions: Vec<_> = changes
         .iter()
@@ -326,13 +327,18 @@ fn next_hops_have_their_gateways_family() {
     assert_eq!(
         actions,
         [
-            NexthopAction::Attached { interface },
+            NexthopAction::Attached {
+                interface,
+                mtu: u16::MAX
+            },
             NexthopAction::Via4 {
                 interface,
+                mtu: 1300,
                 gateway: Ipv4Addr::new(10, 0, 0, 2)
             },
             NexthopAction::Via6 {
                 interface,
+                mtu: 1280,
                 gateway: "fe80::2".parse().unwrap()
             },
         ]
@@ -377,6 +383,7 @@ fn a_tunnel_sends_once_its_underlays_next_hop_is_known() {
             Nexthop {
                 interface: interface_id(3),
                 gateway: Some(gateway),
+                mtu: None,
             },
         ),
         NetworkOp::SetRoute(
@@ -442,6 +449,7 @@ fn an_interface_of_another_switch_is_reached_by_the_slow_path() {
     let hop = |n: u16| Nexthop {
         interface: interface_id(n),
         gateway: Some([10, 0, 0, n as u8].into()),
+        mtu: None,
     };
     let changes = lowering.apply(vec![
         vpc(1, false),

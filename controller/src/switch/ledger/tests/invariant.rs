@@ -99,9 +99,13 @@ impl Wanted {
         let interface = interface(any(random, &INTERFACES));
         match random.random_range(0..8_u32) {
             0 => NexthopAction::Unreachable,
-            1 => NexthopAction::Attached { interface },
+            1 => NexthopAction::Attached {
+                interface,
+                mtu: u16::MAX,
+            },
             _ => NexthopAction::Via4 {
                 interface,
+                mtu: any(random, &[1400, u16::MAX]),
                 gateway: address(random.random_range(1..3)).into(),
             },
         }

@@ -103,8 +103,10 @@ impl Ways {
     fn leave(&self, nexthop: NexthopId, to: Ipv4Addr) -> End {
         let (interface, address) = match self.nexthops.get(&nexthop) {
             None | Some(NexthopAction::Unreachable) => return End::SlowPath,
-            Some(NexthopAction::Attached { interface }) => (*interface, to),
-            Some(NexthopAction::Via4 { interface, gateway }) => (*interface, *gateway),
+            Some(NexthopAction::Attached { interface, .. }) => (*interface, to),
+            Some(NexthopAction::Via4 {
+                interface, gateway, ..
+            }) => (*interface, *gateway),
             Some(other) => panic!("{other:?}"),
         };
         let Some([_, a, b, c, ..]) = self.stations.get(&(interface, address)) else {
