@@ -89,10 +89,10 @@ pub fn change(random: &mut StdRng, kinds: std::ops::Range<u32>) -> String {
                 (true, _) => ("metric 2000", to),
             };
             let metrics = match (v6, kind) {
-                (false, "") => METRICS.choose(random).unwrap(),
+                (false, "") => *METRICS.choose(random).unwrap(),
                 // Of the paths of a joined IPv6 route each has its own, and the kernel tells only
                 // one path's: so they are the prefix's here.
-                (true, "") => &METRICS[net.len() % METRICS.len()],
+                (true, "") => METRICS[net.len() % METRICS.len()],
                 _ => "",
             };
             format!("route {verb} {kind} {net} table {table} {metric} {metrics} {to}")

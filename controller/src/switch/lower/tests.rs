@@ -506,6 +506,7 @@ fn a_stateless_vpc_s_routes_cross_only_where_a_peering_allows_all_of_it() {
     let hop = |n: u16| Nexthop {
         interface: interface_id(n),
         gateway: None,
+        mtu: None,
     };
     let route = |vpc, text, hops: &[u32]| {
         let hops = hops.iter().map(|n| (nexthop_id(*n), 1)).collect();

@@ -111,6 +111,7 @@ fn network(udp: OffloadAfter) -> Result<(FibWriter, FibReaderFactory), BenchErro
         let hop = Nexthop {
             interface: interface(n)?,
             gateway: Some(router.into()),
+            mtu: None,
         };
         ops.push(NetworkOp::SetNexthop(nexthop(n.into())?, hop));
         ops.push(NetworkOp::SetNeighbor(
