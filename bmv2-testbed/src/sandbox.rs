@@ -125,6 +125,10 @@ pub fn test(name: &str, body: impl FnOnce() -> Result<()>) {
     let output = this_program(arguments.map(OsString::from))
         .and_then(|mut command| command.output().map_err(unstarted));
     match output {
+        // A name without its module, say, names no test, and none cannot fail.
+        Ok(output) if String::from_utf8_lossy(&output.stdout).contains("running 0 tests") => {
+            panic!("no test is named {name}");
+        }
         Ok(output) if output.status.success() => {
             if std::env::args().any(|argument| argument == "--nocapture") {
                 print!("{}", String::from_utf8_lossy(&output.stdout));
