@@ -31,8 +31,10 @@ pub use exception::{
     ExceptionEvent, ExceptionFrame, ExceptionPort, ExceptionReceiver, ExceptionSender,
 };
 pub use fib::{FibReaderFactory, FibWriter};
-pub use manager::{FlowCursor, FlowPage, Manager, ManagerError, ManagerHandle, SlowPathStats};
+pub use manager::{
+    FlowCursor, FlowPage, Manager, ManagerError, ManagerHandle, NatStats, SlowPathStats,
+};
 pub use nat::PoolUse;
 pub use policy::Policy;
 pub use stats::DropReason;
-pub use worker::{FlowFilter, FlowSide, FlowView};
+pub use worker::{FlowFilter, FlowSide, FlowView, RuleUse};

@@ -28,7 +28,7 @@ use crate::fib::FibReaderFactory;
 use crate::nat::PoolUse;
 use crate::stats::WorkerStats;
 use crate::worker::run::{Command, Queues, run};
-use crate::worker::{Census, FlowFilter, FlowView, Worker, WorkerConfig};
+use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Worker, WorkerConfig};
 
 /// Requests that wait for the manager.
 pub const REQUESTS: usize = 64;
@@ -130,10 +130,21 @@ impl SlowPathStats {
     }
 }
 
+/// What masquerades use of their pools.
+#[derive(Clone, Debug, Default)]
+pub struct NatStats {
+    /// Leased ports by rule, address and protocol, of all workers together; those without a
+    /// lease are left out.
+    pub used: Vec<RuleUse>,
+    /// All workers' counters; they have the exhaustions.
+    pub counters: WorkerStats,
+}
+
 enum Request {
     List(FlowFilter, FlowCursor, usize, Reply<FlowPage>),
     Delete(FlowFilter, Reply<u64>),
     Stats(Reply<SlowPathStats>),
+    Nat(Reply<NatStats>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -176,6 +187,14 @@ impl ManagerHandle {
     /// As [`ManagerHandle::list_flows`].
     pub async fn stats(&self) -> Result<SlowPathStats, ManagerError> {
         self.ask(Request::Stats).await
+    }
+
+    /// What masquerades use of their pools.
+    ///
+    /// # Errors
+    /// As [`ManagerHandle::list_flows`].
+    pub async fn nat(&self) -> Result<NatStats, ManagerError> {
+        self.ask(Request::Nat).await
     }
 
     /// Stops the workers and closes the port; returns when that is done, also if it was already.
@@ -352,6 +371,9 @@ fn serve(mut requests: mpsc::Receiver<Request>, workers: Workers) {
             Request::Stats(reply) => {
                 let _ = reply.send(workers.stats());
             }
+            Request::Nat(reply) => {
+                let _ = reply.send(workers.nat());
+            }
             Request::Shutdown(reply) => {
                 shutdown = Some(reply);
                 break;
@@ -461,6 +483,26 @@ impl Workers {
         all.pools
             .sort_by_key(|pool| (pool.vpc, pool.address, pool.protocol));
         all.port = self.port.stats().ok();
+        Ok(all)
+    }
+
+    fn nat(&self) -> Result<NatStats, ManagerError> {
+        let mut all = NatStats::default();
+        for n in self.numbers() {
+            let (used, counters) =
+                self.ask(n, |worker, _| (worker.nat_use(), worker.stats().clone()))?;
+            all.counters.merge(&counters);
+            all.used.extend(used);
+        }
+        all.used.sort_by(|a, b| {
+            (&a.rule, a.address, a.protocol).cmp(&(&b.rule, b.address, b.protocol))
+        });
+        all.used.dedup_by(|next, first| {
+            let same = (&next.rule, next.address, next.protocol)
+                == (&first.rule, first.address, first.protocol);
+            first.leased += if same { next.leased } else { 0 };
+            same
+        });
         Ok(all)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use shunt_offload::RefuseReason;
+use shunt_p4::flow::proto;
 use shunt_p4::{PuntReason, VpcId};
 
 macro_rules! drop_reasons {
@@ -166,6 +167,20 @@ pub struct WorkerStats {
     punts: [u64; PUNT_REASONS],
     drops: [u64; DROP_REASONS],
     drops_by_vpc: HashMap<VpcId, [u64; DROP_REASONS], ahash::RandomState>,
+    /// By masquerade and [`exhaustion`]; one is allocated at a rule's first.
+    exhausted: HashMap<String, [u64; EXHAUSTIONS], ahash::RandomState>,
+}
+
+/// TCP, UDP and echo; of IPv4 and IPv6.
+const EXHAUSTIONS: usize = 6;
+
+const fn exhaustion(protocol: u8, ipv4: bool) -> usize {
+    let at = match protocol {
+        proto::TCP => 0,
+        proto::UDP => 1,
+        _ => 2,
+    };
+    if ipv4 { at } else { at + 3 }
 }
 
 impl Default for WorkerStats {
@@ -190,6 +205,7 @@ impl Default for WorkerStats {
             punts: [0; PUNT_REASONS],
             drops: [0; DROP_REASONS],
             drops_by_vpc: HashMap::default(),
+            exhausted: HashMap::default(),
         }
     }
 }
@@ -211,6 +227,26 @@ impl WorkerStats {
     /// Hardware refused a connection.
     pub fn refuse(&mut self, reason: RefuseReason) {
         self.refused[reason as usize] += 1;
+    }
+
+    /// A masquerade had no port for a connection of that protocol and family.
+    pub fn exhaust(&mut self, rule: &str, protocol: u8, ipv4: bool) {
+        let at = exhaustion(protocol, ipv4);
+        match self.exhausted.get_mut(rule) {
+            Some(counts) => counts[at] += 1,
+            None => {
+                let mut counts = [0; EXHAUSTIONS];
+                counts[at] = 1;
+                self.exhausted.insert(rule.to_owned(), counts);
+            }
+        }
+    }
+
+    /// Connections refused because a masquerade had no port for them.
+    pub fn exhausted(&self, rule: &str, protocol: u8, ipv4: bool) -> u64 {
+        self.exhausted
+            .get(rule)
+            .map_or(0, |counts| counts[exhaustion(protocol, ipv4)])
     }
 
     /// Packets dropped for a reason.
@@ -270,6 +306,10 @@ impl WorkerStats {
                 drops,
             );
         }
+        for (rule, counts) in &other.exhausted {
+            let mine = self.exhausted.entry(rule.clone());
+            add(mine.or_insert([0; EXHAUSTIONS]), counts);
+        }
     }
 }
 
@@ -300,7 +340,13 @@ mod tests {
             b.drop(reason, None);
         }
         b.punt(PuntReason::Mtu as u8);
+        a.exhaust("out", proto::UDP, true);
+        b.exhaust("out", proto::UDP, true);
+        b.exhaust("out", proto::ICMPV6, false);
         a.merge(&b);
+        assert_eq!(a.exhausted("out", proto::UDP, true), 2);
+        assert_eq!(a.exhausted("out", proto::UDP, false), 0);
+        assert_eq!(a.exhausted("out", proto::ICMPV6, false), 1);
         assert!(
             DropReason::ALL
                 .iter()

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use common::*;
 use shunt_offload::{OffloadCommand, OffloadEvent, RefuseReason};
+use shunt_p4::flow::proto;
 use shunt_slowpath::policy::OffloadAfter;
 use shunt_slowpath::worker::Verdict;
 use shunt_slowpath::{DropReason, FlowFilter, Offload, State};
@@ -345,8 +346,43 @@ fn a_full_table_and_an_empty_pool_refuse_only_new_connections() {
     let refused = world.verdict(RED, &udp("10.0.0.2:2", SERVER));
     assert_eq!(refused, Verdict::Drop(DropReason::PoolExhausted));
     assert_eq!(world.worker.connections(), 1);
+    let exhausted = |rule, ipv4| world.worker.stats().exhausted(rule, proto::UDP, ipv4);
+    assert_eq!(exhausted("out1", true), 1);
+    assert_eq!((exhausted("out1", false), exhausted("out2", true)), (0, 0));
     world.pass(200 * SECOND);
     world.forwarded(RED, &udp("10.0.0.2:2", SERVER));
+}
+
+#[test]
+fn pools_are_told_by_rule() {
+    let ports = |first, last| shunt_slowpath::policy::PortRange::new(first, last).unwrap();
+    let mut shared = policy();
+    shared.masquerades[0].ports = ports(1024, 9999);
+    shared.masquerades[1].ports = ports(10_000, 19_999);
+    let mut world = World::with(shared, 64, 64);
+    assert_eq!(world.worker.nat_use(), []);
+    for client in ["10.0.0.2:1", "10.0.0.2:2"] {
+        world.forwarded(RED, &udp(client, SERVER));
+    }
+    world.forwarded(BLUE, &udp("10.0.0.2:1", SERVER));
+    world.forwarded(BLUE, &tcp("10.0.0.2:1", SERVER, "S"));
+    world.forwarded(BLUE, &udp("[2001:db8:1::2]:1", "[2001:db8:ffff::1]:53"));
+    let mut found: Vec<_> = world.worker.nat_use();
+    found.sort_by(|a, b| (&a.rule, a.address, a.protocol).cmp(&(&b.rule, b.address, b.protocol)));
+    let found: Vec<_> = found
+        .iter()
+        .map(|used| (used.rule.as_str(), used.address, used.protocol, used.leased))
+        .collect();
+    let (v4, v6) = (ip("203.0.113.10"), ip("2001:db8:9::10"));
+    assert_eq!(
+        found,
+        [
+            ("out1", v4, proto::UDP, 2),
+            ("out2", v4, proto::TCP, 1),
+            ("out2", v4, proto::UDP, 1),
+            ("out2", v6, proto::UDP, 1),
+        ]
+    );
 }
 
 #[test]

@@ -115,6 +115,18 @@ impl PortSet {
         }
     }
 
+    fn leased_in(&self, range: PortRange) -> u32 {
+        (range.first() / 64..=range.last() / 64)
+            .map(|at| {
+                let word = self.words.get(usize::from(at)).copied().unwrap_or(0);
+                let (first, last) = (at * 64, at * 64 + 63);
+                let low = u64::MAX << range.first().saturating_sub(first);
+                let high = u64::MAX >> last.saturating_sub(range.last());
+                (word & low & high).count_ones()
+            })
+            .sum()
+    }
+
     /// Leases the first free port at or after `start`, around the end of `range`. A whole word
     /// of leased ports is skipped at once.
     fn lease(
@@ -303,6 +315,13 @@ impl Nat {
                 leased: set.leased,
             },
         )
+    }
+
+    /// Leased ports of an outside address within a range.
+    pub fn leased_in(&self, vpc: VpcId, address: IpAddr, protocol: u8, ports: PortRange) -> u32 {
+        self.ports
+            .get(&(vpc, address, protocol))
+            .map_or(0, |set| set.leased_in(ports))
     }
 
     fn share(&mut self, inside: &Inside, rule: &Masquerade) -> Option<Leased> {

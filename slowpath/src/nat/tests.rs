@@ -169,6 +169,22 @@ fn static_nat_works_both_ways_and_before_masquerade() {
 
 proptest! {
     #[test]
+    fn leased_ports_of_a_range_are_counted(
+        ports in prop::collection::hash_set(1u16.., 0..60), first in 1u16.., length: u16,
+    ) {
+        let range = PortRange::new(first, first.saturating_add(length)).unwrap();
+        let mut nat = Nat::new(64, 1);
+        for port in &ports {
+            let single = masquerade(vec![ip("203.0.113.10").into()], *port, *port);
+            prop_assert!(nat.lease(&Rules::default(), &single, &tuple(2, *port)).is_ok());
+        }
+        let wanted = ports.iter().filter(|port| range.contains(**port)).count();
+        let counted = nat.leased_in(vpc(9), ip("203.0.113.10"), proto::UDP, range);
+        prop_assert_eq!(counted as usize, wanted);
+        prop_assert_eq!(nat.leased_in(vpc(9), ip("203.0.113.11"), proto::UDP, range), 0);
+    }
+
+    #[test]
     fn no_port_has_two_owners_and_all_come_back(
         ops in prop::collection::vec((any::<bool>(), 0u8..4, 0u16..40), 1..400), seed: u64,
     ) {

@@ -108,9 +108,14 @@ impl Core {
         loop {
             let leased = match self.nat.lease(fib.rules(), rule, tuple) {
                 Ok(leased) => leased,
-                Err(LeaseError::Exhausted) if rule.when_exhausted == WhenExhausted::Reject => {
+                Err(LeaseError::Exhausted) => {
                     let reason = DropReason::PoolExhausted;
-                    return Err(Stop::Answer(reason, IcmpError::Prohibited));
+                    let ipv4 = tuple.src.is_ipv4();
+                    self.stats.exhaust(&rule.name, tuple.proto, ipv4);
+                    return Err(match rule.when_exhausted {
+                        WhenExhausted::Reject => Stop::Answer(reason, IcmpError::Prohibited),
+                        WhenExhausted::Drop => reason.into(),
+                    });
                 }
                 Err(error) => return Err(DropReason::from(error).into()),
             };

@@ -21,6 +21,7 @@ mod admit;
 mod egress;
 mod fragment;
 mod hold;
+mod nat_use;
 mod offload;
 mod quota;
 mod related;
@@ -44,6 +45,7 @@ use crate::stats::{DropReason, WorkerStats};
 
 pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
+pub use nat_use::RuleUse;
 pub use quota::MAX_SOURCES;
 pub use view::{FlowFilter, FlowSide, FlowView};
 
