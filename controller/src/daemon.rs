@@ -19,6 +19,7 @@
 //! | engine      | tokio task            | `EngineHandle::shutdown`           |
 //! | exception   | tokio tasks           | `ExceptionPath::shutdown`          |
 //! | worker      | thread (DPDK)         | `Manager::shutdown`                |
+//! | pools       | tokio task            | `stop`                             |
 //! | api         | tokio task            | `stop`                             |
 //! | metrics     | tokio task            | `stop`                             |
 //!
@@ -47,6 +48,7 @@ use crate::kernel::{
     SetupError, TapConfig,
 };
 use crate::metrics::{Exporter, MetricsError};
+use crate::pools;
 use crate::switch::{Connected, Member, Scope, SessionParts, SwitchError, SwitchHandle, Switches};
 
 /// Everything has stopped by then, or is left to the process's end.
@@ -210,6 +212,8 @@ impl Running {
         ));
         let exception = start_exception(kernel, up, down, &mirror);
 
+        let (pools, pools_task) =
+            pools::start(Arc::clone(config), slow_path.handle(), stop.clone());
         let listener = socket.take_listener();
         let api = Api {
             config: Arc::clone(config),
@@ -218,6 +222,7 @@ impl Running {
             mirror: mirror.clone(),
             synchronised,
             slow_path: slow_path.handle(),
+            pools,
             engine: engine.engine(),
         };
         let stop_api = stop.clone();
@@ -234,7 +239,10 @@ impl Running {
             mirror,
             engine,
             exception,
-            tasks: [api, session, pump].into_iter().chain(metrics).collect(),
+            tasks: [api, session, pump, pools_task]
+                .into_iter()
+                .chain(metrics)
+                .collect(),
             _socket: socket,
         })
     }

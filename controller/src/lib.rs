@@ -6,4 +6,5 @@ pub mod daemon;
 pub mod exception;
 pub mod kernel;
 pub mod metrics;
+pub mod pools;
 pub mod switch;

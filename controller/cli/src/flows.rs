@@ -1,7 +1,7 @@
 //! `shunt flows`.
 
 use shunt_api::v1::shunt_client::ShuntClient;
-use shunt_api::v1::{ListFlowsRequest, Tuple};
+use shunt_api::v1::{DeleteFlowsRequest, FlowFilter, ListFlowsRequest, Tuple};
 use tonic::transport::Channel;
 
 use crate::error::Error;
@@ -9,19 +9,71 @@ use crate::output::{Output, duration_ms};
 
 /// Which flows.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
-    /// Only from or to this VPC.
-    #[arg(long)]
-    vpc: Option<String>,
-    /// Only those whose entries are in the switch (true), or are not (false).
-    #[arg(long, value_name = "BOOL")]
-    offloaded: Option<bool>,
-    /// Only in this state, such as tcp_established.
-    #[arg(long)]
-    state: Option<String>,
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    filter: Filter,
     /// At most so many; 0 for all.
     #[arg(long, default_value_t = 0)]
     limit: u64,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Verb {
+    /// Ends connections, in hardware too, and says how many.
+    Delete(Delete),
+}
+
+#[derive(Debug, clap::Args)]
+struct Delete {
+    #[command(flatten)]
+    filter: Filter,
+    /// All of them.
+    #[arg(long, conflicts_with = "Filter")]
+    all: bool,
+}
+
+/// Each narrows.
+#[derive(Debug, clap::Args)]
+struct Filter {
+    /// Only from or to this VPC.
+    #[arg(long)]
+    vpc: Option<String>,
+    /// Only with an address in this prefix, before or after translation.
+    #[arg(long)]
+    prefix: Option<String>,
+    /// Only with this port or echo identifier, before or after translation.
+    #[arg(long)]
+    port: Option<u16>,
+    /// Only of this protocol: tcp, udp, icmp or icmpv6.
+    #[arg(long)]
+    protocol: Option<String>,
+    /// Only in this state, such as tcp_established, or established.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only those whose entries are in the switch (true), or are not (false).
+    #[arg(long, value_name = "BOOL")]
+    offloaded: Option<bool>,
+    /// Only those that are at least so old, such as 90s or 2h.
+    #[arg(long, value_name = "AGE")]
+    min_age: Option<humantime::Duration>,
+}
+
+impl From<Filter> for FlowFilter {
+    fn from(filter: Filter) -> Self {
+        let min_age = filter.min_age.map_or(0, |age| age.as_millis());
+        Self {
+            vpc: filter.vpc.unwrap_or_default(),
+            prefix: filter.prefix.unwrap_or_default(),
+            port: filter.port.map(u32::from),
+            protocol: filter.protocol.unwrap_or_default(),
+            state: filter.state.unwrap_or_default(),
+            offloaded: filter.offloaded,
+            min_age_ms: u64::try_from(min_age).unwrap_or(u64::MAX),
+        }
+    }
 }
 
 pub(crate) async fn run(
@@ -29,10 +81,11 @@ pub(crate) async fn run(
     out: &Output,
     which: Arguments,
 ) -> Result<(), Error> {
+    if let Some(Verb::Delete(which)) = which.verb {
+        return delete(daemon, out, which).await;
+    }
     let request = ListFlowsRequest {
-        vpc: which.vpc.unwrap_or_default(),
-        offloaded: which.offloaded,
-        state: which.state.unwrap_or_default(),
+        filter: Some(which.filter.into()),
         limit: which.limit,
     };
     let mut stream = daemon.list_flows(request).await?.into_inner();
@@ -66,6 +119,22 @@ pub(crate) async fn run(
             software.packets.to_string(),
             software.bytes.to_string(),
         ]
+    })
+}
+
+async fn delete(
+    daemon: &mut ShuntClient<Channel>,
+    out: &Output,
+    which: Delete,
+) -> Result<(), Error> {
+    let request = DeleteFlowsRequest {
+        filter: Some(which.filter.into()),
+        all: which.all,
+    };
+    let answer = daemon.delete_flows(request).await?.into_inner();
+    out.object(&answer, || match answer.deleted {
+        1 => "1 connection ended\n".to_owned(),
+        n => format!("{n} connections ended\n"),
     })
 }
 

@@ -7,6 +7,7 @@
 mod error;
 mod flows;
 mod interfaces;
+mod nat;
 mod neighbors;
 mod offload;
 mod output;
@@ -58,6 +59,8 @@ enum Noun {
     Neighbors(neighbors::Arguments),
     /// The connections, in hardware or not.
     Flows(flows::Arguments),
+    /// What masquerades use of their pools, and the NAT rules.
+    Nat(nat::Arguments),
     /// Counts, occupancy and latencies of the offload engine.
     Offload,
     /// The switches: their states, where they differ from what is wanted, and a repair.
@@ -83,6 +86,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Noun::Routes(which) => routes::run(&mut connect().await?, &out, which).await?,
         Noun::Neighbors(which) => neighbors::run(&mut connect().await?, &out, which).await?,
         Noun::Flows(which) => flows::run(&mut connect().await?, &out, which).await?,
+        Noun::Nat(what) => nat::run(&mut connect().await?, &out, what).await?,
         Noun::Offload => offload::run(&mut connect().await?, &out).await?,
         Noun::P4(what) => p4::run(*what, &out).await?,
         Noun::Switch(what) => return switch::run(&mut connect().await?, &out, what).await,

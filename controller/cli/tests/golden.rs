@@ -159,6 +159,22 @@ fn compared(summary: v1::DiffSummary, found: Vec<v1::Difference>) -> Vec<v1::Dif
         .collect()
 }
 
+/// As the daemon does, as far as these flows tell apart.
+fn wanted(flow: &Flow, filter: &v1::FlowFilter) -> bool {
+    let original = flow.original.clone().unwrap_or_default();
+    (filter.vpc.is_empty() || flow.vpc == filter.vpc)
+        && filter
+            .offloaded
+            .is_none_or(|yes| (flow.offload == "hardware") == yes)
+        && (filter.state.is_empty() || flow.state == filter.state)
+        && (filter.prefix.is_empty() || original.source == filter.prefix)
+        && filter
+            .port
+            .is_none_or(|port| original.destination_port == port)
+        && (filter.protocol.is_empty() || original.protocol == filter.protocol)
+        && flow.age_ms >= filter.min_age_ms
+}
+
 #[tonic::async_trait]
 impl Shunt for Stable {
     type ListRoutesStream = Listing<Route>;
@@ -287,15 +303,78 @@ impl Shunt for Stable {
         request: Request<v1::ListFlowsRequest>,
     ) -> Result<Response<Self::ListFlowsStream>, Status> {
         let request = request.into_inner();
+        let filter = request.filter.unwrap_or_default();
         let mut flows = flows();
-        flows.retain(|flow| {
-            (request.vpc.is_empty() || flow.vpc == request.vpc)
-                && request
-                    .offloaded
-                    .is_none_or(|yes| (flow.offload == "hardware") == yes)
-                && (request.state.is_empty() || flow.state == request.state)
-        });
+        flows.retain(|flow| wanted(flow, &filter));
+        if request.limit > 0 {
+            flows.truncate(request.limit as usize);
+        }
         listing(flows)
+    }
+
+    async fn delete_flows(
+        &self,
+        request: Request<v1::DeleteFlowsRequest>,
+    ) -> Result<Response<v1::DeleteFlowsResponse>, Status> {
+        let request = request.into_inner();
+        let filter = request.filter.unwrap_or_default();
+        if !request.all && filter == v1::FlowFilter::default() {
+            return Err(Status::invalid_argument("say which connections"));
+        }
+        let deleted = flows().iter().filter(|flow| wanted(flow, &filter)).count() as u64;
+        Ok(Response::new(v1::DeleteFlowsResponse { deleted }))
+    }
+
+    async fn list_nat(
+        &self,
+        _: Request<v1::ListNatRequest>,
+    ) -> Result<Response<v1::ListNatResponse>, Status> {
+        let pool = |addresses: &str, protocol: &str, leased, refused| v1::NatPool {
+            rule: "red-out".to_owned(),
+            vpc: "red".to_owned(),
+            to: "wan".to_owned(),
+            addresses: addresses.to_owned(),
+            protocol: protocol.to_owned(),
+            leased,
+            capacity: 129_024,
+            refused,
+            used: vec![v1::NatAddress {
+                address: "203.0.113.12".to_owned(),
+                leased,
+                capacity: 64_512,
+            }],
+        };
+        Ok(Response::new(v1::ListNatResponse {
+            pools: vec![
+                pool("203.0.113.12-203.0.113.13", "tcp", 64_512, 0),
+                pool("203.0.113.12-203.0.113.13", "udp", 7, 12),
+            ],
+        }))
+    }
+
+    async fn list_nat_rules(
+        &self,
+        _: Request<v1::ListNatRulesRequest>,
+    ) -> Result<Response<v1::ListNatRulesResponse>, Status> {
+        let rule = |kind: &str, name: &str, original: &str, translated: &str| v1::NatRule {
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+            vpc: "red".to_owned(),
+            to: "wan".to_owned(),
+            original: original.to_owned(),
+            translated: translated.to_owned(),
+        };
+        Ok(Response::new(v1::ListNatRulesResponse {
+            rules: vec![
+                rule(
+                    "masquerade",
+                    "red-out",
+                    "any source",
+                    "203.0.113.12-203.0.113.13 ports 1024-65535",
+                ),
+                rule("static", "mail", "10.0.0.9", "203.0.113.30"),
+            ],
+        }))
     }
 
     async fn list_switches(
@@ -456,6 +535,8 @@ async fn every_command_prints_what_its_file_says() {
             "routes",
             "neighbors",
             "flows",
+            "nat",
+            "nat rules",
             "offload",
             "switch",
             "switch diff",
@@ -484,6 +565,32 @@ async fn every_command_prints_what_its_file_says() {
         }
         let filtered = shunt(&socket, &["flows", "--vpc", "red", "--offloaded", "true"]);
         golden("flows-red-offloaded.table", &filtered, &mut faults);
+        let every = "flows --prefix 10.0.0.2 --port 80 --protocol tcp --state tcp_established \
+                     --min-age 3m --limit 1";
+        let filtered = shunt(&socket, &every.split(' ').collect::<Vec<_>>());
+        golden("flows-every-filter.table", &filtered, &mut faults);
+        for (name, words) in [
+            ("one", "--vpc red"),
+            ("all", "--all"),
+            ("none", ""),
+            ("both", "--all --vpc red"),
+            ("port", "--port 65536"),
+        ] {
+            let words = ["flows", "delete"]
+                .into_iter()
+                .chain(words.split_whitespace());
+            let output = shunt(&socket, &words.collect::<Vec<_>>());
+            golden(&format!("flows-delete-{name}.table"), &output, &mut faults);
+        }
+        let output = shunt(&socket, &["flows", "delete", "--all", "-o", "json"]);
+        golden("flows-delete.json", &output, &mut faults);
+        let output = shunt(
+            &socket,
+            &["flows", "--vpc", "red", "delete", "--port", "80"],
+        );
+        golden("flows-misplaced.table", &output, &mut faults);
+        let output = shunt(&socket, &["nat", "--addresses"]);
+        golden("nat-addresses.table", &output, &mut faults);
         let unknown = shunt(&socket, &["routes", "--vpc", "redd"]);
         golden("routes-unknown.table", &unknown, &mut faults);
         for name in ["same", "away", "sw9"] {

@@ -23,7 +23,7 @@ pub(super) fn count(name: impl Into<String>, value: u64) -> v1::Count {
     }
 }
 
-fn protocol(number: u8) -> String {
+pub(super) fn protocol(number: u8) -> String {
     match number {
         proto::TCP => "tcp".to_owned(),
         proto::UDP => "udp".to_owned(),
@@ -36,18 +36,6 @@ fn protocol(number: u8) -> String {
 /// `tcp_established`, `udp_replied`: the state with its protocol.
 pub(super) fn state_name(protocol_number: u8, state: State) -> String {
     format!("{}_{}", protocol(protocol_number), state.as_str())
-}
-
-/// Every name that [`state_name`] gives a connection.
-pub(super) fn state_names() -> Vec<String> {
-    use shunt_p4::flow::proto::{ICMP, ICMPV6, TCP, UDP};
-    let of = |protocols: &'static [u8], tcp: bool| {
-        let states = State::ALL.iter().filter(move |state| state.is_tcp() == tcp);
-        states.flat_map(move |state| protocols.iter().map(|number| state_name(*number, *state)))
-    };
-    of(&[TCP], true)
-        .chain(of(&[UDP, ICMP, ICMPV6], false))
-        .collect()
 }
 
 fn tuple(config: &Config, vpc: VpcId, tuple: &Tuple) -> v1::Tuple {

@@ -2,6 +2,8 @@
 
 mod convert;
 mod devices;
+mod flows;
+mod nat;
 mod service;
 mod socket;
 mod status;

@@ -10,25 +10,23 @@ use p4runtime::p4info::parse_p4info_text;
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
 use shunt_api::v1::{self, GetStatusResponse};
 use shunt_offload::{EngineRef, RefuseReason};
-use shunt_p4::VpcId;
-use shunt_slowpath::manager::MAX_PAGE;
-use shunt_slowpath::{FlowCursor, FlowFilter, ManagerHandle};
+use shunt_slowpath::ManagerHandle;
 use tokio::net::UnixListener;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio::sync::watch;
+use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::convert;
 use super::devices::Devices;
+use super::flows;
+use super::nat;
 use super::status::{Parts, status};
 use super::switches;
 use crate::config::Config;
 use crate::kernel::{MirrorHandle, Snapshot};
+use crate::pools::Pools;
 use crate::switch::{Member, SwitchView, Switches};
-
-/// Messages of a listing that wait for its reader.
-const LISTING_QUEUE: usize = 256;
 
 /// What the service asks.
 #[derive(Clone, Debug)]
@@ -45,6 +43,8 @@ pub struct Api {
     pub synchronised: watch::Receiver<bool>,
     /// The slow path.
     pub slow_path: ManagerHandle,
+    /// What is watched of the masquerades' pools.
+    pub pools: Pools,
     /// The offload engine.
     pub engine: EngineRef,
 }
@@ -77,7 +77,7 @@ pub async fn serve(
         .unwrap_or(Ok(()))
 }
 
-type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+pub(super) type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
     /// Tables with their sizes, from the P4Info.
@@ -110,21 +110,6 @@ impl Api {
         }]
     }
 
-    fn vpc_named(&self, name: &str) -> Result<Option<VpcId>, Status> {
-        if name.is_empty() {
-            return Ok(None);
-        }
-        let vpcs = &self.config.vpcs;
-        let found = vpcs.iter().find(|vpc| vpc.vpc.name == name);
-        found.map(|vpc| Some(vpc.vpc.id)).ok_or_else(|| {
-            let names: Vec<&str> = vpcs.iter().map(|vpc| vpc.vpc.name.as_str()).collect();
-            Status::not_found(format!(
-                "there is no VPC named {name:?} (known: {})",
-                names.join(", ")
-            ))
-        })
-    }
-
     /// The one switch that a configuration has.
     fn view(&self) -> SwitchView {
         let first = self.switches.iter().next();
@@ -150,18 +135,6 @@ impl Api {
         };
         status(self, &parts)
     }
-}
-
-/// INVALID_ARGUMENT, with the names there are, for a state that no connection can have.
-fn known_state(name: &str) -> Result<(), Status> {
-    let known = convert::state_names();
-    if name.is_empty() || known.iter().any(|state| state == name) {
-        return Ok(());
-    }
-    let known = known.join(", ");
-    Err(Status::invalid_argument(format!(
-        "no connection has the state {name:?} (there are: {known})"
-    )))
 }
 
 #[tonic::async_trait]
@@ -223,7 +196,7 @@ impl Shunt for Api {
         &self,
         request: Request<v1::ListRoutesRequest>,
     ) -> Result<Response<Self::ListRoutesStream>, Status> {
-        let vpc = self.vpc_named(&request.into_inner().vpc)?;
+        let vpc = flows::vpc_named(&self.config, &request.into_inner().vpc)?;
         let config = Arc::clone(&self.config);
         let routes = self.snapshot().await?.routes.into_iter();
         let listing = routes
@@ -265,44 +238,46 @@ impl Shunt for Api {
         request: Request<v1::ListFlowsRequest>,
     ) -> Result<Response<Self::ListFlowsStream>, Status> {
         let request = request.into_inner();
-        known_state(&request.state)?;
-        let filter = FlowFilter {
-            vpc: self.vpc_named(&request.vpc)?,
-            offloaded: request.offloaded,
-            ..FlowFilter::default()
-        };
-        let (sender, receiver) = mpsc::channel(LISTING_QUEUE);
+        let filter = flows::filter(&self.config, &request.filter.unwrap_or_default())?;
         let (config, slow_path) = (Arc::clone(&self.config), self.slow_path.clone());
-        tokio::spawn(async move {
-            let mut left = match request.limit {
-                0 => u64::MAX,
-                limit => limit,
-            };
-            let mut cursor = Some(FlowCursor::default());
-            while let Some(from) = cursor {
-                let page = match slow_path.list_flows(filter.clone(), from, MAX_PAGE).await {
-                    Ok(page) => page,
-                    Err(error) => {
-                        let _ = sender
-                            .send(Err(Status::unavailable(error.to_string())))
-                            .await;
-                        return;
-                    }
-                };
-                for view in &page.flows {
-                    let flow = convert::flow(&config, view);
-                    if !request.state.is_empty() && flow.state != request.state {
-                        continue;
-                    }
-                    if left == 0 || sender.send(Ok(flow)).await.is_err() {
-                        return;
-                    }
-                    left -= 1;
-                }
-                cursor = page.next;
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        Ok(Response::new(flows::listing(
+            config,
+            slow_path,
+            filter,
+            request.limit,
+        )))
+    }
+
+    async fn delete_flows(
+        &self,
+        request: Request<v1::DeleteFlowsRequest>,
+    ) -> Result<Response<v1::DeleteFlowsResponse>, Status> {
+        let filter = flows::deleted(&self.config, request.into_inner())?;
+        let deleted = self
+            .slow_path
+            .delete_flows(filter)
+            .await
+            .map_err(|error| Status::unavailable(error.to_string()))?;
+        tracing::info!(deleted, "connections ended by the API");
+        Ok(Response::new(v1::DeleteFlowsResponse { deleted }))
+    }
+
+    async fn list_nat(
+        &self,
+        _: Request<v1::ListNatRequest>,
+    ) -> Result<Response<v1::ListNatResponse>, Status> {
+        let stats = self.slow_path.nat().await;
+        let stats = stats.map_err(|error| Status::unavailable(error.to_string()))?;
+        let pools = nat::pools(&self.config, &stats);
+        Ok(Response::new(v1::ListNatResponse { pools }))
+    }
+
+    async fn list_nat_rules(
+        &self,
+        _: Request<v1::ListNatRulesRequest>,
+    ) -> Result<Response<v1::ListNatRulesResponse>, Status> {
+        let rules = nat::rules(&self.config);
+        Ok(Response::new(v1::ListNatRulesResponse { rules }))
     }
 
     async fn get_offload(

@@ -116,6 +116,8 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
         Some(_) => {}
         None => problems.push("the offload engine has ended".to_owned()),
     }
+    let exhausted = api.pools.exhausted(std::time::Instant::now());
+    problems.extend(exhausted.iter().map(|pool| pool.text(&api.config)));
     if parts.slow_path.is_none() {
         problems.push("the slow path does not answer".to_owned());
     }

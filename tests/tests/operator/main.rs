@@ -1,0 +1,12 @@
+//! The operator's commands against a running gateway: connections, NAT, what a packet would do.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub
+)]
+
+mod flows;
+mod lab;
+mod nat;
