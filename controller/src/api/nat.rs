@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use shunt_api::v1;
 use shunt_p4::VpcId;
 use shunt_p4::flow::proto::{TCP, UDP};
 use shunt_slowpath::NatStats;
-use shunt_slowpath::policy::{AddressRange, Masquerade, Policy};
+use shunt_slowpath::policy::{AddressRange, Masquerade, Policy, StaticMethod};
 
 use super::convert::protocol;
 use crate::config::Config;
@@ -109,14 +110,12 @@ pub(super) fn rules(config: &Config) -> Vec<v1::NatRule> {
         )
     });
     let statics = policy.static_nat.iter().map(|found| {
-        rule(
-            "static",
-            &found.name,
-            found.vpc,
-            found.to,
-            found.inside.to_string(),
-            found.outside.to_string(),
-        )
+        let kind = match found.method {
+            StaticMethod::SamePosition => "static",
+            StaticMethod::Nptv6 => "nptv6",
+        };
+        let (inside, outside) = (network(found.inside), network(found.outside));
+        rule(kind, &found.name, found.vpc, found.to, inside, outside)
     });
     let forwards = policy.port_forwards.iter().map(|found| {
         let service = |address: IpAddr, ports: &dyn std::fmt::Display| match address {
@@ -135,6 +134,15 @@ pub(super) fn rules(config: &Config) -> Vec<v1::NatRule> {
     masquerades.chain(statics).chain(forwards).collect()
 }
 
+/// A prefix; a host without its length.
+fn network(net: IpNet) -> String {
+    if net.prefix_len() == net.max_prefix_len() {
+        net.addr().to_string()
+    } else {
+        net.to_string()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
@@ -150,7 +158,9 @@ mod tests {
                protocol = \"udp\"\nports = \"1000-1033\"\nto_vpc = \"green\"\n\
                to_address = \"10.1.0.2\"\n\
                [[static_nat]]\nname = \"mail\"\nvpc = \"red\"\nto = \"wan\"\n\
-               inside = \"10.0.0.9\"\noutside = \"203.0.113.30\"\n";
+               inside = \"10.0.0.9\"\noutside = \"203.0.113.30\"\n\
+               [[static_nat]]\nname = \"six\"\nvpc = \"red\"\nto = \"wan\"\nnptv6 = true\n\
+               inside = \"fd00:1::/48\"\noutside = \"2001:db8:1::/48\"\n";
         crate::config::parse(Path::new("demo.toml"), &text).unwrap()
     }
 
@@ -207,6 +217,7 @@ mod tests {
         for line in [
             "masquerade red-out red wan: any source -> 203.0.113.10 ports 1024-40000",
             "static mail red wan: 10.0.0.9 -> 203.0.113.30",
+            "nptv6 six red wan: fd00:1::/48 -> 2001:db8:1::/48",
             "port_forward red-web wan red: tcp 203.0.113.10:60080 -> tcp 10.0.0.2:80",
             "port_forward games wan green: udp 203.0.113.12:1000-1033 -> udp 10.1.0.2:1000-1033",
         ] {
