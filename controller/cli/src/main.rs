@@ -58,7 +58,7 @@ enum Noun {
     /// The mirrored neighbours.
     Neighbors(neighbors::Arguments),
     /// The connections, in hardware or not.
-    Flows(flows::Arguments),
+    Flows(Box<flows::Arguments>),
     /// What masquerades use of their pools, and the NAT rules.
     Nat(nat::Arguments),
     /// Counts, occupancy and latencies of the offload engine.
@@ -85,7 +85,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Noun::Vpc => vpc::run(&mut connect().await?, &out).await?,
         Noun::Routes(which) => routes::run(&mut connect().await?, &out, which).await?,
         Noun::Neighbors(which) => neighbors::run(&mut connect().await?, &out, which).await?,
-        Noun::Flows(which) => flows::run(&mut connect().await?, &out, which).await?,
+        Noun::Flows(which) => flows::run(&mut connect().await?, &out, *which).await?,
         Noun::Nat(what) => nat::run(&mut connect().await?, &out, what).await?,
         Noun::Offload => offload::run(&mut connect().await?, &out).await?,
         Noun::P4(what) => p4::run(*what, &out).await?,
