@@ -3,25 +3,23 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use shunt_testbed::netns::Netns;
 use shunt_testbed::service::wait_for;
 use shunt_testbed::{Error, Result};
 
-use crate::lab::{DEADLINE, Lab, run};
+use crate::lab::{DEADLINE, Lab, Version, run};
 use crate::probe::{Echo, Probes};
 
 const TABLE: u32 = 104;
-/// Behind both routers, as an anycast address is.
-const ANYCAST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 const UDP_FLOWS: usize = 48;
 const TCP_FLOWS: usize = 24;
 const TCP_PORT: u16 = 7001;
 
 fn failed(error: std::io::Error) -> Error {
-    Error::Other(format!("a TCP connection to {ANYCAST}: {error}"))
+    Error::Other(format!("a TCP connection to the routers: {error}"))
 }
 
 /// The numbers of flows that each router had; every flow must have had one router.
@@ -37,8 +35,8 @@ fn spread(flows: &[BTreeMap<String, u32>]) -> BTreeMap<&str, usize> {
 
 /// Answers each line on the anycast address with its host's name, on threads that end with the
 /// process.
-fn serve(host: &Netns) -> Result<()> {
-    let listener = host.inside(|| TcpListener::bind((ANYCAST, TCP_PORT)).map_err(failed))?;
+fn serve(host: &Netns, anycast: IpAddr) -> Result<()> {
+    let listener = host.inside(|| TcpListener::bind((anycast, TCP_PORT)).map_err(failed))?;
     let name = host.name().to_owned();
     std::thread::spawn(move || {
         for mut connection in listener.incoming().flatten() {
@@ -55,8 +53,8 @@ fn serve(host: &Netns) -> Result<()> {
 }
 
 /// One connection, with pauses in which it is offloaded; whoever answers, it must be one.
-fn talk(red: &Netns) -> Result<BTreeMap<String, u32>> {
-    let target = SocketAddr::from((ANYCAST, TCP_PORT));
+fn talk(red: &Netns, anycast: IpAddr) -> Result<BTreeMap<String, u32>> {
+    let target = SocketAddr::from((anycast, TCP_PORT));
     let connect = || TcpStream::connect_timeout(&target, Duration::from_secs(10)).map_err(failed);
     let mut stream = red.inside(connect)?;
     let timeout = Some(Duration::from_secs(10));
@@ -77,26 +75,38 @@ fn talk(red: &Netns) -> Result<BTreeMap<String, u32>> {
 #[test]
 fn flows_are_spread_and_each_stays() {
     let name = "ecmp::flows_are_spread_and_each_stays";
+    spreads(name, Version::V4, "198.51.100.1", "203.0.113.");
+}
+
+#[test]
+fn flows_of_ipv6_are_spread_and_each_stays() {
+    let name = "ecmp::flows_of_ipv6_are_spread_and_each_stays";
+    spreads(name, Version::V6, "fd00:99::1", "fd00:4::");
+}
+
+/// With an address behind both routers, as an anycast address is, and the network that they are in.
+fn spreads(name: &str, version: Version, anycast: &str, link: &str) {
+    let anycast: IpAddr = anycast.parse().unwrap();
     run(name, &[], TABLE, |lab| {
         let Lab {
             topology, other, ..
         } = lab;
         let _echoes = [
-            Echo::start(&topology.wan, &[ANYCAST])?,
-            Echo::start(other, &[ANYCAST])?,
+            Echo::start(&topology.wan, &[anycast])?,
+            Echo::start(other, &[anycast])?,
         ];
         topology.gw.run(&format!(
-            "ip route add {ANYCAST}/32 table {TABLE} \
-             nexthop via 203.0.113.2 dev sh-wan nexthop via 203.0.113.3 dev sh-wan"
+            "ip route add {anycast} table {TABLE} \
+             nexthop via {link}2 dev sh-wan nexthop via {link}3 dev sh-wan"
         ))?;
         wait_for("the route in the switch", DEADLINE, || {
-            let wanted = format!("{ANYCAST}/32");
-            lab.switch_routes()
+            let wanted = version.of(format!("{anycast}/32"), format!("{anycast}/128"));
+            lab.switch_routes(version)
                 .is_ok_and(|routes| routes.contains(&wanted))
         })?;
         lab.wait_converged()?;
 
-        let mut probes = Probes::start(&topology.red, &[ANYCAST; UDP_FLOWS])?;
+        let mut probes = Probes::start(&topology.red, &[anycast; UDP_FLOWS])?;
         let udp = probes.answers(50)?;
         let flows = topology.shunt(&["status"])?;
         let offloaded = flows["offload"]["installed"].to_string();
@@ -104,9 +114,9 @@ fn flows_are_spread_and_each_stays() {
         assert_eq!(spread(&udp).len(), 2, "{udp:?}");
 
         for host in [&topology.wan, other] {
-            serve(host)?;
+            serve(host, anycast)?;
         }
-        let tcp = (0..TCP_FLOWS).map(|_| talk(&topology.red));
+        let tcp = (0..TCP_FLOWS).map(|_| talk(&topology.red, anycast));
         let tcp: Vec<_> = tcp.collect::<Result<_>>()?;
         println!("TCP: {:?}", spread(&tcp));
         assert_eq!(spread(&tcp).len(), 2, "{tcp:?}");

@@ -27,11 +27,47 @@ pub struct Lab {
     pub topology: Topology,
     pub other: Netns,
     _switch: Service,
-    _daemon: Service,
+    daemon: Service,
+}
+
+/// Whether the VPC tracks connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    Stateful,
+    /// Routes alone forward.
+    Stateless,
+}
+
+/// A version of IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    V4,
+    V6,
+}
+
+impl Version {
+    /// What belongs to this version.
+    pub fn of<T>(self, v4: T, v6: T) -> T {
+        match self {
+            Self::V4 => v4,
+            Self::V6 => v6,
+        }
+    }
 }
 
 /// Runs a test in a sandbox with the network up, or skips it when a program is missing.
 pub fn run(name: &str, programs: &[&str], table: u32, body: impl FnOnce(&Lab) -> Result<()>) {
+    run_in(name, programs, table, Mode::Stateful, body);
+}
+
+/// As [`run`], in either mode.
+pub fn run_in(
+    name: &str,
+    programs: &[&str],
+    table: u32,
+    mode: Mode,
+    body: impl FnOnce(&Lab) -> Result<()>,
+) {
     if let Some(program) = programs
         .iter()
         .find(|program| binaries::installed(program).is_none())
@@ -41,12 +77,12 @@ pub fn run(name: &str, programs: &[&str], table: u32, body: impl FnOnce(&Lab) ->
     }
     sandbox::test(name, || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
-        body(&Lab::start(directory.path(), table)?)
+        body(&Lab::start(directory.path(), table, mode)?)
     });
 }
 
 impl Lab {
-    fn start(directory: &Path, table: u32) -> Result<Self> {
+    fn start(directory: &Path, table: u32, mode: Mode) -> Result<Self> {
         let kind = match std::env::var("SWITCH").as_deref() {
             Ok("bmv2") => SwitchKind::Bmv2,
             _ => SwitchKind::Embedded,
@@ -75,16 +111,22 @@ impl Lab {
         let configuration = include_str!("lab.toml")
             .replace("{socket}", &topology.socket().display().to_string())
             .replace("{p4runtime}", P4RUNTIME)
-            .replace("{table}", &table.to_string());
+            .replace("{table}", &table.to_string())
+            .replace("{stateless}", &(mode == Mode::Stateless).to_string());
         let daemon = topology.start_daemon_with(&configuration)?;
         let lab = Self {
             topology,
             other,
             _switch: switch,
-            _daemon: daemon,
+            daemon,
         };
         lab.wait_converged()?;
         Ok(lab)
+    }
+
+    /// The daemon's process.
+    pub fn daemon_id(&self) -> u32 {
+        self.daemon.id()
     }
 
     /// Waits until the switch is as the kernel.
@@ -115,8 +157,14 @@ impl Lab {
     }
 
     /// The kernel's prefixes of a protocol in a table.
-    pub fn kernel_routes(&self, table: u32, protocol: &str) -> Result<BTreeSet<String>> {
-        let line = format!("ip route show table {table} proto {protocol}");
+    pub fn kernel_routes(
+        &self,
+        version: Version,
+        table: u32,
+        protocol: &str,
+    ) -> Result<BTreeSet<String>> {
+        let family = version.of("-4", "-6");
+        let line = format!("ip {family} route show table {table} proto {protocol}");
         let text = match self.topology.gw.output(&line) {
             // A table without any route is none to `ip`.
             Err(Error::Command { stderr, .. }) if stderr.contains("does not exist") => {
@@ -144,9 +192,9 @@ impl Lab {
             .collect())
     }
 
-    /// The switch's entries of `route4` that forward, by destination.
-    pub fn switch_routes(&self) -> Result<BTreeSet<String>> {
-        let entries = self.p4(&["read", "route4"])?;
+    /// The switch's entries of `route4` or `route6` that forward, by destination.
+    pub fn switch_routes(&self, version: Version) -> Result<BTreeSet<String>> {
+        let entries = self.p4(&["read", version.of("route4", "route6")])?;
         let entries = entries.as_array().cloned().unwrap_or_default();
         Ok(entries.iter().filter_map(forwards).collect())
     }

@@ -12,5 +12,7 @@ mod bgp;
 mod ecmp;
 mod flood;
 mod lab;
+mod moves;
 mod probe;
+mod stream;
 mod tools;

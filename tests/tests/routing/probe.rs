@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -24,6 +24,12 @@ fn failed(what: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::Other(format!("{what}: {error}"))
 }
 
+/// Gives a host an address of its own, to be used at once.
+pub fn add_address(host: &Netns, address: IpAddr) -> Result<()> {
+    let nodad = if address.is_ipv6() { "nodad" } else { "" };
+    host.run(&format!("ip addr add {address} dev lo {nodad}"))
+}
+
 /// Answers on each address with its host's name until dropped.
 pub struct Echo {
     stop: Arc<AtomicBool>,
@@ -32,11 +38,11 @@ pub struct Echo {
 
 impl Echo {
     /// Gives the host the addresses, and answers on them.
-    pub fn start(host: &Netns, addresses: &[Ipv4Addr]) -> Result<Self> {
+    pub fn start(host: &Netns, addresses: &[IpAddr]) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let mut threads = Vec::new();
         for &address in addresses {
-            host.run(&format!("ip addr add {address}/32 dev lo"))?;
+            add_address(host, address)?;
             // One socket an address: the answer's source is the address asked.
             let socket = host.inside(|| {
                 let socket = UdpSocket::bind((address, PORT)).map_err(failed("echo"))?;
@@ -68,6 +74,14 @@ impl Drop for Echo {
     }
 }
 
+/// Every address of the version.
+pub fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => [0; 4].into(),
+        IpAddr::V6(_) => [0_u16; 8].into(),
+    }
+}
+
 struct Flow {
     socket: UdpSocket,
     /// Number of the last packet sent, and of the last one answered.
@@ -83,9 +97,9 @@ pub struct Probes(Vec<Flow>);
 
 impl Probes {
     /// From a host.
-    pub fn start(host: &Netns, addresses: &[Ipv4Addr]) -> Result<Self> {
-        let open = |&address: &Ipv4Addr| {
-            let socket = UdpSocket::bind("0.0.0.0:0")?;
+    pub fn start(host: &Netns, addresses: &[IpAddr]) -> Result<Self> {
+        let open = |&address: &IpAddr| {
+            let socket = UdpSocket::bind((unspecified(address), 0))?;
             socket.connect(SocketAddr::from((address, PORT)))?;
             socket.set_nonblocking(true)?;
             Ok(Flow {

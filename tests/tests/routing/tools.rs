@@ -8,11 +8,15 @@ use shunt_testbed::service::wait_for;
 use shunt_testbed::{Error, Result};
 
 use crate::lab::{DEADLINE, run};
+use crate::probe::add_address;
 
 const TABLE: u32 = 104;
 const RED: &str = "10.0.0.1";
+const RED6: &str = "fd00:1::1";
 const BLUE_HOST: &str = "10.0.2.2";
+const BLUE_HOST6: &str = "fd00:2::2";
 const WAN_HOST: &str = "203.0.113.2";
+const WAN_HOST6: &str = "fd00:4::2";
 /// Of the blue interface, in `lab.toml`.
 const SMALL_MTU: usize = 1400;
 /// IPv4 and ICMP headers, bytes.
@@ -21,7 +25,7 @@ const ECHO_HEADERS: usize = 28;
 const ECHO_HEADERS_V6: usize = 48;
 
 /// What a command printed, whatever its exit status.
-fn said(host: &Netns, line: &str) -> Result<String> {
+pub fn said(host: &Netns, line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let mut command = host.command(words.next().unwrap_or_default());
     let output = command.args(words).output().map_err(Error::file(line))?;
@@ -34,7 +38,11 @@ fn ping_reaches_the_gateway_and_beyond() {
     let name = "tools::ping_reaches_the_gateway_and_beyond";
     run(name, &["ping"], TABLE, |lab| {
         // Its own interface, another's, and hosts behind two of them.
-        for target in [RED, "203.0.113.1", WAN_HOST, BLUE_HOST] {
+        let v6 = [RED6, "fd00:4::1", WAN_HOST6, BLUE_HOST6];
+        for target in [RED, "203.0.113.1", WAN_HOST, BLUE_HOST]
+            .into_iter()
+            .chain(v6)
+        {
             let line = format!("ping -n -c 5 -i 0.2 -W 5 {target}");
             let text = said(&lab.topology.red, &line)?;
             assert!(text.contains("5 received"), "{text}");
@@ -43,6 +51,9 @@ fn ping_reaches_the_gateway_and_beyond() {
         let text = said(&lab.topology.red, "ping -n -c 1 -W 5 192.0.2.1")?;
         assert!(text.contains(&format!("From {RED}")), "{text}");
         assert!(text.contains("Destination Net Unreachable"), "{text}");
+        let text = said(&lab.topology.red, "ping -n -c 1 -W 5 2001:db8::1")?;
+        assert!(text.contains(&format!("From {RED6}")), "{text}");
+        assert!(text.contains("Destination unreachable: No route"), "{text}");
         Ok(())
     });
 }
@@ -59,12 +70,17 @@ fn traceroute_shows_the_gateway() {
             Ok::<_, Error>(hops)
         };
         for kind in ["", "-I", "-T -p 9"] {
-            for target in [WAN_HOST, BLUE_HOST] {
-                let line = format!("traceroute {kind} -n -q 1 -w 5 -m 5 {target}");
-                assert_eq!(hops(&line)?, [RED, target], "{line}");
+            for (gateway, targets) in [
+                (RED, [WAN_HOST, BLUE_HOST]),
+                (RED6, [WAN_HOST6, BLUE_HOST6]),
+            ] {
+                for target in targets {
+                    let line = format!("traceroute {kind} -n -q 1 -w 5 -m 5 {target}");
+                    assert_eq!(hops(&line)?, [gateway, target], "{line}");
+                }
+                let line = format!("traceroute {kind} -n -q 1 -w 5 -m 5 {gateway}");
+                assert_eq!(hops(&line)?, [gateway], "{line}");
             }
-            let line = format!("traceroute {kind} -n -q 1 -w 5 -m 5 {RED}");
-            assert_eq!(hops(&line)?, [RED], "{line}");
         }
         Ok(())
     });
@@ -77,26 +93,29 @@ fn a_smaller_mtu_on_the_way_is_discovered() {
         let (red, blue) = (&lab.topology.red, &lab.topology.blue);
         // Its host does not tell by its MSS that the link is small.
         blue.run("ip link set eth0.20 mtu 1500")?;
-        let ping = |length: usize| {
-            let size = length - ECHO_HEADERS;
-            said(
-                red,
-                &format!("ping -n -M do -c 1 -W 5 -s {size} {BLUE_HOST}"),
-            )
-        };
-        let text = ping(SMALL_MTU)?;
-        assert!(text.contains("1 received"), "{text}");
-        let text = ping(SMALL_MTU + 1)?;
-        assert!(
-            text.contains(&format!("From {RED} icmp_seq=1"))
-                && text.contains(&format!("(mtu = {SMALL_MTU})")),
-            "{text}"
-        );
-        // TCP finds it out anew, and gets through.
-        red.run("ip route flush cache")?;
-        transfer(red, blue, BLUE_HOST)?;
-        let route = red.output(&format!("ip route get {BLUE_HOST}"))?;
-        assert!(route.contains(&format!("mtu {SMALL_MTU}")), "{route}");
+        for (target, told, headers) in [
+            (BLUE_HOST, format!("(mtu = {SMALL_MTU})"), ECHO_HEADERS),
+            (BLUE_HOST6, format!("mtu={SMALL_MTU}"), ECHO_HEADERS_V6),
+        ] {
+            let ping = |length: usize| {
+                let size = length - headers;
+                said(red, &format!("ping -n -M do -c 1 -W 5 -s {size} {target}"))
+            };
+            let text = ping(SMALL_MTU)?;
+            assert!(text.contains("1 received"), "{text}");
+            let text = ping(SMALL_MTU + 1)?;
+            let gateway = if target == BLUE_HOST { RED } else { RED6 };
+            assert!(
+                text.contains(&format!("From {gateway}")) && text.contains(&told),
+                "{text}"
+            );
+            // TCP finds it out anew, and gets through.
+            red.run("ip route flush cache")?;
+            red.run("ip -6 route flush cache")?;
+            transfer(red, blue, target)?;
+            let route = red.output(&format!("ip route get {target}"))?;
+            assert!(route.contains(&format!("mtu {SMALL_MTU}")), "{route}");
+        }
         Ok(())
     });
 }
@@ -112,7 +131,7 @@ fn a_routes_own_mtu_is_discovered() {
             ("198.51.100.1", WAN_HOST, "(mtu = 1300)", ECHO_HEADERS),
             ("fd00:99::1", "fd00:4::2", "mtu=1300", ECHO_HEADERS_V6),
         ] {
-            wan.run(&format!("ip addr add {target} dev lo"))?;
+            add_address(wan, target.parse().unwrap())?;
             let route = |mtu: &str| {
                 let way = format!("{target} via {gateway} dev sh-wan table {TABLE} {mtu}");
                 lab.topology.gw.run(&format!("ip route replace {way}"))?;
