@@ -107,6 +107,11 @@ impl ExceptionPort {
         Ok(())
     }
 
+    /// Whether an event would be refused now.
+    pub fn is_full(&self) -> bool {
+        self.up.as_ref().is_none_or(rtrb::Producer::is_full)
+    }
+
     /// Wakes the controller if something was queued since.
     pub fn flush(&mut self) {
         if std::mem::take(&mut self.ring) {

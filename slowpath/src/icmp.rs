@@ -170,7 +170,7 @@ fn source_address(interface: &Interface, v6: bool) -> Option<IpAddr> {
 }
 
 /// A token bucket: so many a second, and a tenth of a second's worth at once.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RateLimit {
     /// Tokens, in 1/10^9.
     credit: u64,
@@ -179,6 +179,12 @@ pub(crate) struct RateLimit {
 
 impl RateLimit {
     const TOKEN: u64 = 1_000_000_000;
+
+    /// Of which nothing was asked yet.
+    pub(crate) const NEW: Self = Self {
+        credit: 0,
+        last_ns: 0,
+    };
 
     /// Whether as many may go at once as ever.
     pub(crate) fn is_full(&self, now_ns: u64, per_second: u32) -> bool {

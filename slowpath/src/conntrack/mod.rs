@@ -270,6 +270,11 @@ impl Table {
         self.live
     }
 
+    /// Whether it has as many as it can.
+    pub fn is_full(&self) -> bool {
+        self.live >= self.capacity
+    }
+
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.live == 0

@@ -113,6 +113,15 @@ impl Fib {
         }
     }
 
+    /// The longest prefix of the VPC's table that has the destination.
+    pub fn prefix(&self, vpc: VpcId, dst: IpAddr) -> Option<IpNet> {
+        let routes = self.routes.get(&vpc)?;
+        Some(match dst {
+            IpAddr::V4(dst) => IpNet::V4(routes.v4.get_lpm(&Ipv4Net::from(dst))?.0),
+            IpAddr::V6(dst) => IpNet::V6(routes.v6.get_lpm(&Ipv6Net::from(dst))?.0),
+        })
+    }
+
     /// The MAC address of a neighbour.
     pub fn neighbor(&self, interface: InterfaceId, address: IpAddr) -> Option<MacAddr> {
         self.neighbors.get(&(interface, address)).copied()

@@ -9,7 +9,7 @@ use shunt_p4::{Tuple, VpcId};
 
 use super::Rules;
 use crate::conntrack::{Index, hasher};
-use crate::policy::{Masquerade, PortRange};
+use crate::policy::{AddressRange, Masquerade, PortRange};
 
 /// Addresses of a pool that are tried for one connection before it is refused.
 pub const MAX_ADDRESSES_TRIED: u64 = 64;
@@ -80,6 +80,13 @@ struct Mapping {
     indexed: bool,
 }
 
+impl Mapping {
+    /// Whether the rule could have given it.
+    fn is_of(&self, rule: &Masquerade) -> bool {
+        rule.ports.contains(self.port) && rule.pool.iter().any(|range| range.contains(self.address))
+    }
+}
+
 /// No mapping has the port.
 const NOBODY: u32 = u32::MAX;
 
@@ -113,6 +120,11 @@ impl PortSet {
         if let Some(owner) = self.owners.get_mut(usize::from(port)) {
             *owner = mapping;
         }
+    }
+
+    fn contains(&self, port: u16) -> bool {
+        let word = self.words.get(usize::from(port) / 64);
+        word.is_some_and(|word| word & 1 << (port % 64) != 0)
     }
 
     fn leased_in(&self, range: PortRange) -> u32 {
@@ -278,6 +290,47 @@ impl Nat {
         (mapping.holders > 0).then_some((at, mapping))
     }
 
+    /// The outside address that [`Nat::lease`] would give, and the port if it is one that the
+    /// tuple's source has already; leases nothing.
+    ///
+    /// # Errors
+    /// As [`Nat::lease`].
+    pub fn would_lease(
+        &self,
+        rules: &Rules,
+        rule: &Masquerade,
+        tuple: &Tuple,
+    ) -> Result<(IpAddr, Option<u16>), LeaseError> {
+        let inside = Inside {
+            vpc: rule.vpc,
+            to: rule.to,
+            address: tuple.src,
+            port: tuple.src_port,
+            proto: tuple.proto,
+        };
+        if let Some(mapping) = self
+            .find(&inside)
+            .and_then(|at| self.mappings.get(at as usize))
+            && mapping.is_of(rule)
+        {
+            return Ok((mapping.address, Some(mapping.port)));
+        }
+        if self.free.is_empty() && self.mappings.len() >= self.capacity {
+            return Err(LeaseError::Full);
+        }
+        let hash = self.hasher.hash_one((inside.vpc, inside.address));
+        for address in candidates(rule, inside.address.is_ipv4(), hash)? {
+            let usable = |port: &u16| !rules.is_forwarded(rule.to, address, inside.proto, *port);
+            let set = self.ports.get(&(rule.to, address, inside.proto));
+            let free = |port: &u16| set.is_none_or(|set| !set.contains(*port));
+            let mut ports = rule.ports.first()..=rule.ports.last();
+            if ports.any(|port| free(&port) && usable(&port)) {
+                return Ok((address, None));
+            }
+        }
+        Err(LeaseError::Exhausted)
+    }
+
     /// Gives a share back. The port is free when it was the last one.
     pub fn release(&mut self, lease: Lease) {
         let Some(mapping) = self.mappings.get_mut(lease.0 as usize) else {
@@ -324,20 +377,18 @@ impl Nat {
             .map_or(0, |set| set.leased_in(ports))
     }
 
-    fn share(&mut self, inside: &Inside, rule: &Masquerade) -> Option<Leased> {
-        let mappings = &self.mappings;
-        let at = self.index.find(self.hasher.hash_one(inside), |at| {
-            mappings
+    fn find(&self, inside: &Inside) -> Option<u32> {
+        self.index.find(self.hasher.hash_one(inside), |at| {
+            self.mappings
                 .get(at as usize)
                 .is_some_and(|mapping| mapping.inside == *inside)
-        })?;
+        })
+    }
+
+    fn share(&mut self, inside: &Inside, rule: &Masquerade) -> Option<Leased> {
+        let at = self.find(inside)?;
         let mapping = self.mappings.get_mut(at as usize)?;
-        let in_pool = rule.ports.contains(mapping.port)
-            && rule
-                .pool
-                .iter()
-                .any(|range| range.contains(mapping.address));
-        if in_pool {
+        if mapping.is_of(rule) {
             mapping.holders += 1;
             return Some(Leased {
                 lease: Lease(at),
@@ -375,35 +426,13 @@ impl Nat {
         inside: &Inside,
         mapping: u32,
     ) -> Result<(IpAddr, u16), LeaseError> {
-        let family = |range: &&crate::policy::AddressRange| {
-            range.first().is_ipv4() == inside.address.is_ipv4()
-        };
-        let total = rule
-            .pool
-            .iter()
-            .filter(family)
-            .fold(0u64, |sum, range| sum.saturating_add(range.count()));
-        let home = self
-            .hasher
-            .hash_one((inside.vpc, inside.address))
-            .checked_rem(total)
-            .ok_or(LeaseError::NoAddress)?;
+        let hash = self.hasher.hash_one((inside.vpc, inside.address));
+        let addresses = candidates(rule, inside.address.is_ipv4(), hash)?;
         let span = rule.ports.count();
         let offset = self.rng.random_range(0..span) as u16;
         // Within the range: its first port plus less than its length.
         let start = rule.ports.first().saturating_add(offset);
-        for n in 0..total.min(MAX_ADDRESSES_TRIED) {
-            let mut at = (home + n) % total;
-            let address = rule.pool.iter().filter(family).find_map(|range| {
-                match at.checked_sub(range.count()) {
-                    Some(rest) => {
-                        at = rest;
-                        None
-                    }
-                    None => range.nth(at),
-                }
-            });
-            let Some(address) = address else { continue };
+        for address in addresses {
             let key = (rule.to, address, inside.proto);
             let set = self.ports.entry(key).or_insert_with(PortSet::new);
             let usable = |port| !rules.is_forwarded(rule.to, address, inside.proto, port);
@@ -414,4 +443,29 @@ impl Nat {
         }
         Err(LeaseError::Exhausted)
     }
+}
+
+/// The addresses of a pool's family that are tried, in turn, from where `hash` falls.
+fn candidates(
+    rule: &Masquerade,
+    ipv4: bool,
+    hash: u64,
+) -> Result<impl Iterator<Item = IpAddr> + '_, LeaseError> {
+    let family = move |range: &&AddressRange| range.first().is_ipv4() == ipv4;
+    let ranges = rule.pool.iter().filter(family);
+    let total = ranges.fold(0u64, |sum, range| sum.saturating_add(range.count()));
+    let home = hash.checked_rem(total).ok_or(LeaseError::NoAddress)?;
+    Ok((0..total.min(MAX_ADDRESSES_TRIED)).filter_map(move |n| {
+        let mut at = (home + n) % total;
+        rule.pool
+            .iter()
+            .filter(family)
+            .find_map(|range| match at.checked_sub(range.count()) {
+                Some(rest) => {
+                    at = rest;
+                    None
+                }
+                None => range.nth(at),
+            })
+    }))
 }

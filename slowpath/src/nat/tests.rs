@@ -194,7 +194,11 @@ proptest! {
         for (lease, host, port) in ops {
             let mine = held.entry((host, port)).or_default();
             if lease {
-                match nat.lease(&Rules::default(), &rule, &tuple(host, port)) {
+                let foretold = nat.would_lease(&Rules::default(), &rule, &tuple(host, port));
+                let leased = nat.lease(&Rules::default(), &rule, &tuple(host, port));
+                let known = |leased: &Leased| (!leased.fresh).then_some(leased.port);
+                prop_assert_eq!(foretold, leased.as_ref().map(|l| (l.address, known(l))).map_err(|e| *e));
+                match leased {
                     Ok(leased) => mine.push(leased),
                     Err(error) => prop_assert!(matches!(error, LeaseError::Full | LeaseError::Exhausted)),
                 }

@@ -26,7 +26,7 @@ impl From<LeaseError> for DropReason {
 }
 
 /// What a new connection will be, before its ports are leased.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     key: FlowKey,
     destination: Option<Destination>,
     /// The leased port that it is addressed to: VPC, address, port.
@@ -153,7 +153,7 @@ impl Core {
     }
 
     /// Policy, NAT rules and route of a packet that belongs to no connection.
-    fn plan<'a>(
+    pub(super) fn plan<'a>(
         &self,
         fib: &'a Fib,
         ingress: &Ingress<'_>,
@@ -246,14 +246,38 @@ fn way(
     }
 }
 
-impl Plan<'_> {
-    /// The connection, its source translated to `source`.
-    fn connection(
-        &self,
-        now_ns: u64,
-        counted: Counted,
-        source: Option<(IpAddr, u16)>,
-    ) -> Connection {
+impl<'a> Plan<'a> {
+    pub(super) const fn key(&self) -> &FlowKey {
+        &self.key
+    }
+
+    pub(super) const fn tracker(&self) -> Tracker {
+        self.tracker
+    }
+
+    pub(super) const fn hop(&self) -> &NextHop<'a> {
+        &self.hop
+    }
+
+    pub(super) const fn source(&self) -> Option<SourceRule<'a>> {
+        self.source
+    }
+
+    /// The new destination, and whether a leased port leads there rather than a rule.
+    pub(super) fn destination(&self) -> Option<(Destination, bool)> {
+        Some((self.destination?, self.mapping.is_some()))
+    }
+
+    /// Where its packets are routed: VPC and destination.
+    pub(super) fn routed(&self) -> (VpcId, IpAddr) {
+        let dst = self
+            .destination
+            .map_or(self.key.tuple.dst, |new| new.address);
+        (self.route_vpc, dst)
+    }
+
+    /// What replies look like on arrival, the source translated to `source`.
+    pub(super) fn reply(&self, source: Option<(IpAddr, u16)>) -> FlowKey {
         let mut translated = self.key.tuple;
         if let Some(new) = self.destination {
             translated.dst = new.address;
@@ -263,16 +287,26 @@ impl Plan<'_> {
             translated.src = address;
             translated.src_port = port;
         }
-        let egress_vpc = self.hop.interface.vpc;
+        FlowKey {
+            vpc: self.hop.interface.vpc,
+            tuple: translated.reversed(),
+        }
+    }
+
+    /// The connection, its source translated to `source`.
+    fn connection(
+        &self,
+        now_ns: u64,
+        counted: Counted,
+        source: Option<(IpAddr, u16)>,
+    ) -> Connection {
+        let reply = self.reply(source);
+        let egress_vpc = reply.vpc;
         // The reply is routed where its destination is known: inside, if NAT hides that.
         let reply_route_vpc = if source.is_some() {
             self.key.vpc
         } else {
             egress_vpc
-        };
-        let reply = FlowKey {
-            vpc: egress_vpc,
-            tuple: translated.reversed(),
         };
         Connection {
             keys: [self.key, reply],

@@ -144,6 +144,12 @@ impl Fragments {
         self.entries.get(key)?.fate
     }
 
+    /// Whether another later fragment of that packet may wait.
+    pub(super) fn has_room(&self, key: &FragmentKey) -> bool {
+        let waits = self.entries.get(key).map_or(0, |entry| entry.held.len());
+        self.held < MAX_HELD_FRAGMENTS && waits < MAX_HELD_PER_PACKET
+    }
+
     /// Keeps a later fragment until the first one comes. `false`: too many wait.
     pub(super) fn hold(&mut self, key: FragmentKey, deadline_ns: u64, frame: Vec<u8>) -> bool {
         if self.held >= MAX_HELD_FRAGMENTS {

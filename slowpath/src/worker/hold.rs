@@ -32,6 +32,18 @@ pub(super) struct Hold {
 }
 
 impl Hold {
+    /// Whether another packet may wait for that neighbour.
+    pub(super) fn has_room(
+        &self,
+        limits: &Limits,
+        interface: InterfaceId,
+        address: IpAddr,
+    ) -> bool {
+        let same = |held: &&Held| held.interface == interface && held.address == address;
+        self.held.len() < MAX_HELD
+            && self.held.iter().filter(same).count() < usize::from(limits.held_per_neighbor)
+    }
+
     /// Keeps a copy of the frame. `false`: too many wait, for this neighbour or in all.
     pub(super) fn push(
         &mut self,
@@ -41,10 +53,7 @@ impl Hold {
         address: IpAddr,
         frame: &[u8],
     ) -> bool {
-        let same = |held: &&Held| held.interface == interface && held.address == address;
-        if self.held.len() >= MAX_HELD
-            || self.held.iter().filter(same).count() >= usize::from(limits.held_per_neighbor)
-        {
+        if !self.has_room(limits, interface, address) {
             return false;
         }
         let mut copy = self.spare.pop().unwrap_or_default();

@@ -15,7 +15,7 @@
 //! [`Worker::process`] takes one frame, [`Worker::burst`] many, [`Worker::poll`] everything that
 //! no frame brings: events of the offload engine, timers, held packets, frames from the kernel.
 //! Time is an argument, so a test lives through a connection's two hours in a microsecond.
-//! [`run`] drives a worker on DPDK.
+//! [`run`] drives a worker on DPDK. [`Worker::trace`] says what a frame would meet.
 
 mod admit;
 mod egress;
@@ -26,6 +26,7 @@ mod offload;
 mod quota;
 mod related;
 pub mod run;
+mod trace;
 mod view;
 mod walk;
 
@@ -47,6 +48,7 @@ pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
 pub use nat_use::RuleUse;
 pub use quota::MAX_SOURCES;
+pub use trace::{Step, Trace};
 pub use view::{FlowFilter, FlowSide, FlowView};
 
 /// Timers, offload events and kernel frames that one poll takes, each, so that none starves the

@@ -20,7 +20,7 @@ use super::{Core, POLL_BUDGET};
 use crate::conntrack::{Connection, Direction, Offload, State};
 use crate::fib::Fib;
 use crate::packet::Packet;
-use crate::policy::OffloadAfter;
+use crate::policy::{OffloadAfter, OffloadPolicy};
 
 impl Core {
     /// Takes a packet of a connection into account.
@@ -310,16 +310,26 @@ fn wants_offload(fib: &Fib, now_ns: u64, connection: &Connection) -> bool {
     if !connection.keys.iter().all(stateful) {
         return false;
     }
-    let state = connection.tracker.state();
     let [forward, _] = &connection.keys;
-    let after = match forward.tuple.proto {
+    let packets = connection.packets.iter().sum();
+    far_enough(
+        policy,
+        forward.tuple.proto,
+        connection.tracker.state(),
+        packets,
+    )
+}
+
+/// Whether a connection of that state, after so many packets, belongs into hardware.
+pub(super) fn far_enough(policy: &OffloadPolicy, protocol: u8, state: State, packets: u64) -> bool {
+    let after = match protocol {
         proto::TCP => return state == State::Established,
         proto::UDP => policy.udp,
         _ => policy.icmp,
     };
     match after {
         OffloadAfter::FirstReply => state == State::Replied,
-        OffloadAfter::Packets(n) => connection.packets.iter().sum::<u64>() >= u64::from(n),
+        OffloadAfter::Packets(n) => packets >= u64::from(n),
         OffloadAfter::Never => false,
     }
 }

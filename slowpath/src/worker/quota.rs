@@ -23,6 +23,13 @@ struct Usage {
     rate: RateLimit,
 }
 
+/// Of whom nothing was seen.
+const IDLE: Usage = Usage {
+    live: 0,
+    half_open: 0,
+    rate: RateLimit::NEW,
+};
+
 type Source = (VpcId, IpAddr);
 
 #[derive(Debug)]
@@ -131,6 +138,43 @@ impl Quotas {
         })
     }
 
+    /// Whether [`Quotas::admit`] would count such a connection; counts nothing.
+    pub(super) fn check(
+        &self,
+        now_ns: u64,
+        limits: &Limits,
+        source: Source,
+        tcp: bool,
+    ) -> Result<(), DropReason> {
+        let usage = self.vpcs.get(&source.0).unwrap_or(&IDLE);
+        let over = |max: Option<u32>, live: u32| max.is_some_and(|max| live >= max);
+        let slow = |rate: Option<u32>, of: &Usage| {
+            rate.is_some_and(|rate| !of.rate.clone().allow(now_ns, rate))
+        };
+        if over(limits.connections_per_vpc, usage.live) {
+            return Err(DropReason::VpcConnections);
+        }
+        if tcp && over(limits.half_open_per_vpc, usage.half_open) {
+            return Err(DropReason::HalfOpen);
+        }
+        let known = match &self.sources {
+            Some(sources) => sources.usage(now_ns, limits, source),
+            None => Some(&IDLE),
+        };
+        if let Some(found) = known {
+            if over(limits.connections_per_source, found.live) {
+                return Err(DropReason::SourceConnections);
+            }
+            if slow(limits.new_per_second_per_source, found) {
+                return Err(DropReason::SourceRate);
+            }
+        }
+        match slow(limits.new_per_second_per_vpc, usage) {
+            true => Err(DropReason::VpcRate),
+            false => Ok(()),
+        }
+    }
+
     /// A connection has ended, or was not made after all.
     pub(super) fn release(&mut self, counted: Counted, source: Source) {
         if let Some(usage) = self.vpcs.get_mut(&source.0) {
@@ -215,6 +259,26 @@ impl Sources {
         Some(&mut self.entries.get_mut(at as usize)?.usage)
     }
 
+    /// The use of a source, or that of a new one; `None`: there is no room for it.
+    fn usage(&self, now_ns: u64, limits: &Limits, source: Source) -> Option<&Usage> {
+        if let Some(at) = self.at(source) {
+            return Some(&self.entries.get(at as usize)?.usage);
+        }
+        let rate = limits.new_per_second_per_source.unwrap_or(0);
+        let mut swept = (0..SWEEP).map(|n| (self.sweep + n) % self.entries.len().max(1));
+        let room = !self.free.is_empty()
+            || self.entries.len() < self.capacity
+            || swept.any(|at| self.forgettable(at, now_ns, rate).is_some());
+        room.then_some(&IDLE)
+    }
+
+    /// The source of an entry that says nothing that a new one would not.
+    fn forgettable(&self, at: usize, now_ns: u64, rate: u32) -> Option<Source> {
+        let entry = self.entries.get(at)?;
+        let idle = entry.usage.live == 0 && entry.usage.rate.is_full(now_ns, rate);
+        entry.source.filter(|_| idle)
+    }
+
     /// Looks at one entry; it goes if it says nothing that a new one would not.
     fn forget_one(&mut self, now_ns: u64, rate: u32) {
         if self.entries.is_empty() {
@@ -222,14 +286,12 @@ impl Sources {
         }
         let at = self.sweep % self.entries.len();
         self.sweep = at + 1;
-        let Some(entry) = self.entries.get_mut(at) else {
+        let Some(source) = self.forgettable(at, now_ns, rate) else {
             return;
         };
-        let Some(source) = entry.source else { return };
-        if entry.usage.live > 0 || !entry.usage.rate.is_full(now_ns, rate) {
-            return;
+        if let Some(entry) = self.entries.get_mut(at) {
+            entry.source = None;
         }
-        entry.source = None;
         let Self {
             entries,
             index,
@@ -321,7 +383,10 @@ mod tests {
                 now += wait;
                 let source = source(vpc, host);
                 if open {
-                    if let Ok(counted) = quotas.admit(now, &limits, source, false) {
+                    let foretold = quotas.check(now, &limits, source, false);
+                    let admitted = quotas.admit(now, &limits, source, false);
+                    prop_assert_eq!(foretold, admitted.map(|_| ()));
+                    if let Ok(counted) = admitted {
                         live.push((source, counted));
                     }
                 } else if let Some(at) = live.iter().position(|(other, _)| *other == source) {

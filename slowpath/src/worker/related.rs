@@ -1,9 +1,12 @@
 //! ICMP errors about our connections' packets, translated outside and in (RFC 5508 section 4).
 
+use std::net::IpAddr;
+
 use shunt_p4::{FlowKey, Tuple};
 
 use super::egress::routed;
 use super::{Core, Ingress, Stop, Verdict};
+use crate::conntrack::Translation;
 use crate::exception::ExceptionReason;
 use crate::fib::{Fib, Resolution};
 use crate::packet::{ICMP_LEN, Packet, PacketBuf, rewrite};
@@ -21,25 +24,7 @@ impl Core {
         frame: &mut B,
         packet: &Packet,
     ) -> Result<Verdict, Stop> {
-        if packet.is_fragment() {
-            // Its checksum cannot be checked, nor written.
-            return Err(DropReason::Fragment.into());
-        }
-        let message = frame
-            .data()
-            .get(..packet.end)
-            .ok_or(DropReason::Truncated)?;
-        let quoted = Packet::parse_quoted(message, packet.l4 + ICMP_LEN, packet.is_ipv6()).ok();
-        let found = quoted.and_then(|quoted| {
-            let sent = quoted.tuple()?;
-            let key = FlowKey {
-                vpc: ingress.vpc,
-                tuple: sent.reversed(),
-            };
-            let (slot, direction) = self.table.find(&key)?;
-            Some((quoted, sent, self.table.get(slot)?, direction))
-        });
-        let Some((quoted, sent, connection, direction)) = found else {
+        let Some(found) = self.related_to(ingress, frame.data(), packet)? else {
             if ingress.stateless {
                 return self.route_only(fib, now_ns, ingress, frame, packet);
             }
@@ -49,20 +34,14 @@ impl Core {
             }
             return Err(DropReason::IcmpUnrelated.into());
         };
-        if rewrite::icmp_checksum(frame.data(), packet) != Some(0) {
-            return Err(DropReason::IcmpChecksum.into());
-        }
-        // The packet as its sender knows it.
-        let original = connection.key(direction.other()).tuple;
-        let translation = connection.translation(direction);
-        // A sender that sees another destination than the real one must not learn that from the
-        // error's source either (RFC 5508 REQ-4, REQ-5).
-        let src = if original.dst == sent.dst {
-            packet.src
-        } else {
-            original.dst
-        };
-        let dst = original.src;
+        found.check(frame.data(), packet)?;
+        let (src, dst) = found.addresses(packet);
+        let Related {
+            quoted,
+            sent,
+            original,
+            translation,
+        } = found;
         let hop = routed(
             fib,
             translation.route_vpc,
@@ -83,6 +62,68 @@ impl Core {
         translated.ok_or(DropReason::Malformed)?;
         self.deliver(fib, now_ns, frame, packet, &hop)
     }
+
+    /// The connection that an error is about.
+    pub(super) fn related_to(
+        &self,
+        ingress: &Ingress<'_>,
+        frame: &[u8],
+        packet: &Packet,
+    ) -> Result<Option<Related>, DropReason> {
+        if packet.is_fragment() {
+            // Its checksum cannot be checked, nor written.
+            return Err(DropReason::Fragment);
+        }
+        let message = frame.get(..packet.end).ok_or(DropReason::Truncated)?;
+        let quoted = Packet::parse_quoted(message, packet.l4 + ICMP_LEN, packet.is_ipv6()).ok();
+        Ok(quoted.and_then(|quoted| {
+            let sent = quoted.tuple()?;
+            let key = FlowKey {
+                vpc: ingress.vpc,
+                tuple: sent.reversed(),
+            };
+            let (slot, direction) = self.table.find(&key)?;
+            let connection = self.table.get(slot)?;
+            Some(Related {
+                quoted,
+                sent,
+                original: connection.key(direction.other()).tuple,
+                translation: connection.translation(direction),
+            })
+        }))
+    }
+}
+
+/// An error about a packet of a connection.
+pub(super) struct Related {
+    /// The packet that it quotes, as we sent it.
+    quoted: Packet,
+    sent: Tuple,
+    /// That packet as its sender knows it.
+    pub(super) original: Tuple,
+    /// Of the direction that the error travels in.
+    pub(super) translation: Translation,
+}
+
+impl Related {
+    /// Its checksum, before it is written anew (RFC 5508 REQ-3).
+    pub(super) fn check(&self, frame: &[u8], packet: &Packet) -> Result<(), DropReason> {
+        match rewrite::icmp_checksum(frame, packet) {
+            Some(0) => Ok(()),
+            _ => Err(DropReason::IcmpChecksum),
+        }
+    }
+
+    /// Source and destination that it leaves with. A sender that sees another destination than
+    /// the real one must not learn that from the error's source either (RFC 5508 REQ-4, REQ-5).
+    pub(super) fn addresses(&self, packet: &Packet) -> (IpAddr, IpAddr) {
+        let src = if self.original.dst == self.sent.dst {
+            packet.src
+        } else {
+            self.original.dst
+        };
+        (src, self.original.src)
+    }
 }
 
 fn translate(
@@ -91,7 +132,7 @@ fn translate(
     quoted: &Packet,
     sent: &Tuple,
     original: &Tuple,
-    (src, dst): (std::net::IpAddr, std::net::IpAddr),
+    (src, dst): (IpAddr, IpAddr),
 ) -> Option<()> {
     rewrite::translate(frame, quoted, sent, original)?;
     rewrite::addresses(frame, packet, src, dst)?;

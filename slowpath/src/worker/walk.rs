@@ -83,17 +83,7 @@ impl Core {
         ingress: &Ingress<'_>,
         frame: &mut B,
     ) -> Result<Verdict, Stop> {
-        frame.strip(ENCAP_LEN).ok_or(DropReason::Truncated)?;
-        match ethertype_of(frame.data()).ok_or(DropReason::Truncated)? {
-            ethertype::IPV4 | ethertype::IPV6 => {}
-            ethertype::ARP => return Err(Stop::Kernel(ExceptionReason::Neighbor)),
-            _ => return Err(Stop::Kernel(ExceptionReason::OtherL2)),
-        }
-        let packet = Packet::parse(frame.data()).map_err(DropReason::from)?;
-        link_scope(frame.data(), &packet)?;
-        if icmp::is_martian(packet.src) {
-            return Err(DropReason::MartianSource.into());
-        }
+        let packet = read_packet(frame)?;
         let outcome = match (packet.tuple(), packet.transport) {
             (Some(tuple), _) => self.flow(fib, now_ns, ingress, frame, &packet, &tuple),
             (None, Transport::IcmpError) => self.related(fib, now_ns, ingress, frame, &packet),
@@ -205,9 +195,25 @@ impl Core {
     }
 }
 
+/// The packet in a frame, its header for us stripped.
+pub(super) fn read_packet<B: PacketBuf>(frame: &mut B) -> Result<Packet, Stop> {
+    frame.strip(ENCAP_LEN).ok_or(DropReason::Truncated)?;
+    match ethertype_of(frame.data()).ok_or(DropReason::Truncated)? {
+        ethertype::IPV4 | ethertype::IPV6 => {}
+        ethertype::ARP => return Err(Stop::Kernel(ExceptionReason::Neighbor)),
+        _ => return Err(Stop::Kernel(ExceptionReason::OtherL2)),
+    }
+    let packet = Packet::parse(frame.data()).map_err(DropReason::from)?;
+    link_scope(frame.data(), &packet)?;
+    if icmp::is_martian(packet.src) {
+        return Err(DropReason::MartianSource.into());
+    }
+    Ok(packet)
+}
+
 /// Interface and VPC as the switch named them. What it names and software does not know is
 /// counted, never guessed.
-fn ingress<'a>(fib: &'a Fib, header: &ShuntHeader) -> Result<Ingress<'a>, DropReason> {
+pub(super) fn ingress<'a>(fib: &'a Fib, header: &ShuntHeader) -> Result<Ingress<'a>, DropReason> {
     let vpc = VpcId::new(header.vpc)
         .and_then(|id| fib.vpc(id))
         .ok_or(DropReason::UnknownVpc)?;

@@ -8,6 +8,8 @@
     clippy::panic
 )]
 
+pub mod fragment;
+
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 

@@ -1,0 +1,594 @@
+//! What would become of a packet, step by step and with the reasons, without anything being done.
+//!
+//! The decisions are the walk's own: the same functions on the same tables. Where the walk takes
+//! something (a port, a place in a table, a token of a limit), the trace asks whether it could
+//! have it. The one thing it cannot tell is which free port a new mapping would get.
+
+mod words;
+
+use shunt_p4::frame::ShuntHeader;
+use shunt_p4::{FlowKey, InterfaceId, Tuple};
+
+use super::egress::routed;
+use super::fragment::{Fate, FragmentKey};
+use super::offload::far_enough;
+use super::walk::{ingress, read_packet};
+use super::{Core, Ingress, Stop, Verdict, Worker};
+use crate::conntrack::{Direction, Offload, Tracker};
+use crate::exception::ExceptionReason;
+use crate::fib::{Fib, NextHop, Resolution};
+use crate::icmp::{self, IcmpError};
+use crate::nat::SourceRule;
+use crate::packet::{Fragment, Packet, PacketBuf, Transport, VecBuf};
+use crate::policy::WhenExhausted;
+use crate::stats::DropReason;
+
+/// One decision on a packet's way.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct Step {
+    /// Where: "ingress", "parse", "connection", "nat", "route", "ttl", "mtu", "limits",
+    /// "offload", "neighbor", "icmp", "verdict".
+    pub stage: &'static str,
+    /// What was found and why, one sentence.
+    pub text: String,
+}
+
+/// A packet's way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// In order; the last is the verdict.
+    pub steps: Vec<Step>,
+    /// What [`Worker::process`] would say of it.
+    pub verdict: Verdict,
+    /// Whether it belongs to a connection that this worker has.
+    pub known: bool,
+    /// Its tuple as it leaves.
+    pub translated: Option<Tuple>,
+    /// The translated source port is any free one of the pool; `translated` has 0.
+    pub any_port: bool,
+    /// The interface that it, or the answer to it, leaves by.
+    pub egress: Option<InterfaceId>,
+}
+
+impl Worker {
+    /// What would become of a frame from the switch, as [`Worker::process`] takes it. Changes
+    /// nothing.
+    pub fn trace(&self, now_ns: u64, frame: &[u8]) -> Trace {
+        let fib = self.reader.enter();
+        let Some(fib) = fib.as_deref() else {
+            let mut steps = Vec::new();
+            let text = "there are no tables: the daemon stops".to_owned();
+            steps.push(Step {
+                stage: "ingress",
+                text,
+            });
+            return Trace {
+                steps,
+                verdict: Verdict::Drop(DropReason::NoTables),
+                known: false,
+                translated: None,
+                any_port: false,
+                egress: None,
+            };
+        };
+        Tracer::new(&self.core, fib, now_ns).run(frame)
+    }
+}
+
+struct Tracer<'a> {
+    core: &'a Core,
+    fib: &'a Fib,
+    now_ns: u64,
+    trace: Trace,
+}
+
+impl<'a> Tracer<'a> {
+    fn new(core: &'a Core, fib: &'a Fib, now_ns: u64) -> Self {
+        Self {
+            core,
+            fib,
+            now_ns,
+            trace: Trace {
+                steps: Vec::new(),
+                verdict: Verdict::Transmit,
+                known: false,
+                translated: None,
+                any_port: false,
+                egress: None,
+            },
+        }
+    }
+
+    fn step(&mut self, stage: &'static str, text: impl Into<String>) {
+        let text = text.into();
+        self.trace.steps.push(Step { stage, text });
+    }
+
+    fn run(mut self, frame: &[u8]) -> Trace {
+        let verdict = self.verdict(frame);
+        self.trace.verdict = verdict;
+        let text = self.verdict_text(verdict);
+        self.step("verdict", text);
+        self.trace
+    }
+
+    fn verdict(&mut self, frame: &[u8]) -> Verdict {
+        let Some(header) = ShuntHeader::parse(frame) else {
+            self.step(
+                "ingress",
+                "it has no shunt header: it does not come from the switch",
+            );
+            return Verdict::Drop(DropReason::ShuntHeader);
+        };
+        let ingress = match ingress(self.fib, &header) {
+            Ok(ingress) => ingress,
+            Err(reason) => {
+                let text = format!(
+                    "the switch names interface {} and VPC {}, which software does not know \
+                     together",
+                    header.interface, header.vpc
+                );
+                self.step("ingress", text);
+                return Verdict::Drop(reason);
+            }
+        };
+        self.step("ingress", self.ingress_text(&ingress));
+        let mut buffer = VecBuf::new(frame);
+        let stop = match self.walk(&ingress, &mut buffer) {
+            Ok(verdict) => return verdict,
+            Err(stop) => stop,
+        };
+        match stop {
+            Stop::Kernel(_) if self.core.exception.is_full() => {
+                self.step("verdict", "the queue to the kernel is full");
+                Verdict::Drop(DropReason::ExceptionFull)
+            }
+            Stop::Kernel(_) => Verdict::Exception,
+            Stop::Drop(reason) => Verdict::Drop(reason),
+            Stop::Answer(reason, error) => match self.answer(&ingress, &mut buffer, error) {
+                Some(()) => {
+                    self.trace.egress = Some(ingress.interface.id);
+                    Verdict::Answered(reason)
+                }
+                None => Verdict::Drop(reason),
+            },
+        }
+    }
+
+    fn walk(&mut self, ingress: &Ingress<'a>, buffer: &mut VecBuf) -> Result<Verdict, Stop> {
+        let packet = match read_packet(buffer) {
+            Ok(packet) => packet,
+            Err(stop) => {
+                self.step("parse", words::unread(stop));
+                return Err(stop);
+            }
+        };
+        self.step("parse", words::packet(&packet));
+        match (packet.tuple(), packet.transport) {
+            (Some(tuple), _) => self.flow(ingress, &packet, &tuple),
+            (None, Transport::IcmpError) => self.related(ingress, buffer, &packet),
+            (None, _) => self.untracked(ingress, &packet),
+        }
+    }
+
+    fn flow(
+        &mut self,
+        ingress: &Ingress<'a>,
+        packet: &Packet,
+        tuple: &Tuple,
+    ) -> Result<Verdict, Stop> {
+        let key = FlowKey {
+            vpc: ingress.vpc,
+            tuple: *tuple,
+        };
+        if let Some((slot, direction)) = self.core.table.find(&key) {
+            return self.established(ingress, packet, slot, direction);
+        }
+        self.step("connection", "it belongs to none that is known");
+        if ingress.stateless {
+            return self.route_only(ingress, packet);
+        }
+        self.admit(ingress, packet, &key)
+    }
+
+    fn established(
+        &mut self,
+        ingress: &Ingress<'a>,
+        packet: &Packet,
+        slot: u32,
+        direction: Direction,
+    ) -> Result<Verdict, Stop> {
+        let connection = self.core.table.get(slot).ok_or(DropReason::NoConnection)?;
+        self.trace.known = true;
+        let mut tracker = connection.tracker;
+        let taken = tracker.see(direction, &packet.transport);
+        self.step(
+            "connection",
+            words::connection(connection, direction, &tracker, taken),
+        );
+        let key = *connection.key(direction);
+        let translation = connection.translation(direction);
+        self.step("nat", words::translation(&key.tuple, &translation.tuple));
+        let hop = self.routed(
+            ingress,
+            translation.route_vpc,
+            translation.egress_vpc,
+            translation.tuple.dst,
+        )?;
+        self.leaving(packet, &hop)?;
+        let proto = key.tuple.proto;
+        let packets = connection.packets.iter().sum::<u64>() + 1;
+        let offload = connection.offload;
+        self.offload(
+            offload,
+            proto,
+            &tracker,
+            packets,
+            [key.vpc, hop.interface.vpc],
+        );
+        self.trace.translated = Some(translation.tuple);
+        self.deliver(&hop)
+    }
+
+    /// By routes alone.
+    fn route_only(&mut self, ingress: &Ingress<'a>, packet: &Packet) -> Result<Verdict, Stop> {
+        self.step("nat", "none: its VPC is stateless, routes alone forward");
+        if self.is_local(ingress, packet) {
+            self.step("route", "its destination is the gateway itself");
+            return Err(Stop::Kernel(ExceptionReason::Local));
+        }
+        let hop = self.routed(ingress, ingress.vpc, ingress.vpc, packet.dst)?;
+        self.leaving(packet, &hop)?;
+        self.trace.translated = packet.tuple();
+        self.deliver(&hop)
+    }
+
+    fn is_local(&self, ingress: &Ingress<'_>, packet: &Packet) -> bool {
+        self.fib.resolve(ingress.vpc, packet.dst, ingress.hash) == Resolution::Local
+    }
+
+    /// A new connection.
+    fn admit(
+        &mut self,
+        ingress: &Ingress<'a>,
+        packet: &Packet,
+        key: &FlowKey,
+    ) -> Result<Verdict, Stop> {
+        let plan = match self.core.plan(self.fib, ingress, packet, key) {
+            Ok(plan) => plan,
+            Err(stop) => {
+                let (stage, text) = self.refused_text(ingress, packet, key, stop);
+                self.step(stage, text);
+                return Err(stop);
+            }
+        };
+        self.step("connection", "it begins one");
+        if let Some(text) = self.destination_text(&plan) {
+            self.step("nat", text);
+        }
+        let (vpc, dst) = plan.routed();
+        self.step("route", self.way_text(vpc, dst, plan.hop()));
+        self.step("nat", self.source_text(&plan));
+        self.leaving(packet, plan.hop())?;
+        let translated = self.place(&plan)?;
+        self.trace.translated = Some(translated);
+        let mut tracker = plan.tracker();
+        tracker.see(Direction::Forward, &packet.transport);
+        let vpcs = [key.vpc, plan.hop().interface.vpc];
+        self.offload(Offload::Software, key.tuple.proto, &tracker, 1, vpcs);
+        self.deliver(plan.hop())
+    }
+
+    /// Limits, a port, and a place in the table: what the connection would take.
+    fn place(&mut self, plan: &super::admit::Plan<'a>) -> Result<Tuple, Stop> {
+        let key = plan.key();
+        let limits = &self.fib.policy().limits;
+        let opens = plan.tracker().state().is_half_open();
+        let source = (key.vpc, key.tuple.src);
+        if let Err(reason) = self.core.quotas.check(self.now_ns, limits, source, opens) {
+            self.step("limits", format!("over the limit {}", reason.as_str()));
+            return Err(reason.into());
+        }
+        self.step("limits", "within those of its VPC and of its source");
+        let source = match plan.source() {
+            Some(SourceRule::Masquerade(rule)) => {
+                let found = self
+                    .core
+                    .nat
+                    .would_lease(self.fib.rules(), rule, &key.tuple);
+                match found {
+                    Ok((address, Some(port))) => Some((address, port)),
+                    Ok((address, None)) => {
+                        self.trace.any_port = true;
+                        Some((address, 0))
+                    }
+                    Err(error) => {
+                        self.step("nat", format!("{}: {error}", rule.name));
+                        let reason = DropReason::from(error);
+                        let rejects = rule.when_exhausted == WhenExhausted::Reject;
+                        return Err(if reason == DropReason::PoolExhausted && rejects {
+                            Stop::Answer(reason, IcmpError::Prohibited)
+                        } else {
+                            reason.into()
+                        });
+                    }
+                }
+            }
+            Some(SourceRule::Static(address)) => Some((address, key.tuple.src_port)),
+            None => None,
+        };
+        let reply = plan.reply(source);
+        let translated = reply.tuple.reversed();
+        if self.trace.any_port {
+            self.step("nat", words::any_port(&key.tuple, &translated));
+        } else {
+            self.step("nat", words::translation(&key.tuple, &translated));
+        }
+        let taken = !self.trace.any_port && self.core.table.find(&reply).is_some();
+        if taken || key == &reply {
+            self.step("connection", "another connection has its translated tuple");
+            return Err(DropReason::TupleInUse.into());
+        }
+        if self.core.table.is_full() {
+            self.step("connection", "the table is full");
+            return Err(DropReason::TableFull.into());
+        }
+        Ok(translated)
+    }
+
+    /// An ICMP error.
+    fn related(
+        &mut self,
+        ingress: &Ingress<'a>,
+        buffer: &VecBuf,
+        packet: &Packet,
+    ) -> Result<Verdict, Stop> {
+        let found = self.core.related_to(ingress, buffer.data(), packet)?;
+        let Some(found) = found else {
+            self.step(
+                "connection",
+                "it quotes no packet of a connection that is known",
+            );
+            if ingress.stateless {
+                return self.route_only(ingress, packet);
+            }
+            if self.is_local(ingress, packet) {
+                self.step("route", "its destination is the gateway itself");
+                return Err(Stop::Kernel(ExceptionReason::Local));
+            }
+            return Err(DropReason::IcmpUnrelated.into());
+        };
+        self.trace.known = true;
+        self.step(
+            "connection",
+            format!("it is about a packet of {}", words::tuple(&found.original)),
+        );
+        found.check(buffer.data(), packet)?;
+        let (src, dst) = found.addresses(packet);
+        self.step(
+            "nat",
+            format!(
+                "it leaves as from {src} to {dst}, the packet that it quotes as {}",
+                words::tuple(&found.original)
+            ),
+        );
+        let to = found.translation;
+        let hop = self.routed(ingress, to.route_vpc, to.egress_vpc, dst)?;
+        self.leaving(packet, &hop)?;
+        self.deliver(&hop)
+    }
+
+    /// A later fragment, or another protocol.
+    fn untracked(&mut self, ingress: &Ingress<'a>, packet: &Packet) -> Result<Verdict, Stop> {
+        if ingress.stateless {
+            return self.route_only(ingress, packet);
+        }
+        if matches!(packet.fragment, Fragment::Later { .. }) {
+            return self.later_fragment(ingress, packet);
+        }
+        if self.is_local(ingress, packet) {
+            self.step("route", "its destination is the gateway itself");
+            return Err(Stop::Kernel(ExceptionReason::Local));
+        }
+        self.step(
+            "connection",
+            format!("no connection is made of protocol {}", packet.proto),
+        );
+        Err(DropReason::OtherL4.into())
+    }
+
+    fn later_fragment(&mut self, ingress: &Ingress<'a>, packet: &Packet) -> Result<Verdict, Stop> {
+        let key = FragmentKey::of(ingress.vpc, packet).ok_or(DropReason::Fragment)?;
+        match self.core.fragments.fate(&key) {
+            Some(Fate::Ports(proto, src_port, dst_port)) => {
+                let tuple = Tuple {
+                    src: packet.src,
+                    dst: packet.dst,
+                    proto,
+                    src_port,
+                    dst_port,
+                };
+                let key = FlowKey {
+                    vpc: ingress.vpc,
+                    tuple,
+                };
+                self.step(
+                    "fragment",
+                    format!("its first fragment was of {}", words::tuple(&tuple)),
+                );
+                let found = self.core.table.find(&key).ok_or(DropReason::Fragment)?;
+                self.established(ingress, packet, found.0, found.1)
+            }
+            Some(Fate::Kernel) => {
+                self.step("fragment", "its first fragment went to the kernel");
+                Err(Stop::Kernel(ExceptionReason::Local))
+            }
+            Some(Fate::Dropped) => {
+                self.step("fragment", "its first fragment was dropped");
+                Err(DropReason::Fragment.into())
+            }
+            None => {
+                let outside = self.fib.rules().is_outside(ingress.vpc, packet.dst);
+                if self.is_local(ingress, packet) && !outside {
+                    self.step("route", "its destination is the gateway itself");
+                    return Err(Stop::Kernel(ExceptionReason::Local));
+                }
+                if !self.core.fragments.has_room(&key) {
+                    self.step("fragment", "too many fragments wait for their first one");
+                    return Err(DropReason::Fragment.into());
+                }
+                self.step("fragment", "its first fragment has not come yet");
+                Ok(Verdict::Held)
+            }
+        }
+    }
+
+    /// Where a packet that needs no new decision is routed.
+    fn routed(
+        &mut self,
+        ingress: &Ingress<'a>,
+        vpc: shunt_p4::VpcId,
+        egress_vpc: shunt_p4::VpcId,
+        dst: std::net::IpAddr,
+    ) -> Result<NextHop<'a>, Stop> {
+        match routed(self.fib, vpc, egress_vpc, dst, ingress.hash) {
+            Ok(hop) => {
+                self.step("route", self.way_text(vpc, dst, &hop));
+                Ok(hop)
+            }
+            Err(stop) => {
+                self.step("route", self.no_way_text(vpc, dst, stop));
+                Err(stop)
+            }
+        }
+    }
+
+    /// TTL and MTU.
+    fn leaving(&mut self, packet: &Packet, hop: &NextHop<'_>) -> Result<(), Stop> {
+        let outcome = self.core.check_leaving(packet, hop);
+        match outcome {
+            Err(Stop::Answer(DropReason::TtlExceeded, _)) => {
+                self.step("ttl", format!("{} is used up here", packet.ttl));
+            }
+            Err(_) => self.step(
+                "mtu",
+                format!(
+                    "{} bytes are more than the {} of {}{}",
+                    packet.len(),
+                    hop.mtu,
+                    hop.interface.name,
+                    if packet.dont_fragment {
+                        ", and it may not be fragmented"
+                    } else {
+                        "; fragmenting is not done here"
+                    }
+                ),
+            ),
+            Ok(()) => {
+                self.step("ttl", format!("{} becomes {}", packet.ttl, packet.ttl - 1));
+                let (len, mtu) = (packet.len(), hop.mtu);
+                self.step("mtu", format!("{len} bytes of at most {mtu}"));
+            }
+        }
+        outcome
+    }
+
+    /// Whether the connection goes into hardware now.
+    fn offload(
+        &mut self,
+        offload: Offload,
+        proto: u8,
+        tracker: &Tracker,
+        packets: u64,
+        vpcs: [shunt_p4::VpcId; 2],
+    ) {
+        let policy = &self.fib.policy().offload;
+        let state = tracker.state();
+        let stateless = |vpc: &shunt_p4::VpcId| self.fib.vpc(*vpc).is_none_or(|vpc| vpc.stateless);
+        let text = match offload {
+            Offload::Installing | Offload::Installed if !state.is_open() => {
+                "its entries leave the switch: it is no longer open".to_owned()
+            }
+            Offload::Installed => "both entries are in the switch: packets of it come here only \
+                                   if the switch may not forward them itself"
+                .to_owned(),
+            Offload::Installing => "its entries are on their way to the switch".to_owned(),
+            Offload::RemoveQueued | Offload::Removing => {
+                "its entries are being removed from the switch".to_owned()
+            }
+            Offload::Software if !policy.enabled => "off by configuration".to_owned(),
+            Offload::Software if vpcs.iter().any(stateless) => {
+                "not between these VPCs: one of them is stateless".to_owned()
+            }
+            Offload::Software if far_enough(policy, proto, state, packets) => {
+                "offered to the switch now, both directions, unless it was refused a moment ago"
+                    .to_owned()
+            }
+            Offload::Software => words::waits(policy, proto),
+        };
+        self.step("offload", text);
+    }
+
+    /// To the next hop, or into the queue for it.
+    fn deliver(&mut self, hop: &NextHop<'_>) -> Result<Verdict, Stop> {
+        let (interface, address) = (hop.interface, hop.address);
+        self.trace.egress = Some(interface.id);
+        if let Some(mac) = self.fib.neighbor(interface.id, address) {
+            self.step(
+                "neighbor",
+                format!("{address} on {} is {mac}", interface.name),
+            );
+            return Ok(Verdict::Transmit);
+        }
+        let limits = &self.fib.policy().limits;
+        if !self.core.hold.has_room(limits, interface.id, address) {
+            self.step(
+                "neighbor",
+                format!("{address} is not resolved, and too many packets wait for neighbours"),
+            );
+            return Err(DropReason::NeighborQueueFull.into());
+        }
+        self.step(
+            "neighbor",
+            format!("{address} is not resolved: the kernel is asked, the packet waits"),
+        );
+        Ok(Verdict::Held)
+    }
+
+    /// The ICMP error for its sender; `None`: it gets none.
+    fn answer(
+        &mut self,
+        ingress: &Ingress<'a>,
+        buffer: &mut VecBuf,
+        error: IcmpError,
+    ) -> Option<()> {
+        let packet = Packet::parse(buffer.data()).ok()?;
+        if !icmp::may_answer(buffer.data(), &packet) {
+            self.step("icmp", "such a packet is never answered with an error");
+            return None;
+        }
+        let rate = self.fib.policy().limits.icmp_errors_per_second;
+        if !self.core.icmp_limit.clone().allow(self.now_ns, rate) {
+            self.step(
+                "icmp",
+                format!("no error: {rate} a second have been sent already"),
+            );
+            return None;
+        }
+        if icmp::answer(buffer, &packet, error, ingress.interface).is_none() {
+            self.step(
+                "icmp",
+                format!(
+                    "no error: {} has no address to send it from",
+                    ingress.interface.name
+                ),
+            );
+            return None;
+        }
+        self.step(
+            "icmp",
+            format!("its sender is told: {}", words::error(error)),
+        );
+        Some(())
+    }
+}
