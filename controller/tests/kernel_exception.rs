@@ -339,6 +339,100 @@ fn a_tap_down_and_up_has_its_addresses_and_routes_again() {
     });
 }
 
+/// Rules are put back when the kernel tells that they went, settings when it tells of a change of
+/// one that it tells of.
+#[test]
+fn rules_and_settings_stay() {
+    inside("rules_and_settings_stay", async || {
+        let setup = KernelSetup::create(&taps()).await.unwrap();
+        let before = ip("rule show") + &ip("-6 rule show");
+        assert!(before.contains("iif sh-red lookup 101"), "{before}");
+        let rules = |what: &str| {
+            let what = format!("rules after {what}");
+            let sorted = |text: String| {
+                let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            let before = sorted(before.clone());
+            async move {
+                eventually(&what, || {
+                    match sorted(ip("rule show") + &ip("-6 rule show")) {
+                        now if now == before => Ok(()),
+                        now => Err(format!("{now:?} instead of {before:?}")),
+                    }
+                })
+                .await;
+            }
+        };
+        for change in [
+            "rule del iif sh-red lookup 101",
+            "-6 rule del oif sh-red lookup 101",
+            "rule del from 10.0.0.1 prohibit",
+            "rule flush protocol 83",
+        ] {
+            if try_ip(change).is_err() {
+                // Whichever of the rules by address there are in this configuration.
+                assert!(change.contains("from"), "{change}");
+            }
+            rules(change).await;
+        }
+        let path = |name: &str| format!("/proc/sys/net/ipv4/conf/sh-red/{name}");
+        for (name, value) in [
+            ("accept_local", "0"),
+            ("arp_ignore", "0"),
+            ("rp_filter", "1"),
+        ] {
+            std::fs::write(path(name), value).unwrap();
+        }
+        settings(&path, "of which the kernel tells").await;
+        setup.remove().await;
+        assert!(!ip("rule show").contains("sh-red"));
+    });
+}
+
+/// Waits until a tap's settings are as the gateway needs them.
+async fn settings(path: &impl Fn(&str) -> String, what: &str) {
+    eventually(&format!("settings {what}"), || {
+        for (name, value) in [
+            ("accept_local", "1"),
+            ("arp_ignore", "1"),
+            ("rp_filter", "0"),
+        ] {
+            let now = std::fs::read_to_string(path(name)).unwrap();
+            if now.trim() != value {
+                return Err(format!("{name} is {now}"));
+            }
+        }
+        Ok(())
+    })
+    .await;
+}
+
+/// Of most settings the kernel does not tell: the timer finds them.
+#[test]
+fn settings_are_looked_at_by_timer() {
+    inside("settings_are_looked_at_by_timer", async || {
+        let often = std::time::Duration::from_millis(200);
+        let setup = KernelSetup::create_checked(&taps(), often).await.unwrap();
+        let path = |name: &str| format!("/proc/sys/net/ipv4/conf/sh-red/{name}");
+        std::fs::write(path("accept_local"), "0").unwrap();
+        std::fs::write(path("arp_ignore"), "0").unwrap();
+        settings(&path, "of which the kernel does not tell").await;
+        // A small MTU takes IPv6 off the device, and its settings with it.
+        ip("link set sh-red mtu 1000");
+        eventually("IPv6 as it was", || {
+            let accept = std::fs::read_to_string("/proc/sys/net/ipv6/conf/sh-red/accept_ra");
+            match accept {
+                Ok(text) if text.trim() == "0" => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+        setup.remove().await;
+    });
+}
+
 /// What somebody changes by hand is put right; another address beside ours is left alone.
 #[test]
 fn a_tap_stays_as_configured() {
@@ -348,7 +442,8 @@ fn a_tap_stays_as_configured() {
         let shown = || {
             let addresses = ip("address show dev sh-red");
             let words = addresses.split_whitespace();
-            let words = words.filter(|word| !word.starts_with("fe80"));
+            // The kernel's own address, and whether it is being tried, come and go by themselves.
+            let words = words.filter(|word| !word.starts_with("fe80") && *word != "tentative");
             let mut words: Vec<String> = words.map(str::to_owned).collect();
             // One that is put back is the last.
             words.sort();

@@ -12,6 +12,7 @@ use namespace::{inside, ip, ip_batch, try_ip};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use shunt_controller::kernel::RECEIVE_BUFFER_BYTES;
+use shunt_testbed::sandbox;
 
 #[test]
 fn follows_the_kernel_step_by_step() {
@@ -93,6 +94,33 @@ fn follows_the_kernel_step_by_step() {
         bench.setup.remove().await;
         assert!(!ip("rule").contains("lookup 10"));
         assert!(try_ip("link show sh-red").is_err());
+    });
+}
+
+/// Where the kernel has VRF devices, a tap may be in one whose table is its VPC's.
+#[test]
+fn a_tap_in_a_vrf_device() {
+    let name = "a_tap_in_a_vrf_device";
+    inside(name, async || {
+        if let Err(why) = try_ip("link add vrf-red type vrf table 101") {
+            sandbox::skip(name, &format!("this kernel has no VRF devices: {why}"));
+            return;
+        }
+        let mut bench = Bench::start(RECEIVE_BUFFER_BYTES, Duration::from_secs(3600)).await;
+        for step in [
+            "link set vrf-red up",
+            "link set sh-red master vrf-red",
+            "route add 198.51.100.0/24 via 10.0.0.2 dev sh-red vrf vrf-red",
+            "-6 route add 2001:db8::/32 via fd00:a::2 dev sh-red vrf vrf-red",
+            "route add unreachable default metric 4278198272 vrf vrf-red",
+            "address add 10.99.0.1/32 dev vrf-red",
+            "route del 198.51.100.0/24 vrf vrf-red",
+            "link set sh-red nomaster",
+        ] {
+            ip(step);
+            bench.agree(step).await;
+        }
+        bench.setup.remove().await;
     });
 }
 

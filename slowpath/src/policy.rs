@@ -332,7 +332,7 @@ impl Default for Limits {
             new_per_second_per_vpc: None,
             new_per_second_per_source: None,
             half_open_per_vpc: None,
-            held_per_neighbor: 8,
+            held_per_neighbor: 32,
             hold_timeout: Duration::from_secs(3),
         }
     }

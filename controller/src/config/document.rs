@@ -344,7 +344,7 @@ impl Default for LimitsSection {
             new_per_second_per_vpc: 0,
             new_per_second_per_source: 0,
             half_open_per_vpc: None,
-            held_per_neighbor: 8,
+            held_per_neighbor: 32,
             hold_timeout: "3s".to_owned(),
             punt_pps: BTreeMap::new(),
         }

@@ -14,10 +14,13 @@ mod output;
 mod requests;
 mod rib;
 mod rules;
+mod settings;
 mod snapshot;
 mod socket;
 mod state;
 mod upkeep;
+#[cfg(test)]
+mod vrf_tests;
 mod wire;
 
 pub use keeper::RESOLVE_INTERVAL;

@@ -158,12 +158,8 @@ fn is_absent(errno: Option<Errno>) -> bool {
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EOPNOTSUPP))
 }
 
-/// Removes our rules of these devices and of devices that are gone. A rule by source has no
-/// device: it goes when its table serves a device of ours, or none at all any more.
-pub(crate) async fn remove_leftovers(
-    requests: &Requests,
-    devices: &BTreeSet<&str>,
-) -> Result<(), SocketError> {
+/// Every rule in the kernel that is ours.
+async fn ours(requests: &Requests) -> Result<Vec<Rule>, SocketError> {
     let mut rules = Vec::new();
     for version in [IpVersion::V4, IpVersion::V6] {
         match collect(requests.handle().rule().get(version).execute()).await {
@@ -171,6 +167,28 @@ pub(crate) async fn remove_leftovers(
             other => rules.extend(other?.into_iter().filter_map(Rule::parse)),
         }
     }
+    Ok(rules)
+}
+
+/// Adds those of `wanted` that are not there; returns how many that were.
+pub(crate) async fn restore(requests: &Requests, wanted: &[Rule]) -> Result<usize, SocketError> {
+    let there = ours(requests).await?;
+    let mut added = 0;
+    for rule in wanted.iter().filter(|rule| !there.contains(rule)) {
+        rule.add(requests).await?;
+        tracing::debug!(%rule, "added again");
+        added += 1;
+    }
+    Ok(added)
+}
+
+/// Removes our rules of these devices and of devices that are gone. A rule by source has no
+/// device: it goes when its table serves a device of ours, or none at all any more.
+pub(crate) async fn remove_leftovers(
+    requests: &Requests,
+    devices: &BTreeSet<&str>,
+) -> Result<(), SocketError> {
+    let rules = ours(requests).await?;
     let gone = |device: &String| {
         devices.contains(device.as_str()) || nix::net::if_::if_nametoindex(device.as_str()).is_err()
     };
@@ -211,5 +229,15 @@ mod tests {
             }
             assert_eq!(Rule::parse(foreign), None);
         }
+        // The one that the kernel adds with its first VRF device, at the priority of ours.
+        let mut of_vrfs = RuleMessage::default();
+        of_vrfs.header.family = AddressFamily::Inet;
+        of_vrfs.header.action = RuleAction::ToTable;
+        of_vrfs.attributes = vec![
+            RuleAttribute::Priority(DEVICE_PRIORITY),
+            RuleAttribute::L3MDev(true),
+            RuleAttribute::Protocol(RouteProtocol::Kernel),
+        ];
+        assert_eq!(Rule::parse(of_vrfs), None);
     }
 }

@@ -8,6 +8,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ipnet::IpNet;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
@@ -22,11 +23,14 @@ use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 use super::mirror::TapInterface;
 use super::requests::{Requests, done};
 use super::rules::{self, Rule};
+use super::settings;
 use super::socket::SocketError;
 use super::upkeep::{self, Upkeep};
 
 /// The kernel's main table, whose rules are there already.
 pub const MAIN_TABLE: u32 = 254;
+/// How often what the kernel may not tell of is looked at: settings of the taps, and their rules.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Longest name of a device (`IFNAMSIZ` less the zero byte).
 pub const MAX_NAME: usize = 15;
 
@@ -113,8 +117,17 @@ pub struct KernelSetup {
 }
 
 impl KernelSetup {
-    /// Creates and configures every tap. On an error nothing is left behind.
+    /// Creates and configures every tap, and keeps it as configured. On an error nothing is left
+    /// behind.
     pub async fn create(configs: &[TapConfig]) -> Result<Self, SetupError> {
+        Self::create_checked(configs, CHECK_INTERVAL).await
+    }
+
+    /// The same, with another [`CHECK_INTERVAL`].
+    pub async fn create_checked(
+        configs: &[TapConfig],
+        check_interval: Duration,
+    ) -> Result<Self, SetupError> {
         let requests = Requests::open()?;
         let mut setup = Self {
             taps: Vec::with_capacity(configs.len()),
@@ -126,10 +139,10 @@ impl KernelSetup {
         for config in configs {
             // An address leaves no room for a second tap of its VPC: all devices first.
             let tap = create_tap(config)?;
-            quiet(&config.tap, &mut setup.warnings);
+            setup.warnings.extend(settings::set(&config.tap).warnings);
             setup.taps.push(tap);
         }
-        if let Some(warning) = strict_everywhere() {
+        if let Some(warning) = settings::strict_everywhere() {
             setup.warnings.push(warning);
         }
         let shared = shared_addresses(configs);
@@ -142,7 +155,10 @@ impl KernelSetup {
         }
         let indices = setup.taps.iter().map(|tap| tap.interface.ifindex);
         let taps: Vec<_> = indices.zip(configs.iter().cloned()).collect();
-        match result.and_then(|()| Ok(upkeep::start(requests, taps)?)) {
+        let apart = configs.iter().filter(|config| config.table != MAIN_TABLE);
+        let rules = apart.flat_map(|config| rules_of(config, &shared)).collect();
+        let start = |()| Ok(upkeep::start(requests, taps, rules, check_interval)?);
+        match result.and_then(start) {
             Ok(upkeep) => setup.upkeep = Some(upkeep),
             Err(error) => {
                 setup.remove().await;
@@ -230,47 +246,6 @@ fn remedy(error: &std::io::Error) -> &'static str {
         }
         _ => "see the kernel's log",
     }
-}
-
-/// Settings of a tap under `/proc/sys/net/{ipv4,ipv6}/conf`. VPCs may share addresses, so a
-/// packet's source proves nothing about its tap; and the gateway takes no advice from routers.
-const SETTINGS: [(&str, &str, &str); 9] = [
-    ("ipv4", "rp_filter", "0"),
-    ("ipv4", "accept_local", "1"),
-    ("ipv4", "arp_ignore", "1"),
-    ("ipv4", "accept_redirects", "0"),
-    ("ipv6", "accept_ra", "0"),
-    ("ipv6", "autoconf", "0"),
-    ("ipv6", "router_solicitations", "0"),
-    ("ipv6", "accept_redirects", "0"),
-    ("ipv6", "accept_dad", "0"),
-];
-
-fn quiet(tap: &str, warnings: &mut Vec<String>) {
-    for (family, name, value) in SETTINGS {
-        let path = format!("/proc/sys/net/{family}/conf/{tap}/{name}");
-        let already = |text: String| text.trim() == value;
-        if std::fs::read_to_string(&path).is_ok_and(already) {
-            continue;
-        }
-        match std::fs::write(&path, value) {
-            Ok(()) => {}
-            // A kernel without IPv6.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                warnings.push(format!("tap {tap}: cannot set {path} to {value}: {error}"))
-            }
-        }
-    }
-}
-
-/// The larger of a device's and everybody's `rp_filter` counts.
-fn strict_everywhere() -> Option<String> {
-    let path = "/proc/sys/net/ipv4/conf/all/rp_filter";
-    let strict = std::fs::read_to_string(path).is_ok_and(|text| text.trim() == "1");
-    strict.then(|| {
-        format!("{path} is 1: the kernel drops packets to the gateway whose source it would route elsewhere; set it to 0 or 2 when VPCs share addresses")
-    })
 }
 
 async fn configure(
