@@ -8,6 +8,7 @@ mod flows;
 mod gateway;
 mod lpm;
 mod mirror;
+mod offload;
 mod prefixes;
 mod reconcile;
 mod report;
@@ -71,6 +72,16 @@ const BENCHES: &[Bench] = &[
         name: "mirror-churn",
         about: "20 K route changes a second in the kernel for 30 s, then 1 K: until the switch has them",
         run: mirror::churn,
+    },
+    Bench {
+        name: "offload-rate",
+        about: "offload engine and embedded switch: installs and removals, 1 M entries live, 30 s",
+        run: offload::rate,
+    },
+    Bench {
+        name: "offload-latency",
+        about: "offload engine: a worker's decision to its acknowledgement, at steady rates",
+        run: offload::latency,
     },
     Bench {
         name: "slowpath-new",

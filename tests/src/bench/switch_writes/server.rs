@@ -90,6 +90,11 @@ impl Server {
         })
     }
 
+    /// The process's number.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The process's resident memory, in bytes.
     pub(crate) fn resident_bytes(&self) -> Result<u64, BenchError> {
         resident_bytes(self.child.id())
