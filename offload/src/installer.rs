@@ -19,13 +19,13 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt as _};
-use p4runtime::p4::v1::{TableEntry, update};
+use p4runtime::p4::v1::TableEntry;
 use shunt_p4::FlowKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::as_ns;
 use crate::engine::EngineConfig;
-use crate::ledger::{Ledger, Share, to_update};
+use crate::ledger::{Ledger, Share};
 use crate::queue::InstallerPort;
 use crate::sink::{FlowSink, Outcome, SinkError};
 use crate::stats::{LinkState, OffloadStats};
@@ -296,12 +296,11 @@ impl<S: FlowSink> Installer<S> {
 
     fn delete_foreign(&mut self, keys: Vec<TableEntry>) {
         for keys in keys.chunks(self.config.batch_updates_max.max(1)) {
-            let delete = |key: &TableEntry| to_update(update::Type::Delete, key.clone());
-            let updates = keys.iter().map(delete).collect();
+            let keys = keys.to_vec();
             let sink = Arc::clone(&self.sink);
-            self.requests.push(Box::pin(async move {
-                Answer::Foreign(sink.write(updates).await)
-            }));
+            self.requests.push(Box::pin(
+                async move { Answer::Foreign(sink.delete(keys).await) },
+            ));
         }
     }
 

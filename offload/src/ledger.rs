@@ -8,13 +8,14 @@
 mod entries;
 mod idleness;
 mod resync;
+mod units;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::time::Duration;
 
-use p4runtime::p4::v1::Update;
 use shunt_p4::FlowKey;
+use shunt_p4::tables::FlowUpdate;
 
 use crate::clock::as_ns;
 use crate::idle::IdlePair;
@@ -22,8 +23,8 @@ use crate::queue::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, Refu
 use crate::stats::{OffloadStats, Recorders};
 use crate::unit::{Life, Outcome, Step, Unit};
 
-pub(crate) use entries::to_update;
 use entries::{Entries, is_writable};
+use units::{Held, Units};
 
 /// Delay before a write is tried again; doubles with each attempt.
 pub(crate) const RETRY_DELAY_MIN: Duration = Duration::from_millis(1);
@@ -39,30 +40,10 @@ pub(crate) struct UnitRef {
     generation: u32,
 }
 
-#[derive(Debug)]
-struct Held {
-    unit: Unit,
-    /// Forward, reply. An orphan has only the key of the first.
-    entries: Entries,
-    owner: Option<Owner>,
-    /// Its keys belong to others still.
-    waits: bool,
-    first_packet_ns: u64,
-    decided_ns: u64,
-    batched_ns: u64,
-    remove_ns: u64,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Owner {
     port: usize,
     id: ConnectionId,
-}
-
-#[derive(Debug, Default)]
-struct Slot {
-    generation: u32,
-    held: Option<Held>,
 }
 
 /// What a batch writes, in the order of its updates: one unit's share.
@@ -76,17 +57,14 @@ pub(crate) struct Share {
 #[derive(Debug)]
 pub(crate) struct Batch {
     pub(crate) shares: Vec<Share>,
-    pub(crate) updates: Vec<Update>,
+    pub(crate) updates: Vec<FlowUpdate>,
 }
 
 /// The ledger.
 #[derive(Debug)]
 pub(crate) struct Ledger {
     units_max: usize,
-    slots: Vec<Slot>,
-    free: Vec<u32>,
-    by_owner: Map<Owner, UnitRef>,
-    by_key: Map<FlowKey, UnitRef>,
+    units: Units,
     /// Who waits for a unit to end.
     waiters: Map<UnitRef, Vec<UnitRef>>,
     /// Entries that leave go before entries that come.
@@ -107,10 +85,7 @@ impl Ledger {
     pub(crate) fn new(ports: usize, units_max: usize) -> Self {
         Self {
             units_max,
-            slots: Vec::new(),
-            free: Vec::new(),
-            by_owner: Map::default(),
-            by_key: Map::default(),
+            units: Units::new(ports, units_max),
             waiters: Map::default(),
             removals: VecDeque::new(),
             installs: VecDeque::new(),
@@ -134,13 +109,13 @@ impl Ledger {
 
     fn install(&mut self, port: usize, unit: &OffloadUnit, now_ns: u64) {
         let owner = Owner { port, id: unit.id };
-        let refusal = if self.by_owner.contains_key(&owner) {
+        let refusal = if self.units.is_taken(owner) {
             Some(RefuseReason::KeyInUse)
         } else if !is_writable(unit) {
             Some(RefuseReason::Rejected)
         } else if self.refusing {
             Some(RefuseReason::Unavailable)
-        } else if self.by_owner.len() >= self.units_max {
+        } else if self.units.owned() >= self.units_max {
             Some(RefuseReason::Limit)
         } else {
             None
@@ -151,7 +126,7 @@ impl Ledger {
         }
         let at = self.hold(Held {
             unit: Unit::new(),
-            entries: Entries::Pair(Box::new(unit.entries)),
+            entries: Entries::Pair(unit.entries),
             owner: Some(owner),
             waits: true,
             first_packet_ns: unit.first_packet_ns,
@@ -159,17 +134,16 @@ impl Ledger {
             batched_ns: 0,
             remove_ns: 0,
         });
-        self.by_owner.insert(owner, at);
         self.admit(at, now_ns);
     }
 
     fn remove(&mut self, owner: Owner, now_ns: u64) {
-        let Some(&at) = self.by_owner.get(&owner) else {
+        let Some(at) = self.units.of(owner) else {
             self.stats.removals += 1;
             self.tell(owner.port, OffloadEvent::Removed(owner.id));
             return;
         };
-        if let Some(held) = self.held_mut(at) {
+        if let Some(held) = self.units.get_mut(at) {
             held.remove_ns = now_ns;
         }
         self.change(at, now_ns, Unit::remove);
@@ -177,14 +151,19 @@ impl Ledger {
 
     /// Gives a waiting unit its keys, if nobody has them any more.
     fn admit(&mut self, at: UnitRef, now_ns: u64) {
-        let Some(held) = self.held(at).filter(|held| held.waits) else {
+        let Some(held) = self.units.get(at).filter(|held| held.waits) else {
             return;
         };
-        let (keys, owner) = (held.entries.keys(), held.owner);
-        let holders = keys.map(|key| key.and_then(|key| self.by_key.get(&key).copied()));
+        let owner = held.owner;
+        let holder = |key: Option<FlowKey>| Some(self.units.holder(&key?)?.0);
+        let holders = held.entries.keys().map(holder);
         let mut wait_for = None;
         for holder in holders.into_iter().flatten() {
-            if self.held(holder).is_some_and(|held| held.unit.is_leaving()) {
+            if self
+                .units
+                .get(holder)
+                .is_some_and(|held| held.unit.is_leaving())
+            {
                 wait_for = Some(holder);
             } else {
                 if let Some(owner) = owner {
@@ -198,10 +177,8 @@ impl Ledger {
             self.waiters.entry(holder).or_default().push(at);
             return;
         }
-        for key in keys.into_iter().flatten() {
-            self.by_key.insert(key, at);
-        }
-        if let Some(held) = self.held_mut(at) {
+        self.units.claim(at);
+        if let Some(held) = self.units.get_mut(at) {
             held.waits = false;
         }
         self.installs.push_back(at);
@@ -232,7 +209,7 @@ impl Ledger {
     }
 
     fn send(&mut self, at: UnitRef, batch: &mut Batch, now_ns: u64) {
-        let Some(held) = self.held_mut(at).filter(|held| !held.waits) else {
+        let Some(held) = self.units.get_mut(at).filter(|held| !held.waits) else {
             return;
         };
         let before = held.unit.life();
@@ -301,7 +278,7 @@ impl Ledger {
         self.refusing = true;
         for at in std::mem::take(&mut self.installs) {
             self.change(at, now_ns, Unit::give_up);
-            if self.held(at).is_some() {
+            if self.units.get(at).is_some() {
                 self.installs.push_back(at);
             }
         }
@@ -348,7 +325,7 @@ impl Ledger {
 
     /// Applies an event to a unit and does what follows.
     fn change(&mut self, at: UnitRef, now_ns: u64, event: impl FnOnce(&mut Unit) -> Step) {
-        let Some(held) = self.held_mut(at) else {
+        let Some(held) = self.units.get_mut(at) else {
             return;
         };
         let before = held.unit.life();
@@ -359,13 +336,13 @@ impl Ledger {
             Step::Wait => {}
             Step::Write => self.enqueue(at),
             Step::WriteLater => {
-                let attempts = self.held(at).map_or(0, |held| held.unit.attempts());
+                let attempts = self.units.get(at).map_or(0, |held| held.unit.attempts());
                 let due_ns = now_ns.saturating_add(as_ns(retry_delay(attempts)));
                 self.delayed.push(Reverse((due_ns, at)));
             }
             Step::Installed => {
                 self.stats.installs += 1;
-                if let Some(held) = self.held(at) {
+                if let Some(held) = self.units.get(at) {
                     let (first, decided) = (held.first_packet_ns, held.decided_ns);
                     let batched = held.batched_ns;
                     self.recorders.installed(first, decided, batched, now_ns);
@@ -373,7 +350,7 @@ impl Ledger {
                 self.tell_owner(at, OffloadEvent::Installed);
             }
             Step::Refused(reason) => {
-                if let Some(owner) = self.held(at).and_then(|held| held.owner) {
+                if let Some(owner) = self.units.get(at).and_then(|held| held.owner) {
                     self.refuse(owner, reason);
                 }
                 self.forget(at, now_ns);
@@ -384,7 +361,7 @@ impl Ledger {
                 self.forget(at, now_ns);
             }
             Step::Gone => {
-                if let Some(held) = self.held(at).filter(|held| held.owner.is_some()) {
+                if let Some(held) = self.units.get(at).filter(|held| held.owner.is_some()) {
                     let taken = held.remove_ns;
                     self.recorders.removed(taken, now_ns);
                     self.stats.removals += 1;
@@ -396,7 +373,7 @@ impl Ledger {
     }
 
     fn enqueue(&mut self, at: UnitRef) {
-        match self.held(at) {
+        match self.units.get(at) {
             Some(held) if held.unit.is_leaving() => self.removals.push_back(at),
             Some(_) => self.installs.push_back(at),
             None => {}
@@ -411,7 +388,7 @@ impl Ledger {
     }
 
     fn tell_owner(&mut self, at: UnitRef, event: impl FnOnce(ConnectionId) -> OffloadEvent) {
-        if let Some(owner) = self.held(at).and_then(|held| held.owner) {
+        if let Some(owner) = self.units.get(at).and_then(|held| held.owner) {
             self.tell(owner.port, event(owner.id));
         }
     }
@@ -424,60 +401,19 @@ impl Ledger {
 
     fn hold(&mut self, held: Held) -> UnitRef {
         *self.population(held.unit.life()) += 1;
-        let slot = self.free.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::default());
-            (self.slots.len() - 1) as u32
-        });
-        let mut generation = 0;
-        if let Some(place) = self.slots.get_mut(slot as usize) {
-            generation = place.generation;
-            place.held = Some(held);
-        }
-        UnitRef { slot, generation }
+        self.units.hold(held)
     }
 
     /// The unit ended: its keys are free for those that wait.
     fn forget(&mut self, at: UnitRef, now_ns: u64) {
-        let Some(place) = self.slots.get_mut(at.slot as usize) else {
+        let Some(held) = self.units.take(at) else {
             return;
         };
-        if place.generation != at.generation {
-            return;
-        }
-        let Some(held) = place.held.take() else {
-            return;
-        };
-        place.generation = place.generation.wrapping_add(1);
-        self.free.push(at.slot);
         *self.population(held.unit.life()) -= 1;
-        if let Some(owner) = held.owner {
-            self.by_owner.remove(&owner);
-        }
-        for key in held.entries.keys().into_iter().flatten() {
-            if self.by_key.get(&key) == Some(&at) {
-                self.by_key.remove(&key);
-            }
-        }
         self.idle.remove(&at);
         for waiter in self.waiters.remove(&at).unwrap_or_default() {
             self.admit(waiter, now_ns);
         }
-    }
-
-    fn held(&self, at: UnitRef) -> Option<&Held> {
-        let place = self.slots.get(at.slot as usize)?;
-        place
-            .held
-            .as_ref()
-            .filter(|_| place.generation == at.generation)
-    }
-
-    fn held_mut(&mut self, at: UnitRef) -> Option<&mut Held> {
-        let place = self.slots.get_mut(at.slot as usize)?;
-        place
-            .held
-            .as_mut()
-            .filter(|_| place.generation == at.generation)
     }
 
     fn count(&mut self, before: Life, after: Life) {

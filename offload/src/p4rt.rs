@@ -1,8 +1,8 @@
 //! The real sink: a P4Runtime client.
 
 use p4runtime::client::{Client, ClientError, WriteError, code_of};
-use p4runtime::p4::v1::{Entity, TableEntry, Update, entity};
-use shunt_p4::tables::{Flow4, Flow6, P4Table as _};
+use p4runtime::p4::v1::{Entity, TableEntry, Update, entity, update};
+use shunt_p4::tables::{Flow4, Flow6, FlowUpdate, P4Table as _};
 use tonic::Code;
 
 use crate::sink::{FlowSink, Outcome, SinkError};
@@ -20,30 +20,42 @@ impl P4RuntimeSink {
     }
 }
 
-impl FlowSink for P4RuntimeSink {
-    async fn write(&self, updates: Vec<Update>) -> Result<Vec<Outcome>, SinkError> {
-        let (mut outcomes, rest) = match self.client.write(&updates).await {
-            Ok(()) => (Vec::new(), Ok(Outcome::Done)),
-            Err(WriteError::Batch(batch)) => {
-                let outcomes = batch.errors.iter().map(|error| outcome(code_of(error)));
-                (outcomes.collect(), Ok(Outcome::Unknown))
-            }
-            Err(WriteError::Failed { decided, source }) => {
-                let decided: Vec<_> = decided
-                    .iter()
-                    .map(|error| outcome(code_of(error)))
-                    .collect();
+/// What a write of so many updates came to, one by one.
+fn outcomes(answer: Result<(), WriteError>, count: usize) -> Result<Vec<Outcome>, SinkError> {
+    let each = |errors: &[p4runtime::p4::v1::Error]| -> Vec<Outcome> {
+        errors.iter().map(|error| outcome(code_of(error))).collect()
+    };
+    let (mut outcomes, rest) = match answer {
+        Ok(()) => (Vec::new(), Ok(Outcome::Done)),
+        Err(WriteError::Batch(batch)) => (each(&batch.errors), Ok(Outcome::Unknown)),
+        Err(WriteError::Failed { decided, source }) => {
+            let rest = request_failed(&source);
+            if decided.is_empty() {
+                (Vec::new(), rest)
+            } else {
                 // Some was written: every update has an answer or an unknown one.
-                let rest = request_failed(&source);
-                if decided.is_empty() {
-                    (decided, rest)
-                } else {
-                    (decided, Ok(rest.unwrap_or(Outcome::Unknown)))
-                }
+                (each(&decided), Ok(rest.unwrap_or(Outcome::Unknown)))
             }
+        }
+    };
+    outcomes.resize(count, rest?);
+    Ok(outcomes)
+}
+
+impl FlowSink for P4RuntimeSink {
+    async fn write(&self, updates: Vec<FlowUpdate>) -> Result<Vec<Outcome>, SinkError> {
+        outcomes(self.client.write_wire(&updates).await, updates.len())
+    }
+
+    async fn delete(&self, keys: Vec<TableEntry>) -> Result<Vec<Outcome>, SinkError> {
+        let delete = |key| Update {
+            r#type: update::Type::Delete.into(),
+            entity: Some(Entity {
+                entity: Some(entity::Entity::TableEntry(key)),
+            }),
         };
-        outcomes.resize(updates.len(), rest?);
-        Ok(outcomes)
+        let updates: Vec<_> = keys.into_iter().map(delete).collect();
+        outcomes(self.client.write(&updates).await, updates.len())
     }
 
     async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {

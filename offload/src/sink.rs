@@ -2,7 +2,8 @@
 
 use std::future::Future;
 
-use p4runtime::p4::v1::{TableEntry, Update};
+use p4runtime::p4::v1::TableEntry;
+use shunt_p4::tables::FlowUpdate;
 
 pub use crate::unit::Outcome;
 
@@ -25,7 +26,16 @@ pub trait FlowSink: Send + Sync + 'static {
     /// [`SinkError`]: there is no answer for the single updates.
     fn write(
         &self,
-        updates: Vec<Update>,
+        updates: Vec<FlowUpdate>,
+    ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
+
+    /// Removes entries of the flow tables that are no flows, by their keys as they were read.
+    ///
+    /// # Errors
+    /// [`SinkError`]: there is no answer for the single keys.
+    fn delete(
+        &self,
+        keys: Vec<TableEntry>,
     ) -> impl Future<Output = Result<Vec<Outcome>, SinkError>> + Send;
 
     /// Reads every entry of `flow4` and `flow6`, default entries excluded.

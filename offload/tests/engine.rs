@@ -4,11 +4,12 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use p4runtime::p4::v1::{TableEntry, Update};
+use p4runtime::p4::v1::TableEntry;
 use shunt_offload::{
     Clock, ConnectionId, Engine, EngineConfig, EngineHandle, FlowSink, LinkState, OffloadCommand,
     OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError, WorkerPort, channel,
 };
+use shunt_p4::tables::FlowUpdate;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
 use tokio::sync::Semaphore;
 
@@ -55,12 +56,16 @@ impl Gate {
 }
 
 impl FlowSink for Gate {
-    async fn write(&self, updates: Vec<Update>) -> Result<Vec<Outcome>, SinkError> {
+    async fn write(&self, updates: Vec<FlowUpdate>) -> Result<Vec<Outcome>, SinkError> {
         self.0.started.lock().unwrap().push(updates.len());
         self.0.permits.acquire().await.unwrap().forget();
         *self.0.finished.lock().unwrap() += 1;
         self.answer()?;
         Ok(vec![Outcome::Done; updates.len()])
+    }
+
+    async fn delete(&self, keys: Vec<TableEntry>) -> Result<Vec<Outcome>, SinkError> {
+        panic!("nothing was read, and {keys:?} is to be deleted");
     }
 
     async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {

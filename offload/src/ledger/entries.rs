@@ -1,15 +1,18 @@
-//! What a unit writes: table entries and their updates.
+//! What a unit writes.
 
-use p4runtime::p4::v1::{Entity, TableEntry, Update, entity, update};
-use shunt_p4::tables::{flow_key_entry, flow_to_entry};
-use shunt_p4::{FlowEntry, FlowKey};
+use std::time::Duration;
+
+use p4runtime::p4::v1::update::Type;
+use shunt_p4::tables::FlowUpdate;
+use shunt_p4::{FlowAction, FlowEntry, FlowKey};
 
 use crate::queue::OffloadUnit;
 use crate::unit::Op;
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // nearly all are pairs
 pub(super) enum Entries {
-    Pair(Box<[FlowEntry; 2]>),
+    Pair([FlowEntry; 2]),
     Orphan(FlowKey),
 }
 
@@ -21,42 +24,37 @@ impl Entries {
         }
     }
 
-    /// The table entry for a write; `None` cannot be: addresses were checked at the start.
-    pub(super) fn update(&self, index: usize, op: Op) -> Option<Update> {
-        let (entry, kind) = match (self, op) {
-            (Self::Pair(pair), Op::Insert) => (pair.get(index).and_then(flow_to_entry), op),
-            (Self::Pair(pair), Op::Modify) => (pair.get(index).and_then(flow_to_entry), op),
-            (Self::Pair(pair), Op::Delete) => (
-                pair.get(index).and_then(|entry| flow_key_entry(&entry.key)),
-                op,
-            ),
-            (Self::Orphan(key), _) => (flow_key_entry(key), Op::Delete),
-        };
-        let kind = match kind {
-            Op::Insert => update::Type::Insert,
-            Op::Modify => update::Type::Modify,
-            Op::Delete => update::Type::Delete,
-        };
-        entry.map(|entry| to_update(kind, entry))
-    }
-}
-
-/// An update of a table entry.
-pub(crate) fn to_update(kind: update::Type, entry: TableEntry) -> Update {
-    Update {
-        r#type: kind as i32,
-        entity: Some(Entity {
-            entity: Some(entity::Entity::TableEntry(entry)),
-        }),
+    /// A write; `None` cannot be: addresses were checked at the start.
+    pub(super) fn update(&self, index: usize, op: Op) -> Option<FlowUpdate> {
+        match self {
+            Self::Pair(pair) => {
+                let kind = match op {
+                    Op::Insert => Type::Insert,
+                    Op::Modify => Type::Modify,
+                    Op::Delete => Type::Delete,
+                };
+                FlowUpdate::new(kind, *pair.get(index)?)
+            }
+            Self::Orphan(key) => {
+                // A deletion takes the key alone.
+                let flow = FlowEntry {
+                    key: *key,
+                    action: FlowAction {
+                        vpc: key.vpc,
+                        src: None,
+                        dst: None,
+                    },
+                    idle_timeout: Duration::ZERO,
+                };
+                FlowUpdate::new(Type::Delete, flow)
+            }
+        }
     }
 }
 
 /// Two different keys, addresses of one family each.
 pub(super) fn is_writable(unit: &OffloadUnit) -> bool {
     let [forward, reply] = &unit.entries;
-    forward.key != reply.key
-        && unit
-            .entries
-            .iter()
-            .all(|entry| flow_to_entry(entry).is_some())
+    let is_flow = |entry: &FlowEntry| FlowUpdate::new(Type::Insert, *entry).is_some();
+    forward.key != reply.key && unit.entries.iter().all(is_flow)
 }

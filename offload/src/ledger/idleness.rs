@@ -15,17 +15,18 @@ impl Ledger {
     pub(crate) fn idle(&mut self, keys: &[FlowKey], now_ns: u64) {
         for key in keys {
             self.stats.idle_reports += 1;
-            let Some(&at) = self.by_key.get(key) else {
+            let Some((at, direction)) = self.units.holder(key) else {
                 continue;
             };
-            let Some(held) = self.held(at) else { continue };
+            let Some(held) = self.units.get(at) else {
+                continue;
+            };
             let Entries::Pair(pair) = &held.entries else {
                 continue;
             };
             if held.unit.life() != Life::Installed {
                 continue;
             }
-            let direction = usize::from(pair[1].key == *key);
             let timeouts = pair.each_ref().map(|entry| entry.idle_timeout);
             let idle = self.idle.entry(at).or_default();
             match idle.report(direction, now_ns, timeouts) {

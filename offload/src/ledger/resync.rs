@@ -5,7 +5,8 @@ use shunt_p4::tables::{flow_from_entry, flow_key_from_entry};
 use shunt_p4::{FlowEntry, FlowKey};
 
 use super::entries::Entries;
-use super::{Held, Ledger, Map, UnitRef};
+use super::units::Held;
+use super::{Ledger, Map, UnitRef};
 use crate::unit::{Presence, Unit};
 
 impl Ledger {
@@ -51,7 +52,7 @@ impl Ledger {
                 batched_ns: 0,
                 remove_ns: now_ns,
             });
-            self.by_key.insert(key, at);
+            self.units.claim(at);
             self.removals.push_back(at);
         }
         foreign
@@ -62,11 +63,8 @@ impl Ledger {
         &self,
         found: &mut Map<FlowKey, Option<FlowEntry>>,
     ) -> Vec<(UnitRef, [Presence; 2])> {
-        let mut presences = Vec::with_capacity(self.slots.len());
-        for (slot, place) in self.slots.iter().enumerate() {
-            let Some(held) = place.held.as_ref().filter(|held| !held.waits) else {
-                continue;
-            };
+        let mut presences = Vec::with_capacity(self.units.owned());
+        for (at, held) in self.units.iter() {
             let presence = match &held.entries {
                 Entries::Pair(pair) => {
                     pair.each_ref()
@@ -81,9 +79,7 @@ impl Ledger {
                     Some(_) => [Presence::Stale, Presence::Absent],
                 },
             };
-            let generation = place.generation;
-            let slot = slot as u32;
-            presences.push((UnitRef { slot, generation }, presence));
+            presences.push((at, presence));
         }
         presences
     }

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use p4runtime::p4::v1::{TableEntry, Update, entity, update};
+use p4runtime::p4::v1::{TableEntry, update};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 use shunt_offload::{FlowSink, Outcome, SinkError};
-use shunt_p4::tables::{flow_from_entry, flow_key_from_entry, flow_to_entry};
+use shunt_p4::tables::{FlowUpdate, flow_to_entry};
 use shunt_p4::{FlowEntry, FlowKey};
 
 /// What may go wrong.
@@ -169,7 +169,7 @@ impl State {
         }
     }
 
-    fn apply(&mut self, kind: update::Type, entry: &TableEntry) -> Outcome {
+    fn apply(&mut self, kind: update::Type, entry: &FlowEntry) -> Outcome {
         if self.random.random_ratio(self.faults.update_permille, 1_000) {
             return match self.random.random_range(0..8) {
                 0 => Outcome::Rejected,
@@ -191,16 +191,15 @@ impl State {
         self.really_apply(kind, entry)
     }
 
-    fn really_apply(&mut self, kind: update::Type, entry: &TableEntry) -> Outcome {
-        let key = flow_key_from_entry(entry).expect("a key that is no flow's");
+    fn really_apply(&mut self, kind: update::Type, entry: &FlowEntry) -> Outcome {
+        let key = entry.key;
         let there = self.table.contains_key(&key);
         match kind {
             update::Type::Insert if there => Outcome::AlreadyExists,
             update::Type::Insert if self.table.len() >= self.faults.capacity => Outcome::TableFull,
             update::Type::Modify | update::Type::Delete if !there => Outcome::NotFound,
             update::Type::Insert | update::Type::Modify => {
-                self.table
-                    .insert(key, flow_from_entry(entry).expect("no flow"));
+                self.table.insert(key, *entry);
                 Outcome::Done
             }
             update::Type::Delete => {
@@ -212,24 +211,9 @@ impl State {
     }
 }
 
-fn parts(update: &Update) -> (update::Type, TableEntry) {
-    match update
-        .entity
-        .as_ref()
-        .and_then(|entity| entity.entity.as_ref())
-    {
-        Some(entity::Entity::TableEntry(entry)) => (update.r#type(), entry.clone()),
-        _ => panic!("an update of no table entry"),
-    }
-}
-
 impl FlowSink for Switch {
-    async fn write(&self, updates: Vec<Update>) -> Result<Vec<Outcome>, SinkError> {
-        let updates: Vec<_> = updates.iter().map(parts).collect();
-        let keys: Vec<_> = updates
-            .iter()
-            .map(|(_, entry)| flow_key_from_entry(entry).unwrap())
-            .collect();
+    async fn write(&self, updates: Vec<FlowUpdate>) -> Result<Vec<Outcome>, SinkError> {
+        let keys: Vec<_> = updates.iter().map(|update| update.flow().key).collect();
         {
             let mut state = self.0.lock().unwrap();
             assert!(!state.reading, "a write while the tables are read");
@@ -258,8 +242,8 @@ impl FlowSink for Switch {
                     if lost && state.random.random_bool(0.3) {
                         continue;
                     }
-                    let (kind, entry) = &updates[index];
-                    outcomes[index] = state.apply(*kind, entry);
+                    let update = &updates[index];
+                    outcomes[index] = state.apply(update.kind(), update.flow());
                 }
                 if lost {
                     Err(SinkError::Unavailable("lost on the way back".to_owned()))
@@ -274,6 +258,10 @@ impl FlowSink for Switch {
             state.writing.remove(key);
         }
         answer
+    }
+
+    async fn delete(&self, keys: Vec<TableEntry>) -> Result<Vec<Outcome>, SinkError> {
+        panic!("all entries are flows, and {keys:?} is to be deleted");
     }
 
     async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {

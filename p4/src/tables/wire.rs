@@ -30,7 +30,12 @@ impl FlowUpdate {
             .then_some(Self { r#type, flow })
     }
 
-    /// The flow.
+    /// Insert, modify or delete.
+    pub const fn kind(&self) -> Type {
+        self.r#type
+    }
+
+    /// The flow; of a deletion only the key counts.
     pub const fn flow(&self) -> &FlowEntry {
         &self.flow
     }
