@@ -61,7 +61,11 @@ fn slot_in(chunks: &[Box<[Slot]>], slot: u32) -> Option<&Slot> {
 fn key_in(chunks: &[Box<[Slot]>], place: u32) -> Option<FlowKey> {
     let held = slot_in(chunks, place / 2)?.held.as_ref()?;
     let [forward, reply] = held.entries.keys();
-    if place % 2 == 0 { forward } else { reply }
+    if place.is_multiple_of(2) {
+        forward
+    } else {
+        reply
+    }
 }
 
 impl Units {
