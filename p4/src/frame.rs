@@ -106,6 +106,7 @@ pub struct ShuntHeader {
 
 impl ShuntHeader {
     /// A header for the way back.
+    #[inline]
     pub const fn egress(interface: crate::InterfaceId) -> Self {
         Self {
             reason: Command::Egress as u8,
@@ -118,6 +119,7 @@ impl ShuntHeader {
 
     /// Reads the header of a whole frame from the switch; the carried frame starts at
     /// [`ENCAP_LEN`]. `None`: too short, another ethertype, or another version.
+    #[inline]
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let head: &[u8; ENCAP_LEN] = frame.first_chunk()?;
         if u16::from_be_bytes([head[12], head[13]]) != ETHERTYPE || head[14] != VERSION {
@@ -133,6 +135,7 @@ impl ShuntHeader {
     }
 
     /// The [`ENCAP_LEN`] bytes that go in front of the carried frame, outer Ethernet included.
+    #[inline]
     pub fn encode(&self) -> [u8; ENCAP_LEN] {
         let mut out = [0; ENCAP_LEN];
         out[..6].copy_from_slice(&DST_MAC);

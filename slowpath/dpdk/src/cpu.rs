@@ -1,4 +1,4 @@
-//! What the CPU offers a worker: its time stamp counter, and prefetching.
+//! What CPU and kernel offer a worker's tables: time stamp counter, prefetching, huge pages.
 
 use crate::eal::Eal;
 use crate::ffi;
@@ -27,4 +27,56 @@ pub fn prefetch<T: ?Sized>(value: &T) {
     }
     #[cfg(not(target_arch = "x86_64"))]
     let _ = value;
+}
+
+/// Bytes of a cache line.
+pub const CACHE_LINE: usize = 64;
+
+/// Asks for every cache line of `value`.
+#[inline]
+pub fn prefetch_all<T>(value: &T) {
+    let mut at = 0;
+    while at < size_of::<T>() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, within the value.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast::<i8>().add(at));
+        }
+        at += CACHE_LINE;
+    }
+}
+
+/// Bytes of a huge page (x86_64, and aarch64 with 4 KiB pages).
+const HUGE_PAGE: usize = 2 << 20;
+
+/// Asks the kernel to back a large vector's memory, spare capacity included, with huge pages:
+/// a table that is read at random would miss the TLB at every look otherwise. Best before
+/// anything is in it. A kernel that has none goes on with small ones.
+pub fn huge_pages<T>(vec: &mut Vec<T>) {
+    let start = vec.as_mut_ptr() as usize;
+    let end = start + vec.capacity() * size_of::<T>();
+    let (first, last) = (start.next_multiple_of(HUGE_PAGE), end - end % HUGE_PAGE);
+    if first < last {
+        // SAFETY: whole pages inside one allocation of ours; the advice changes no content.
+        unsafe {
+            nix::libc::madvise(first as *mut _, last - first, nix::libc::MADV_HUGEPAGE);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_vector_may_be_advised() {
+        for capacity in [0, 1, HUGE_PAGE, 3 * HUGE_PAGE + 5] {
+            let mut vec: Vec<u8> = Vec::with_capacity(capacity);
+            huge_pages(&mut vec);
+            vec.resize(capacity, 7);
+            huge_pages(&mut vec);
+            assert!(vec.iter().all(|byte| *byte == 7));
+        }
+    }
 }

@@ -25,7 +25,7 @@ mod ring;
 mod thread;
 
 pub use burst::{Burst, CAPACITY, Drain};
-pub use cpu::{prefetch, tsc, tsc_hz};
+pub use cpu::{CACHE_LINE, huge_pages, prefetch, prefetch_all, tsc, tsc_hz};
 pub use eal::{DEFAULT_MEMORY_MIB, Eal, EalConfig, EalError, LogLevel, MAX_DEVICE_NAME};
 pub use mbuf::Mbuf;
 pub use pool::{

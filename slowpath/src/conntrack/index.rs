@@ -1,25 +1,94 @@
-//! Open addressing from hashes to small numbers; the keys stay with whoever owns the numbers.
+//! From hashes to small numbers; the keys stay with whoever owns the numbers.
+
+use shunt_dpdk::{huge_pages, prefetch};
 
 /// No entry.
 const EMPTY: u32 = u32::MAX;
 
-/// Linear probing with backward-shift deletion: no tombstones, so lookups stay short however
-/// long it runs. Its size is fixed.
+/// Entries of a line.
+const WAYS: usize = 8;
+
+/// Entries that found no place in their lines; there is hardly ever one.
+const MAX_STRAYS: usize = 64;
+
+/// Two-choice hashing: an entry lies in one of two cache lines of eight. A look-up touches these
+/// two and no other, however full it is, and so do insertion and removal, which leaves no
+/// tombstone; an insertion that finds both full moves one entry to its other line. A line keeps
+/// as much of each hash as tells both lines, so nobody's key is looked at. Its size is fixed.
 #[derive(Debug)]
 pub(crate) struct Index {
-    /// (upper half of the hash, number); a bucket of `EMPTY` ends a probe.
-    buckets: Vec<(u32, u32)>,
-    mask: usize,
+    lines: Vec<Line>,
+    strays: Vec<(u32, u32)>,
+    limit: usize,
     len: usize,
 }
 
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Line {
+    /// Upper halves of the hashes.
+    hashes: [u32; WAYS],
+    /// The numbers, or `EMPTY`.
+    values: [u32; WAYS],
+}
+
+const FREE: Line = Line {
+    hashes: [0; WAYS],
+    values: [EMPTY; WAYS],
+};
+
+impl Line {
+    #[inline]
+    fn find(&self, hash: u32, is: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut same = 0u32;
+        for (way, (seen, value)) in self.hashes.iter().zip(&self.values).enumerate() {
+            same |= u32::from(*seen == hash && *value != EMPTY) << way;
+        }
+        while same != 0 {
+            let value = *self.values.get(same.trailing_zeros() as usize)?;
+            if is(value) {
+                return Some(value);
+            }
+            same &= same - 1;
+        }
+        None
+    }
+
+    #[inline]
+    fn put(&mut self, hash: u32, value: u32) -> bool {
+        for (seen, place) in self.hashes.iter_mut().zip(&mut self.values) {
+            if *place == EMPTY {
+                (*seen, *place) = (hash, value);
+                return true;
+            }
+        }
+        false
+    }
+
+    #[inline]
+    fn take(&mut self, value: u32) -> bool {
+        for place in &mut self.values {
+            if *place == value {
+                *place = EMPTY;
+                return true;
+            }
+        }
+        false
+    }
+}
+
 impl Index {
-    /// Room for `entries` at a load of one half at most.
+    /// Room for `entries` at a load of four fifths.
     pub(crate) fn new(entries: usize) -> Self {
-        let size = (entries.max(4) * 2).next_power_of_two();
+        let limit = entries.max(WAYS);
+        let size = (limit + limit / 4).div_ceil(WAYS).max(2);
+        let mut lines = Vec::with_capacity(size);
+        huge_pages(&mut lines);
+        lines.resize(size, FREE);
         Self {
-            buckets: vec![(0, EMPTY); size],
-            mask: size - 1,
+            lines,
+            strays: Vec::with_capacity(MAX_STRAYS),
+            limit,
             len: 0,
         }
     }
@@ -29,78 +98,114 @@ impl Index {
         self.len
     }
 
-    /// The number under that hash for which `is` says yes.
-    pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
-        let tag = tag(hash);
-        let mut at = hash as usize & self.mask;
-        loop {
-            let &(seen, value) = self.buckets.get(at)?;
-            if value == EMPTY {
-                return None;
+    /// An entry's two lines.
+    #[inline]
+    fn places(&self, hash: u32) -> [usize; 2] {
+        let of = |hash: u32| ((u64::from(hash) * self.lines.len() as u64) >> 32) as usize;
+        [of(hash), of(hash.wrapping_mul(0x9e37_79b1))]
+    }
+
+    /// Asks for both lines of a hash.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        for place in self.places(upper(hash)) {
+            if let Some(line) = self.lines.get(place) {
+                prefetch(line);
             }
-            if seen == tag && is(value) {
-                return Some(value);
-            }
-            at = (at + 1) & self.mask;
         }
     }
 
-    /// Adds a number, which is not `u32::MAX`. `false` when half full, so that probes stay
-    /// short and always end.
+    /// The number under that hash for which `is` says yes.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
+        let hash = upper(hash);
+        for place in self.places(hash) {
+            if let Some(found) = self.lines.get(place)?.find(hash, &mut is) {
+                return Some(found);
+            }
+        }
+        let stray = self
+            .strays
+            .iter()
+            .find(|(seen, value)| *seen == hash && is(*value));
+        stray.map(|(_, value)| *value)
+    }
+
+    /// Adds a number, which is not `u32::MAX`. `false` when full.
     pub(crate) fn insert(&mut self, hash: u64, value: u32) -> bool {
-        if self.len * 2 >= self.buckets.len() || value == EMPTY {
+        if self.len >= self.limit || value == EMPTY {
             return false;
         }
-        let mut at = hash as usize & self.mask;
-        while let Some(bucket) = self.buckets.get_mut(at) {
-            if bucket.1 == EMPTY {
-                *bucket = (tag(hash), value);
-                self.len += 1;
-                return true;
+        let hash = upper(hash);
+        let places = self.places(hash);
+        let put = self.put(places, hash, value)
+            || self.make_room(places) && self.put(places, hash, value);
+        if !put {
+            if self.strays.len() >= MAX_STRAYS {
+                return false;
             }
-            at = (at + 1) & self.mask;
+            self.strays.push((hash, value));
+        }
+        self.len += 1;
+        true
+    }
+
+    #[inline]
+    fn put(&mut self, places: [usize; 2], hash: u32, value: u32) -> bool {
+        places.iter().any(|place| {
+            self.lines
+                .get_mut(*place)
+                .is_some_and(|line| line.put(hash, value))
+        })
+    }
+
+    /// Moves one entry out of one of two full lines into its other line.
+    #[inline(never)]
+    fn make_room(&mut self, full: [usize; 2]) -> bool {
+        for from in full {
+            for way in 0..WAYS {
+                let Some(&Line { hashes, values }) = self.lines.get(from) else {
+                    continue;
+                };
+                let (hash, value) = (hashes[way], values[way]);
+                let [first, second] = self.places(hash);
+                let to = if first == from { second } else { first };
+                let moved = to != from
+                    && self
+                        .lines
+                        .get_mut(to)
+                        .is_some_and(|line| line.put(hash, value));
+                if moved {
+                    return self
+                        .lines
+                        .get_mut(from)
+                        .is_some_and(|line| line.take(value));
+                }
+            }
         }
         false
     }
 
-    /// Takes out the number that was added under that hash. `rehash` gives the hash of any
-    /// other number in the index, to move it into the gap.
-    pub(crate) fn remove(&mut self, hash: u64, value: u32, rehash: impl Fn(u32) -> u64) -> bool {
-        let mut gap = hash as usize & self.mask;
-        loop {
-            match self.buckets.get(gap) {
-                None | Some(&(_, EMPTY)) => return false,
-                Some(&(_, seen)) if seen == value => break,
-                Some(_) => gap = (gap + 1) & self.mask,
-            }
+    /// Takes out the number that was added under that hash.
+    pub(crate) fn remove(&mut self, hash: u64, value: u32) -> bool {
+        let hash = upper(hash);
+        let places = self.places(hash);
+        let mut gone = places.iter().any(|place| {
+            self.lines
+                .get_mut(*place)
+                .is_some_and(|line| line.take(value))
+        });
+        if !gone && let Some(at) = self.strays.iter().position(|(_, stray)| *stray == value) {
+            self.strays.swap_remove(at);
+            gone = true;
         }
-        self.len -= 1;
-        let mut at = gap;
-        loop {
-            at = (at + 1) & self.mask;
-            let bucket = match self.buckets.get(at) {
-                Some(&bucket) if bucket.1 != EMPTY => bucket,
-                _ => break,
-            };
-            let home = rehash(bucket.1) as usize & self.mask;
-            // It may move unless its home lies behind the gap on its way.
-            let from_home = at.wrapping_sub(home) & self.mask;
-            let from_gap = at.wrapping_sub(gap) & self.mask;
-            if from_home >= from_gap {
-                if let Some(slot) = self.buckets.get_mut(gap) {
-                    *slot = bucket;
-                }
-                gap = at;
-            }
-        }
-        if let Some(slot) = self.buckets.get_mut(gap) {
-            *slot = (0, EMPTY);
-        }
-        true
+        self.len -= usize::from(gone);
+        gone
     }
 }
 
-fn tag(hash: u64) -> u32 {
+#[inline]
+fn upper(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
 
@@ -110,9 +215,9 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    /// Few distinct hashes, so that probes run into each other and around the end.
+    /// Few distinct hashes, so that lines overflow and entries stray.
     fn hash(value: u32) -> u64 {
-        u64::from(value % 5) * 0x1_0000_0003 + 12
+        (u64::from(value % 3) * 0x5555_5555) << 32
     }
 
     proptest! {
@@ -127,21 +232,43 @@ mod tests {
                     prop_assert!(index.insert(hash(value), value));
                     model.insert(value);
                 } else if !insert {
-                    prop_assert_eq!(index.remove(hash(value), value, hash), model.remove(&value));
+                    prop_assert_eq!(index.remove(hash(value), value), model.remove(&value));
                 }
                 prop_assert_eq!(index.len(), model.len());
-                for value in &model {
-                    prop_assert_eq!(index.find(hash(*value), |v| v == *value), Some(*value));
+                for v in 0..24 {
+                    prop_assert_eq!(index.find(hash(v), |x| x == v).is_some(), model.contains(&v));
                 }
             }
         }
     }
 
     #[test]
-    fn it_is_full_at_half_and_says_so() {
-        let mut index = Index::new(4);
-        assert!((0..4).all(|value| index.insert(u64::from(value), value)));
-        assert!(!index.insert(9, 9));
-        assert_eq!(index.find(9, |value| value == 9), None);
+    fn a_full_index_refuses() {
+        let mut index = Index::new(8);
+        for value in 0..8 {
+            assert!(index.insert(hash(1), value));
+        }
+        assert!(!index.insert(hash(1), 9));
+        assert_eq!(index.find(hash(1), |_| false), None);
+        assert!(!index.insert(hash(2), EMPTY));
+    }
+
+    /// Spread as a keyed hash spreads them, all entries find a place in their lines.
+    #[test]
+    fn four_fifths_fit_without_strays() {
+        let hasher = crate::conntrack::KeyHasher::new(7);
+        let spread = |value: u32| hasher.words([u64::from(value), 0], [0; 2], 0);
+        let mut index = Index::new(100_000);
+        for value in 0..100_000 {
+            assert!(index.insert(spread(value), value));
+        }
+        assert_eq!(index.strays.len(), 0);
+        // And stay so while they come and go.
+        for value in 0..300_000 {
+            assert!(index.remove(spread(value), value));
+            assert!(index.insert(spread(value + 100_000), value + 100_000));
+        }
+        assert_eq!(index.strays.len(), 0);
+        assert_eq!(index.find(spread(350_000), |v| v == 350_000), Some(350_000));
     }
 }

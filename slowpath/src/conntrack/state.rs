@@ -115,6 +115,25 @@ impl State {
     }
 }
 
+/// [`State::timeout_ns`], computed once a policy: every packet asks.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TimeoutTable([[u64; 2]; State::ALL.len()]);
+
+impl TimeoutTable {
+    pub(crate) fn new(timeouts: &Timeouts) -> Self {
+        let mut table = Self::default();
+        for (row, state) in table.0.iter_mut().zip(State::ALL) {
+            *row = [proto::ICMP, proto::UDP].map(|protocol| state.timeout_ns(protocol, timeouts));
+        }
+        table
+    }
+
+    #[inline]
+    pub(crate) fn of(&self, state: State, protocol: u8) -> u64 {
+        self.0[state as usize][usize::from(protocol == proto::UDP)]
+    }
+}
+
 /// State and what it takes to compute the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tracker {

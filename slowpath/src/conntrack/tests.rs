@@ -22,51 +22,44 @@ fn key(n: u16) -> FlowKey {
     FlowKey { vpc: vpc(1), tuple }
 }
 
-fn connection(n: u16) -> Connection {
+fn tracker() -> Tracker {
+    Tracker::begin(&Transport::Udp {
+        src_port: 1,
+        dst_port: 53,
+    })
+    .unwrap()
+}
+
+fn keys(n: u16) -> [FlowKey; 2] {
     let forward = key(n);
     let reply = FlowKey {
         vpc: vpc(2),
         tuple: forward.tuple.reversed(),
     };
-    Connection {
-        keys: [forward, reply],
-        route_vpcs: [vpc(1), vpc(2)],
-        tracker: Tracker::begin(&Transport::Udp {
-            src_port: 1,
-            dst_port: 53,
-        })
-        .unwrap(),
-        offload: Offload::Software,
-        ending: false,
-        lease: None,
-        peer_lease: None,
-        counted: false,
-        created_ns: 0,
-        software_since_ns: None,
-        last_seen_ns: 0,
-        offload_after_ns: 0,
-        packets: [0; 2],
-        bytes: [0; 2],
-    }
+    [forward, reply]
+}
+
+fn insert(table: &mut Table, n: u16) -> Result<u32, InsertError> {
+    table.insert(0, &keys(n), [vpc(1), vpc(2)], tracker())
 }
 
 #[test]
 fn both_directions_find_it_and_nothing_does_afterwards() {
     let mut table = Table::new(4, 1);
-    let slot = table.insert(connection(1)).unwrap();
+    let slot = insert(&mut table, 1).unwrap();
     let id = table.id(slot);
-    let reply = table.get(slot).unwrap().keys[1];
+    let reply = table.get(slot).unwrap().key(Direction::Reply);
     assert_eq!(table.find(&key(1)), Some((slot, Direction::Forward)));
     assert_eq!(table.find(&reply), Some((slot, Direction::Reply)));
     assert_eq!(table.slot_of(id), Some(slot));
     table.arm(slot, 1);
-    assert!(table.remove(slot).is_some());
+    assert!(table.remove(slot));
     assert_eq!(table.find(&key(1)), None);
     assert_eq!(table.find(&reply), None);
     assert_eq!(table.slot_of(id), None);
     assert_eq!(table.timers(), 0);
     // The slot's next user has another id.
-    let next = table.insert(connection(2)).unwrap();
+    let next = insert(&mut table, 2).unwrap();
     assert_eq!(next, slot);
     assert_ne!(table.id(next), id);
 }
@@ -74,21 +67,23 @@ fn both_directions_find_it_and_nothing_does_afterwards() {
 #[test]
 fn a_full_table_and_a_taken_tuple_are_refused() {
     let mut table = Table::new(2, 1);
-    table.insert(connection(1)).unwrap();
-    let (error, _) = table.insert(connection(1)).unwrap_err();
+    insert(&mut table, 1).unwrap();
+    let error = insert(&mut table, 1).unwrap_err();
     assert_eq!(error, InsertError::TupleInUse);
-    table.insert(connection(2)).unwrap();
-    let (error, _) = table.insert(connection(3)).unwrap_err();
+    insert(&mut table, 2).unwrap();
+    let error = insert(&mut table, 3).unwrap_err();
     assert_eq!(error, InsertError::Full);
     assert_eq!(table.len(), 2);
 }
 
 #[test]
 fn translation_is_the_other_key_reversed() {
-    let mut nat = connection(1);
-    nat.keys[1].tuple.dst = Ipv4Addr::new(203, 0, 113, 10).into();
-    nat.keys[1].tuple.dst_port = 5000;
-    nat.route_vpcs = [vpc(1), vpc(1)];
+    let [forward, mut reply] = keys(1);
+    reply.tuple.dst = Ipv4Addr::new(203, 0, 113, 10).into();
+    reply.tuple.dst_port = 5000;
+    let mut table = Table::new(2, 1);
+    let slot = table.insert(0, &[forward, reply], [vpc(1), vpc(1)], tracker());
+    let nat = table.get(slot.unwrap()).unwrap();
     let out = nat.translation(Direction::Forward);
     assert_eq!(out.tuple.src, IpAddrOf::v4(203, 0, 113, 10));
     assert_eq!(
@@ -99,7 +94,9 @@ fn translation_is_the_other_key_reversed() {
     assert_eq!(back.tuple, key(1).tuple.reversed());
     assert_eq!((back.route_vpc, back.egress_vpc), (vpc(1), vpc(1)));
     assert!(nat.is_translated());
-    assert!(!connection(1).is_translated());
+    let mut table = Table::new(2, 1);
+    let slot = insert(&mut table, 1).unwrap();
+    assert!(!table.get(slot).unwrap().is_translated());
 }
 
 struct IpAddrOf;
@@ -115,16 +112,16 @@ proptest! {
     fn behaves_as_a_map(ops in prop::collection::vec((any::<bool>(), 0u16..40), 1..300), seed: u64) {
         let mut table = Table::new(32, seed);
         let mut model: HashMap<u16, u32> = HashMap::new();
-        for (insert, n) in ops {
-            if insert {
-                match table.insert(connection(n)) {
+        for (add, n) in ops {
+            if add {
+                match insert(&mut table, n) {
                     Ok(slot) => prop_assert!(model.insert(n, slot).is_none()),
-                    Err((InsertError::TupleInUse, _)) => prop_assert!(model.contains_key(&n)),
-                    Err((InsertError::Full, _)) => prop_assert_eq!(model.len(), 32),
+                    Err(InsertError::TupleInUse) => prop_assert!(model.contains_key(&n)),
+                    Err(InsertError::Full) => prop_assert_eq!(model.len(), 32),
                 }
             } else if let Some(slot) = model.remove(&n) {
-                let gone = table.remove(slot).unwrap();
-                prop_assert_eq!(gone.keys[0], key(n));
+                prop_assert_eq!(table.get(slot).unwrap().key(Direction::Forward), key(n));
+                prop_assert!(table.remove(slot));
             }
             prop_assert_eq!(table.len(), model.len());
             for n in 0..40 {

@@ -29,7 +29,9 @@ pub(super) enum Fit {
     Unknown,
 }
 
+/// Packed, because every connection has two, of whatever protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, packed(2))]
 struct Side {
     /// Behind the newest byte that it sent, SYN and FIN counted.
     end: u32,
@@ -38,11 +40,38 @@ struct Side {
     /// The largest window that it announced, bytes.
     window: u32,
     /// Its window scale option.
-    scale: Option<u8>,
-    /// `end` is known.
-    heard: bool,
-    /// `acked` is known.
-    waiting: bool,
+    scale: Scale,
+    /// `HEARD` and `WAITING`.
+    known: u8,
+}
+
+/// `end` is known.
+const HEARD: u8 = 1;
+/// `acked` is known.
+const WAITING: u8 = 2;
+
+/// A window scale option, plus one; 0 for none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Scale(u8);
+
+impl Scale {
+    fn new(scale: Option<u8>) -> Self {
+        Self(scale.map_or(0, |scale| scale.min(SCALE_MAX) + 1))
+    }
+
+    fn get(self) -> Option<u8> {
+        self.0.checked_sub(1)
+    }
+}
+
+impl Side {
+    const fn heard(&self) -> bool {
+        self.known & HEARD != 0
+    }
+
+    const fn waiting(&self) -> bool {
+        self.known & WAITING != 0
+    }
 }
 
 /// Both sides of a connection, by the direction that they send in.
@@ -80,7 +109,7 @@ impl Window {
     /// are.
     pub(super) fn accepts(&self, direction: Direction, segment: &Segment, ack: bool) -> bool {
         let (sender, receiver) = self.pair(direction);
-        if !(sender.heard && receiver.heard && receiver.waiting) {
+        if !(sender.heard() && receiver.heard() && receiver.waiting()) {
             return true;
         }
         let end = segment.end();
@@ -108,26 +137,26 @@ impl Window {
             Direction::Reply => (reply, forward),
         };
         let end = segment.end();
-        if !sender.heard || after(end, sender.end) {
+        if !sender.heard() || after(end, sender.end) {
             sender.end = end;
-            sender.heard = true;
+            sender.known |= HEARD;
         }
         if segment.syn {
-            sender.scale = segment.scale.map(|scale| scale.min(SCALE_MAX));
+            sender.scale = Scale::new(segment.scale);
         }
         // Scaling is in force only if both sides offer it, and never in a SYN itself.
-        let scale = match (sender.scale, receiver.scale) {
+        let scale = match (sender.scale.get(), receiver.scale.get()) {
             (Some(scale), Some(_)) if !segment.syn => scale,
             _ => 0,
         };
         sender.window = sender.window.max(u32::from(segment.window) << scale);
-        if ack && (!sender.waiting || after(segment.ack, sender.acked)) {
+        if ack && (!sender.waiting() || after(segment.ack, sender.acked)) {
             sender.acked = segment.ack;
-            sender.waiting = true;
+            sender.known |= WAITING;
         }
-        if !receiver.waiting {
+        if !receiver.waiting() {
             receiver.acked = segment.seq;
-            receiver.waiting = true;
+            receiver.known |= WAITING;
         }
     }
 
@@ -135,7 +164,7 @@ impl Window {
     /// not have come by yet, so it may be waiting for anything up to the sender's newest byte.
     pub(super) fn reset(&self, direction: Direction, segment: &Segment) -> Fit {
         let (sender, receiver) = self.pair(direction);
-        if !(sender.heard && receiver.waiting) {
+        if !(sender.heard() && receiver.waiting()) {
             return Fit::Unknown;
         }
         let seq = segment.seq;
@@ -143,7 +172,7 @@ impl Window {
             Fit::Outside
         } else if !after(seq, sender.end) {
             Fit::Exact
-        } else if receiver.heard && !after(seq, receiver.acked.wrapping_add(receiver.window)) {
+        } else if receiver.heard() && !after(seq, receiver.acked.wrapping_add(receiver.window)) {
             Fit::Window
         } else {
             Fit::Outside
@@ -154,8 +183,8 @@ impl Window {
     /// 3.10.7.3).
     pub(super) fn answers_syn(&self, direction: Direction, segment: &Segment) -> bool {
         let (responder, opener) = self.pair(direction);
-        opener.heard
-            && responder.waiting
+        opener.heard()
+            && responder.waiting()
             && after(segment.ack, responder.acked)
             && !after(segment.ack, opener.end)
     }
@@ -163,7 +192,7 @@ impl Window {
     /// Whether the segment has bytes behind all that its sender has sent: not after a FIN.
     pub(super) fn is_new(&self, direction: Direction, segment: &Segment) -> bool {
         let (sender, _) = self.pair(direction);
-        sender.heard && after(segment.end(), sender.end)
+        sender.heard() && after(segment.end(), sender.end)
     }
 }
 

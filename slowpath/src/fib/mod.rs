@@ -14,6 +14,7 @@ use shunt_p4::NetworkOp;
 
 pub use table::{Fib, NextHop, Resolution};
 
+use crate::conntrack::TimeoutTable;
 use crate::nat::Rules;
 use crate::policy::Policy;
 
@@ -24,12 +25,14 @@ pub struct PolicySnapshot {
     pub policy: Policy,
     /// NAT rules and peerings, for lookup.
     pub rules: Rules,
+    timeouts: TimeoutTable,
 }
 
 impl PolicySnapshot {
     fn new(policy: Policy) -> Self {
         Self {
             rules: Rules::new(&policy),
+            timeouts: TimeoutTable::new(&policy.timeouts),
             policy,
         }
     }

@@ -9,6 +9,7 @@ use prefix_trie::PrefixMap;
 use shunt_p4::{Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, Vpc, VpcId};
 
 use super::PolicySnapshot;
+use crate::conntrack::TimeoutTable;
 use crate::nat::Rules;
 use crate::policy::Policy;
 
@@ -122,6 +123,14 @@ impl Fib {
         })
     }
 
+    /// Whether [`Fib::resolve`] gives the same path whatever the hash.
+    pub fn has_one_path(&self, vpc: VpcId, dst: IpAddr) -> bool {
+        match self.route(vpc, dst) {
+            Some(Route::Nexthops(paths)) => paths.len() == 1,
+            _ => true,
+        }
+    }
+
     /// The MAC address of a neighbour.
     pub fn neighbor(&self, interface: InterfaceId, address: IpAddr) -> Option<MacAddr> {
         self.neighbors.get(&(interface, address)).copied()
@@ -135,6 +144,12 @@ impl Fib {
     /// The policy's NAT rules and peerings.
     pub fn rules(&self) -> &Rules {
         &self.policy.rules
+    }
+
+    /// The policy's timeouts, for lookup.
+    #[inline]
+    pub(crate) fn timeouts(&self) -> &TimeoutTable {
+        &self.policy.timeouts
     }
 
     /// Rises with every publish that changes something.

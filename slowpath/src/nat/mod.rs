@@ -15,7 +15,9 @@ mod pool;
 mod prefix;
 mod rules;
 
-pub use pool::{Lease, LeaseError, Leased, MAX_ADDRESSES_TRIED, Nat, PoolUse};
+pub use pool::{
+    Lease, LeaseError, Leased, MAX_ADDRESSES_TRIED, Nat, PORT_BLOCK, PoolUse, PortShare,
+};
 pub use prefix::NPTV6_PREFIX_MAX;
 pub use rules::{Destination, Rules, SourceRule};
 

@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use shunt_dpdk::{huge_pages, prefetch};
 use shunt_p4::{Tuple, VpcId};
 
 use super::Rules;
-use crate::conntrack::{Index, hasher};
+use crate::conntrack::{Index, Key, KeyHasher, address, hasher, words};
 use crate::policy::{AddressRange, Masquerade, PortRange};
 
 /// Addresses of a pool that are tried for one connection before it is refused.
@@ -17,7 +19,18 @@ pub const MAX_ADDRESSES_TRIED: u64 = 64;
 /// A share in a mapping. Not `Copy`: it is given back once, to [`Nat::release`].
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a lease that is not given back keeps its port for ever"]
-pub struct Lease(u32);
+pub struct Lease(NonZeroU32);
+
+impl Lease {
+    /// `None` for the largest number, which is no mapping's.
+    fn new(at: u32) -> Option<Self> {
+        NonZeroU32::new(at.wrapping_add(1)).map(Self)
+    }
+
+    fn at(&self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// A lease and what it is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,48 +72,144 @@ pub struct PoolUse {
     pub leased: u32,
 }
 
-/// The inside end of a mapping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The inside end of a mapping, and the VPC that it leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Inside {
-    vpc: VpcId,
-    to: VpcId,
-    address: IpAddr,
-    port: u16,
-    proto: u8,
+    address: [u64; 2],
+    /// VPC, VPC of the outside, port (16 bits each), protocol, and 1 for IPv6.
+    rest: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Mapping {
-    inside: Inside,
-    address: IpAddr,
-    port: u16,
-    /// Connections that have it; 0: the slot is free.
-    holders: u32,
-    /// Found by `inside`. Not if its pool was changed under it.
-    indexed: bool,
-}
+impl Inside {
+    #[inline]
+    fn new(vpc: VpcId, to: VpcId, tuple: &Tuple) -> Self {
+        Self {
+            address: words(tuple.src),
+            rest: u64::from(vpc.get()) << 48
+                | u64::from(to.get()) << 32
+                | u64::from(tuple.src_port) << 16
+                | u64::from(tuple.proto) << 8
+                | u64::from(tuple.is_ipv6()),
+        }
+    }
 
-impl Mapping {
-    /// Whether the rule could have given it.
-    fn is_of(&self, rule: &Masquerade) -> bool {
-        rule.ports.contains(self.port) && rule.pool.iter().any(|range| range.contains(self.address))
+    #[inline]
+    fn hash(&self, hasher: &KeyHasher) -> u64 {
+        hasher.words(self.address, [self.rest, 0], 0)
+    }
+
+    fn vpc(&self) -> u16 {
+        (self.rest >> 48) as u16
+    }
+
+    fn proto(&self) -> u8 {
+        (self.rest >> 8) as u8
+    }
+
+    fn address(&self) -> IpAddr {
+        address(self.address, self.rest & 1 == 1)
     }
 }
 
-/// No mapping has the port.
+/// No mapping.
 const NOBODY: u32 = u32::MAX;
 
-/// A set of ports: one bit each, and which mapping has it.
+/// Half a cache line, of which the address takes half: `Inside` without what its port set says.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    address: [u64; 2],
+    /// The outside address, its VPC and the protocol.
+    set: u32,
+    /// Connections that have it; 0: the slot is free.
+    holders: u32,
+    vpc: u16,
+    inside_port: u16,
+    port: u16,
+    /// Found by its inside. Not if its pool was changed under it.
+    indexed: bool,
+}
+
+const _: () = assert!(size_of::<Mapping>() == 32);
+
+impl Mapping {
+    /// The outside address, if the rule could have given it and the port.
+    fn address_of(&self, sets: &[PortSet], rule: &Masquerade) -> Option<IpAddr> {
+        let address = sets.get(self.set as usize)?.address;
+        let given =
+            rule.ports.contains(self.port) && rule.pool.iter().any(|range| range.contains(address));
+        given.then_some(address)
+    }
+
+    fn inside(&self, sets: &[PortSet]) -> Inside {
+        let set = sets.get(self.set as usize);
+        let (to, proto, v6) = set.map_or((0, 0, false), |set| {
+            (set.vpc.get(), set.proto, set.address.is_ipv6())
+        });
+        Inside {
+            address: self.address,
+            rest: u64::from(self.vpc) << 48
+                | u64::from(to) << 32
+                | u64::from(self.inside_port) << 16
+                | u64::from(proto) << 8
+                | u64::from(v6),
+        }
+    }
+}
+
+/// Which ports are a worker's: every `workers`-th block of [`PORT_BLOCK`], so that two workers
+/// never lease the same one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PortShare {
+    /// Counted from 0.
+    pub worker: u16,
+    /// At least 1.
+    pub workers: u16,
+}
+
+impl PortShare {
+    /// All of them.
+    pub const ALL: PortShare = PortShare {
+        worker: 0,
+        workers: 1,
+    };
+
+    /// Whose port it is, of so many workers.
+    pub const fn owner(port: u16, workers: u16) -> u16 {
+        match (port / PORT_BLOCK).checked_rem(workers) {
+            Some(worker) => worker,
+            None => 0,
+        }
+    }
+
+    const fn has_block(self, block: usize) -> bool {
+        self.workers <= 1 || block % self.workers as usize == self.worker as usize
+    }
+}
+
+/// Ports that belong to the same worker: one word of a [`PortSet`].
+pub const PORT_BLOCK: u16 = 64;
+
+/// The ports of one outside address and protocol: one bit each, and which mapping has it.
 #[derive(Debug)]
 struct PortSet {
+    vpc: VpcId,
+    address: IpAddr,
+    proto: u8,
     words: Box<[u64; 1024]>,
+    /// Which mapping has which port.
     owners: Box<[u32]>,
     leased: u32,
 }
 
+/// Every second port, the even ones first.
+const PARITY: [u64; 2] = [0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa];
+
 impl PortSet {
-    fn new() -> Self {
+    fn new(vpc: VpcId, address: IpAddr, proto: u8) -> Self {
         Self {
+            vpc,
+            address,
+            proto,
             words: Box::new([0; 1024]),
             owners: vec![NOBODY; 1 << 16].into_boxed_slice(),
             leased: 0,
@@ -108,8 +217,8 @@ impl PortSet {
     }
 
     fn release(&mut self, port: u16) {
-        if let Some(word) = self.words.get_mut(usize::from(port) / 64) {
-            let bit = 1 << (port % 64);
+        if let Some(word) = self.words.get_mut(usize::from(port / PORT_BLOCK)) {
+            let bit = 1 << (port % PORT_BLOCK);
             self.leased -= u32::from(*word & bit != 0);
             *word &= !bit;
         }
@@ -123,15 +232,15 @@ impl PortSet {
     }
 
     fn contains(&self, port: u16) -> bool {
-        let word = self.words.get(usize::from(port) / 64);
-        word.is_some_and(|word| word & 1 << (port % 64) != 0)
+        let word = self.words.get(usize::from(port / PORT_BLOCK));
+        word.is_some_and(|word| word & 1 << (port % PORT_BLOCK) != 0)
     }
 
     fn leased_in(&self, range: PortRange) -> u32 {
-        (range.first() / 64..=range.last() / 64)
+        (range.first() / PORT_BLOCK..=range.last() / PORT_BLOCK)
             .map(|at| {
                 let word = self.words.get(usize::from(at)).copied().unwrap_or(0);
-                let (first, last) = (at * 64, at * 64 + 63);
+                let (first, last) = (at * PORT_BLOCK, at * PORT_BLOCK + (PORT_BLOCK - 1));
                 let low = u64::MAX << range.first().saturating_sub(first);
                 let high = u64::MAX >> last.saturating_sub(range.last());
                 (word & low & high).count_ones()
@@ -139,18 +248,20 @@ impl PortSet {
             .sum()
     }
 
-    /// Leases the first free port at or after `start`, around the end of `range`. A whole word
-    /// of leased ports is skipped at once.
+    /// Leases the first free port at or after `start`, around the end of `range`, that is ours
+    /// and has one of the bits of `mask` in its block. A whole block is skipped at once.
     fn lease(
         &mut self,
         range: PortRange,
         start: u16,
+        share: PortShare,
+        mask: u64,
         mut usable: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
-        self.lease_between(start, range.last(), &mut usable)
+        self.lease_between(start, range.last(), share, mask, &mut usable)
             .or_else(|| {
                 let end = start.checked_sub(1).filter(|end| *end >= range.first())?;
-                self.lease_between(range.first(), end, &mut usable)
+                self.lease_between(range.first(), end, share, mask, &mut usable)
             })
     }
 
@@ -158,20 +269,24 @@ impl PortSet {
         &mut self,
         first: u16,
         last: u16,
+        share: PortShare,
+        mask: u64,
         usable: &mut impl FnMut(u16) -> bool,
     ) -> Option<u16> {
+        let block_len = u32::from(PORT_BLOCK);
         let mut port = u32::from(first);
         while port <= u32::from(last) {
-            let word = self.words.get_mut(port as usize / 64)?;
-            let free = !*word >> (port % 64);
-            if free == 0 {
-                port = (port / 64 + 1) * 64;
+            let block = (port / block_len) as usize;
+            let word = self.words.get_mut(block)?;
+            let free = (!*word & mask) >> (port % block_len);
+            if free == 0 || !share.has_block(block) {
+                port = (port / block_len + 1) * block_len;
                 continue;
             }
             port += free.trailing_zeros();
             let candidate = u16::try_from(port).ok().filter(|port| *port <= last)?;
             if usable(candidate) {
-                *word |= 1 << (candidate % 64);
+                *word |= 1 << (candidate % PORT_BLOCK);
                 self.leased += 1;
                 return Some(candidate);
             }
@@ -185,28 +300,66 @@ impl PortSet {
 #[derive(Debug)]
 pub struct Nat {
     /// Made at the first use of an address and protocol, and kept.
-    ports: HashMap<(VpcId, IpAddr, u8), PortSet, ahash::RandomState>,
+    sets: Vec<PortSet>,
+    set_of: HashMap<(VpcId, IpAddr, u8), u32, ahash::RandomState>,
     mappings: Vec<Mapping>,
-    free: Vec<u32>,
+    /// The first free mapping below the end; `set` links it to the next.
+    free: u32,
+    /// Mappings that are held.
+    held: usize,
     index: Index,
-    hasher: ahash::RandomState,
+    hasher: KeyHasher,
     capacity: usize,
     rng: StdRng,
+    share: PortShare,
 }
 
 impl Nat {
-    /// Room for `capacity` mappings. Ports start at random places that follow from `seed`
-    /// (RFC 6056 section 3.3.1).
+    /// Room for `capacity` mappings, of all ports. Ports start at random places that follow from
+    /// `seed` (RFC 6056 section 3.3.1).
     pub fn new(capacity: u32, seed: u64) -> Self {
+        Self::shared(capacity, seed, PortShare::ALL)
+    }
+
+    /// As [`Nat::new`], of a worker's share of the ports. Workers with the same seed pair
+    /// inside and outside addresses alike.
+    pub fn shared(capacity: u32, seed: u64, share: PortShare) -> Self {
         let capacity = capacity.max(1) as usize;
+        let mut mappings = Vec::with_capacity(capacity);
+        huge_pages(&mut mappings);
         Self {
-            ports: HashMap::with_hasher(hasher(seed)),
-            mappings: Vec::with_capacity(capacity),
-            free: Vec::with_capacity(capacity),
+            sets: Vec::new(),
+            set_of: HashMap::with_hasher(hasher(seed)),
+            mappings,
+            free: NOBODY,
+            held: 0,
             index: Index::new(capacity),
-            hasher: hasher(seed),
+            hasher: KeyHasher::new(seed),
             capacity,
-            rng: StdRng::seed_from_u64(seed),
+            rng: StdRng::seed_from_u64(seed.wrapping_add(share.worker.into())),
+            share,
+        }
+    }
+
+    /// Asks for where the mapping of a packet's source is found.
+    #[inline]
+    pub fn prefetch(&self, packet: &Key, to: VpcId) {
+        let inside = Inside {
+            address: packet.src(),
+            rest: u64::from(packet.vpc().get()) << 48
+                | u64::from(to.get()) << 32
+                | u64::from(packet.port_pair().0) << 16
+                | u64::from(packet.proto()) << 8
+                | u64::from(packet.is_ipv6()),
+        };
+        self.index.prefetch(inside.hash(&self.hasher));
+    }
+
+    /// Asks for the mapping of a lease.
+    #[inline]
+    pub fn prefetch_lease(&self, lease: &Lease) {
+        if let Some(mapping) = self.mappings.get(lease.at() as usize) {
+            prefetch(mapping);
         }
     }
 
@@ -221,37 +374,42 @@ impl Nat {
         rule: &Masquerade,
         tuple: &Tuple,
     ) -> Result<Leased, LeaseError> {
-        let inside = Inside {
-            vpc: rule.vpc,
-            to: rule.to,
-            address: tuple.src,
-            port: tuple.src_port,
-            proto: tuple.proto,
-        };
-        if let Some(leased) = self.share(&inside, rule) {
+        let inside = Inside::new(rule.vpc, rule.to, tuple);
+        let hash = inside.hash(&self.hasher);
+        if let Some(leased) = self.share(&inside, hash, rule) {
             return Ok(leased);
         }
-        let at = match self.free.last() {
-            Some(&at) => at,
-            None if self.mappings.len() < self.capacity => self.mappings.len() as u32,
-            None => return Err(LeaseError::Full),
+        let at = match self.free {
+            NOBODY if self.mappings.len() < self.capacity => self.mappings.len() as u32,
+            NOBODY => return Err(LeaseError::Full),
+            free => free,
         };
-        let (address, port) = self.find_port(rules, rule, &inside, at)?;
+        let lease = Lease::new(at).ok_or(LeaseError::Full)?;
+        let (set, port) = self.find_port(rules, rule, &inside, tuple.src_port, at)?;
+        let address = self
+            .sets
+            .get(set as usize)
+            .map(|set| set.address)
+            .ok_or(LeaseError::NoAddress)?;
         let mapping = Mapping {
-            inside,
-            address,
-            port,
+            address: inside.address,
+            set,
             holders: 1,
-            indexed: true,
+            vpc: inside.vpc(),
+            inside_port: tuple.src_port,
+            port,
+            indexed: self.index.insert(hash, at),
         };
-        self.free.pop();
         match self.mappings.get_mut(at as usize) {
-            Some(slot) => *slot = mapping,
+            Some(slot) => {
+                self.free = slot.set;
+                *slot = mapping;
+            }
             None => self.mappings.push(mapping),
         }
-        self.index.insert(self.hasher.hash_one(inside), at);
+        self.held += 1;
         Ok(Leased {
-            lease: Lease(at),
+            lease,
             address,
             port,
             fresh: true,
@@ -266,28 +424,46 @@ impl Nat {
         proto: u8,
         port: u16,
     ) -> Option<(VpcId, IpAddr, u16)> {
-        let inside = self.mapping_of(to, address, proto, port)?.1.inside;
-        Some((inside.vpc, inside.address, inside.port))
-    }
-
-    /// A share in the mapping that has leased an outside address and port.
-    pub fn join(&mut self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> Option<Lease> {
-        let (at, _) = self.mapping_of(to, address, proto, port)?;
-        self.mappings.get_mut(at as usize)?.holders += 1;
-        Some(Lease(at))
-    }
-
-    fn mapping_of(
-        &self,
-        to: VpcId,
-        address: IpAddr,
-        proto: u8,
-        port: u16,
-    ) -> Option<(u32, &Mapping)> {
-        let set = self.ports.get(&(to, address, proto))?;
-        let at = *set.owners.get(usize::from(port))?;
+        let at = self.mapping_of(to, address, proto, port)?;
         let mapping = self.mappings.get(at as usize)?;
-        (mapping.holders > 0).then_some((at, mapping))
+        let inside = mapping.inside(&self.sets);
+        Some((
+            VpcId::new(mapping.vpc)?,
+            inside.address(),
+            mapping.inside_port,
+        ))
+    }
+
+    /// Takes a share in the mapping that has leased an outside address and port. Whether there
+    /// is one.
+    pub fn join(&mut self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> bool {
+        let at = self.mapping_of(to, address, proto, port);
+        match at.and_then(|at| self.mappings.get_mut(at as usize)) {
+            Some(mapping) => {
+                mapping.holders += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Gives back the share that [`Nat::join`] took; the port has been leased ever since.
+    pub fn leave(&mut self, to: VpcId, address: IpAddr, proto: u8, port: u16) {
+        if let Some(lease) = self
+            .mapping_of(to, address, proto, port)
+            .and_then(Lease::new)
+        {
+            self.release(lease);
+        }
+    }
+
+    fn mapping_of(&self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> Option<u32> {
+        let set = *self.set_of.get(&(to, address, proto))?;
+        let owners = &self.sets.get(set as usize)?.owners;
+        owners
+            .get(usize::from(port))
+            .copied()
+            .filter(|at| *at != NOBODY)
     }
 
     /// The outside address that [`Nat::lease`] would give, and the port if it is one that the
@@ -301,28 +477,28 @@ impl Nat {
         rule: &Masquerade,
         tuple: &Tuple,
     ) -> Result<(IpAddr, Option<u16>), LeaseError> {
-        let inside = Inside {
-            vpc: rule.vpc,
-            to: rule.to,
-            address: tuple.src,
-            port: tuple.src_port,
-            proto: tuple.proto,
-        };
+        let inside = Inside::new(rule.vpc, rule.to, tuple);
         if let Some(mapping) = self
-            .find(&inside)
+            .find(&inside, inside.hash(&self.hasher))
             .and_then(|at| self.mappings.get(at as usize))
-            && mapping.is_of(rule)
+            && let Some(address) = mapping.address_of(&self.sets, rule)
         {
-            return Ok((mapping.address, Some(mapping.port)));
+            return Ok((address, Some(mapping.port)));
         }
-        if self.free.is_empty() && self.mappings.len() >= self.capacity {
+        if self.free == NOBODY && self.mappings.len() >= self.capacity {
             return Err(LeaseError::Full);
         }
-        let hash = self.hasher.hash_one((inside.vpc, inside.address));
-        for address in candidates(rule, inside.address.is_ipv4(), hash)? {
-            let usable = |port: &u16| !rules.is_forwarded(rule.to, address, inside.proto, *port);
-            let set = self.ports.get(&(rule.to, address, inside.proto));
-            let free = |port: &u16| set.is_none_or(|set| !set.contains(*port));
+        let proto = inside.proto();
+        for address in candidates(rule, tuple.src.is_ipv4(), self.home(&inside))? {
+            let usable = |port: &u16| !rules.is_forwarded(rule.to, address, proto, *port);
+            let set = self
+                .set_of
+                .get(&(rule.to, address, proto))
+                .and_then(|set| self.sets.get(*set as usize));
+            let free = |port: &u16| {
+                self.share.has_block(usize::from(port / PORT_BLOCK))
+                    && set.is_none_or(|set| !set.contains(*port))
+            };
             let mut ports = rule.ports.first()..=rule.ports.last();
             if ports.any(|port| free(&port) && usable(&port)) {
                 return Ok((address, None));
@@ -333,7 +509,8 @@ impl Nat {
 
     /// Gives a share back. The port is free when it was the last one.
     pub fn release(&mut self, lease: Lease) {
-        let Some(mapping) = self.mappings.get_mut(lease.0 as usize) else {
+        let at = lease.at();
+        let Some(mapping) = self.mappings.get_mut(at as usize) else {
             return;
         };
         mapping.holders = mapping.holders.saturating_sub(1);
@@ -341,104 +518,117 @@ impl Nat {
             return;
         }
         let gone = *mapping;
-        if let Some(set) = self
-            .ports
-            .get_mut(&(gone.inside.to, gone.address, gone.inside.proto))
-        {
+        if gone.indexed {
+            let inside = gone.inside(&self.sets);
+            self.index.remove(inside.hash(&self.hasher), at);
+        }
+        if let Some(set) = self.sets.get_mut(gone.set as usize) {
             set.release(gone.port);
         }
-        if gone.indexed {
-            self.unindex(lease.0, &gone.inside);
+        if let Some(mapping) = self.mappings.get_mut(at as usize) {
+            mapping.set = self.free;
+            self.free = at;
         }
-        self.free.push(lease.0);
+        self.held -= 1;
     }
 
     /// Mappings that are held.
     pub fn mappings(&self) -> usize {
-        self.mappings.len() - self.free.len()
+        self.held
     }
 
     /// Outside addresses that have leases.
     pub fn pool_use(&self) -> impl Iterator<Item = PoolUse> {
-        self.ports.iter().filter(|(_, set)| set.leased > 0).map(
-            |(&(vpc, address, protocol), set)| PoolUse {
-                vpc,
-                address,
-                protocol,
+        self.sets
+            .iter()
+            .filter(|set| set.leased > 0)
+            .map(|set| PoolUse {
+                vpc: set.vpc,
+                address: set.address,
+                protocol: set.proto,
                 leased: set.leased,
-            },
-        )
+            })
     }
 
     /// Leased ports of an outside address within a range.
     pub fn leased_in(&self, vpc: VpcId, address: IpAddr, protocol: u8, ports: PortRange) -> u32 {
-        self.ports
+        self.set_of
             .get(&(vpc, address, protocol))
+            .and_then(|set| self.sets.get(*set as usize))
             .map_or(0, |set| set.leased_in(ports))
     }
 
-    fn find(&self, inside: &Inside) -> Option<u32> {
-        self.index.find(self.hasher.hash_one(inside), |at| {
+    fn find(&self, inside: &Inside, hash: u64) -> Option<u32> {
+        self.index.find(hash, |at| {
             self.mappings
                 .get(at as usize)
-                .is_some_and(|mapping| mapping.inside == *inside)
+                .is_some_and(|mapping| mapping.inside(&self.sets) == *inside)
         })
     }
 
-    fn share(&mut self, inside: &Inside, rule: &Masquerade) -> Option<Leased> {
-        let at = self.find(inside)?;
+    /// By which an inside address has its outside address.
+    fn home(&self, inside: &Inside) -> u64 {
+        self.hasher
+            .words(inside.address, [u64::from(inside.vpc()), 0], 1)
+    }
+
+    fn share(&mut self, inside: &Inside, hash: u64, rule: &Masquerade) -> Option<Leased> {
+        let at = self.find(inside, hash)?;
         let mapping = self.mappings.get_mut(at as usize)?;
-        if mapping.is_of(rule) {
+        if let Some(address) = mapping.address_of(&self.sets, rule) {
             mapping.holders += 1;
             return Some(Leased {
-                lease: Lease(at),
-                address: mapping.address,
+                lease: Lease::new(at)?,
+                address,
                 port: mapping.port,
                 fresh: false,
             });
         }
         // The configuration took its address or port away: it lives on for its holders only.
         mapping.indexed = false;
-        self.unindex(at, inside);
+        self.index.remove(hash, at);
         None
     }
 
-    fn unindex(&mut self, at: u32, inside: &Inside) {
-        let Self {
-            index,
-            mappings,
-            hasher,
-            ..
-        } = self;
-        index.remove(hasher.hash_one(inside), at, |other| {
-            mappings
-                .get(other as usize)
-                .map_or(0, |mapping| hasher.hash_one(mapping.inside))
-        });
+    /// The set of an outside address, made at its first use.
+    fn set(&mut self, vpc: VpcId, address: IpAddr, proto: u8) -> u32 {
+        let sets = &mut self.sets;
+        *self.set_of.entry((vpc, address, proto)).or_insert_with(|| {
+            sets.push(PortSet::new(vpc, address, proto));
+            (sets.len() - 1) as u32
+        })
     }
 
     /// A free port. All connections of an inside address start at the same outside address
     /// (RFC 4787 REQ-2, "paired"), and go on to the next only when that is used up.
+    /// Where in the range is random, the port's parity is kept if it can be (RFC 4787 REQ-4).
     fn find_port(
         &mut self,
         rules: &Rules,
         rule: &Masquerade,
         inside: &Inside,
+        inside_port: u16,
         mapping: u32,
-    ) -> Result<(IpAddr, u16), LeaseError> {
-        let hash = self.hasher.hash_one((inside.vpc, inside.address));
-        let addresses = candidates(rule, inside.address.is_ipv4(), hash)?;
+    ) -> Result<(u32, u16), LeaseError> {
+        let ipv4 = inside.address().is_ipv4();
+        let addresses = candidates(rule, ipv4, self.home(inside))?;
         let span = rule.ports.count();
         let offset = self.rng.random_range(0..span) as u16;
         // Within the range: its first port plus less than its length.
         let start = rule.ports.first().saturating_add(offset);
+        let parity = PARITY[usize::from(inside_port % 2)];
+        let (proto, share) = (inside.proto(), self.share);
         for address in addresses {
-            let key = (rule.to, address, inside.proto);
-            let set = self.ports.entry(key).or_insert_with(PortSet::new);
-            let usable = |port| !rules.is_forwarded(rule.to, address, inside.proto, port);
-            if let Some(port) = set.lease(rule.ports, start, usable) {
-                set.own(port, mapping);
-                return Ok((address, port));
+            let number = self.set(rule.to, address, proto);
+            let Some(set) = self.sets.get_mut(number as usize) else {
+                continue;
+            };
+            let usable = |port| !rules.is_forwarded(rule.to, address, proto, port);
+            for mask in [parity, !parity] {
+                if let Some(port) = set.lease(rule.ports, start, share, mask, usable) {
+                    set.own(port, mapping);
+                    return Ok((number, port));
+                }
             }
         }
         Err(LeaseError::Exhausted)

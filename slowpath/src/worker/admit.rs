@@ -6,7 +6,7 @@ use shunt_p4::{FlowKey, Tuple, VpcId};
 
 use super::quota::Counted;
 use super::{Core, Ingress, MAX_PORT_TRIES, Rewrite, Stop, Verdict};
-use crate::conntrack::{Connection, Direction, InsertError, Offload, Tracker};
+use crate::conntrack::{Direction, InsertError, Tracker, words};
 use crate::exception::ExceptionReason;
 use crate::fib::{Fib, NextHop, Resolution};
 use crate::icmp::IcmpError;
@@ -58,12 +58,14 @@ impl Core {
         let plan = self.plan(fib, ingress, packet, key)?;
         // Before anything is leased or remembered for a packet that cannot leave.
         self.check_leaving(packet, &plan.hop)?;
+        let (vpc, dst) = plan.routed();
+        self.hops.learn(fib, vpc, words(dst), dst.is_ipv6());
         let slot = self.connect(fib, now_ns, &plan)?;
         self.stats.connections_created += 1;
         let to = self.table.get(slot).map_or(key.tuple, |connection| {
             connection.translation(Direction::Forward).tuple
         });
-        self.seen(fib, now_ns, slot, Direction::Forward, packet);
+        self.seen(fib, now_ns, slot, Direction::Forward, &packet.into());
         let rewrite = Rewrite {
             from: key.tuple,
             to,
@@ -100,9 +102,9 @@ impl Core {
             Some(SourceRule::Masquerade(rule)) => rule,
             Some(SourceRule::Static(address)) => {
                 let source = Some((address, tuple.src_port));
-                return Ok(self.insert(plan, plan.connection(now_ns, counted, source))?);
+                return Ok(self.insert(now_ns, plan, counted, source)?);
             }
-            None => return Ok(self.insert(plan, plan.connection(now_ns, counted, None))?),
+            None => return Ok(self.insert(now_ns, plan, counted, None)?),
         };
         let mut tries = 0;
         loop {
@@ -119,37 +121,52 @@ impl Core {
                 }
                 Err(error) => return Err(DropReason::from(error).into()),
             };
-            let fresh = leased.fresh;
             let source = Some((leased.address, leased.port));
-            let mut connection = plan.connection(now_ns, counted, source);
-            connection.lease = Some(leased.lease);
             tries += 1;
-            match self.insert(plan, connection) {
-                // A tuple that a connection without NAT has; another port may be free.
-                Err(DropReason::TupleInUse) if fresh && tries < MAX_PORT_TRIES => {}
-                done => return Ok(done?),
+            match self.insert(now_ns, plan, counted, source) {
+                Ok(slot) => {
+                    if let Some(connection) = self.table.get_mut(slot) {
+                        connection.lease = Some(leased.lease);
+                    }
+                    return Ok(slot);
+                }
+                Err(reason) => {
+                    self.nat.release(leased.lease);
+                    // A tuple that a connection without NAT has; another port may be free.
+                    if reason != DropReason::TupleInUse || !leased.fresh || tries >= MAX_PORT_TRIES
+                    {
+                        return Err(reason.into());
+                    }
+                }
             }
         }
     }
 
-    fn insert(&mut self, plan: &Plan<'_>, mut connection: Connection) -> Result<u32, DropReason> {
-        if let Some(outside) = &plan.mapping {
-            let &(to, address, port) = outside;
-            let proto = plan.key.tuple.proto;
-            connection.peer_lease = self.nat.join(to, address, proto, port);
+    /// Puts the connection into the table, its source translated to `source`.
+    fn insert(
+        &mut self,
+        now_ns: u64,
+        plan: &Plan<'_>,
+        counted: Counted,
+        source: Option<(IpAddr, u16)>,
+    ) -> Result<u32, DropReason> {
+        let (keys, route_vpcs) = plan.keys(source);
+        let slot = self
+            .table
+            .insert(now_ns, &keys, route_vpcs, plan.tracker)
+            .map_err(|error| match error {
+                InsertError::Full => DropReason::TableFull,
+                InsertError::TupleInUse => DropReason::TupleInUse,
+            })?;
+        let proto = plan.key.tuple.proto;
+        let peer = plan
+            .mapping
+            .filter(|(to, address, port)| self.nat.join(*to, *address, proto, *port));
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.set_counted(counted.source);
+            connection.set_peer_vpc(peer.map(|(to, ..)| to));
         }
-        self.table
-            .insert(connection)
-            .map_err(|(error, connection)| {
-                let leases = [connection.lease, connection.peer_lease];
-                for lease in leases.into_iter().flatten() {
-                    self.nat.release(lease);
-                }
-                match error {
-                    InsertError::Full => DropReason::TableFull,
-                    InsertError::TupleInUse => DropReason::TupleInUse,
-                }
-            })
+        Ok(slot)
     }
 
     /// Policy, NAT rules and route of a packet that belongs to no connection.
@@ -293,13 +310,9 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// The connection, its source translated to `source`.
-    fn connection(
-        &self,
-        now_ns: u64,
-        counted: Counted,
-        source: Option<(IpAddr, u16)>,
-    ) -> Connection {
+    /// What each direction's packets look like, the source translated to `source`, and the VPCs
+    /// that they are routed in.
+    fn keys(&self, source: Option<(IpAddr, u16)>) -> ([FlowKey; 2], [VpcId; 2]) {
         let reply = self.reply(source);
         let egress_vpc = reply.vpc;
         // The reply is routed where its destination is known: inside, if NAT hides that.
@@ -308,21 +321,6 @@ impl<'a> Plan<'a> {
         } else {
             egress_vpc
         };
-        Connection {
-            keys: [self.key, reply],
-            route_vpcs: [self.route_vpc, reply_route_vpc],
-            tracker: self.tracker,
-            offload: Offload::Software,
-            ending: false,
-            lease: None,
-            peer_lease: None,
-            counted: counted.source,
-            created_ns: now_ns,
-            software_since_ns: None,
-            last_seen_ns: now_ns,
-            offload_after_ns: 0,
-            packets: [0; 2],
-            bytes: [0; 2],
-        }
+        ([self.key, reply], [self.route_vpc, reply_route_vpc])
     }
 }

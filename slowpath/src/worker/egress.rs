@@ -34,7 +34,7 @@ impl Core {
             ingress.hash,
         )?;
         self.check_leaving(packet, &hop)?;
-        self.seen(fib, now_ns, slot, direction, packet);
+        self.seen(fib, now_ns, slot, direction, &packet.into());
         let rewrite = Rewrite {
             from,
             to: translation.tuple,

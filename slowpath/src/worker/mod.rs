@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   frame from the switch
+//!     │ fast.rs     the short way of plain packets of connections that we have, else:
 //!     │ walk.rs     shunt header → interface, VPC → parse → connection, or
 //!     │ admit.rs      new: policy, NAT, route → connection → table
 //!     │ egress.rs   route → TTL, MTU → rewrite → neighbour → header for the switch
@@ -19,8 +20,10 @@
 
 mod admit;
 mod egress;
+mod fast;
 mod fragment;
 mod hold;
+mod hops;
 mod nat_use;
 mod offload;
 mod quota;
@@ -38,7 +41,7 @@ use shunt_p4::{Tuple, VpcId};
 
 use crate::conntrack::{Offload, State, Table};
 use crate::exception::ExceptionPort;
-use crate::fib::FibReader;
+use crate::fib::{Fib, FibReader};
 use crate::icmp::RateLimit;
 use crate::nat::{Nat, PoolUse};
 use crate::packet::PacketBuf;
@@ -46,6 +49,7 @@ use crate::stats::{DropReason, WorkerStats};
 
 pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
+pub use hops::{MAX_HOPS, MAX_NUMBERED};
 pub use nat_use::RuleUse;
 pub use quota::MAX_SOURCES;
 pub use trace::{Step, Trace};
@@ -57,6 +61,9 @@ pub const POLL_BUDGET: usize = 256;
 
 /// Ports tried for a masqueraded connection whose translated tuple another connection has.
 pub const MAX_PORT_TRIES: u32 = 4;
+
+/// Frames that are read before the first of them is looked up.
+const STAGED: usize = 32;
 
 /// What a worker is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,6 +123,7 @@ struct Core {
     nat: Nat,
     quotas: quota::Quotas,
     hold: hold::Hold,
+    hops: hops::Hops,
     fragments: fragment::Fragments,
     offload: WorkerPort,
     exception: ExceptionPort,
@@ -142,6 +150,7 @@ impl Worker {
                 nat: Nat::new(config.max_connections, config.seed),
                 quotas: quota::Quotas::new(config.max_connections, config.seed),
                 hold: hold::Hold::default(),
+                hops: hops::Hops::new(config.seed),
                 fragments: fragment::Fragments::new(config.seed),
                 offload,
                 exception,
@@ -153,13 +162,25 @@ impl Worker {
         }
     }
 
-    /// Takes one frame from the switch. If the verdict says so, the buffer is to be sent.
+    /// Takes one frame from the switch. If the verdict says so, the buffer is to be sent. It goes
+    /// the long way ([`Worker::burst`] knows a short one, with the same outcome).
     pub fn process<B: PacketBuf>(&mut self, now_ns: u64, frame: &mut B) -> Verdict {
-        let mut verdict = Verdict::Drop(DropReason::NoTables);
-        self.burst(now_ns, std::slice::from_mut(frame), |_, seen| {
-            verdict = seen
-        });
-        verdict
+        let Self { reader, core } = self;
+        let fib = reader.enter();
+        core.stats.received.add(frame.data().len());
+        let seen = match &fib {
+            Some(fib) => core.process(fib, now_ns, frame),
+            None => {
+                core.stats.drop(DropReason::NoTables, None);
+                Verdict::Drop(DropReason::NoTables)
+            }
+        };
+        if seen.is_transmit() {
+            core.stats.sent.add(frame.data().len());
+        }
+        drop(fib);
+        core.exception.flush();
+        seen
     }
 
     /// Takes frames from the switch, with the same tables for all of them; tells the verdict on
@@ -172,19 +193,19 @@ impl Worker {
     ) {
         let Self { reader, core } = self;
         let fib = reader.enter();
-        for (n, frame) in frames.iter_mut().enumerate() {
-            core.stats.received.add(frame.data().len());
-            let seen = match &fib {
-                Some(fib) => core.process(fib, now_ns, frame),
+        let mut first = 0;
+        for frames in frames.chunks_mut(STAGED) {
+            match &fib {
+                Some(fib) => core.burst(fib, now_ns, frames, |n, seen| verdict(first + n, seen)),
                 None => {
-                    core.stats.drop(DropReason::NoTables, None);
-                    Verdict::Drop(DropReason::NoTables)
+                    for (n, frame) in frames.iter().enumerate() {
+                        core.stats.received.add(frame.data().len());
+                        core.stats.drop(DropReason::NoTables, None);
+                        verdict(first + n, Verdict::Drop(DropReason::NoTables));
+                    }
                 }
-            };
-            if seen.is_transmit() {
-                core.stats.sent.add(frame.data().len());
             }
-            verdict(n, seen);
+            first += frames.len();
         }
         drop(fib);
         core.exception.flush();
@@ -290,6 +311,58 @@ struct Ingress<'a> {
 }
 
 impl Core {
+    /// Every frame is read before the first one's connection is looked for, so that the memory
+    /// that all of them need comes while the others are read. What a frame finds is decided in
+    /// their order: the second packet of a connection finds what the first one made.
+    fn burst<B: PacketBuf>(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        frames: &mut [B],
+        mut verdict: impl FnMut(usize, Verdict),
+    ) {
+        let mut plain = [fast::Plain::NONE; STAGED];
+        let mut is_plain = [false; STAGED];
+        let mut last = fast::LastIngress::default();
+        for ((frame, plain), is_plain) in frames.iter().zip(&mut plain).zip(&mut is_plain) {
+            let frame = frame.data();
+            self.stats.received.add(frame.len());
+            *is_plain = self.plain(fib, &mut last, frame, plain).is_some();
+            if *is_plain {
+                self.table.prefetch(&plain.flow);
+            }
+        }
+        let mut found = [None; STAGED];
+        for ((plain, is_plain), found) in plain.iter().zip(is_plain).zip(&mut found) {
+            if is_plain {
+                *found = self.table.prefetch_connection(&plain.flow);
+                if found.is_none() {
+                    self.prefetch_new(fib, plain);
+                }
+            }
+        }
+        for (n, ((frame, plain), found)) in frames.iter_mut().zip(&plain).zip(&found).enumerate() {
+            let seen = match found {
+                Some((slot, direction)) if self.is_of(plain, *slot, *direction) => {
+                    self.forward(fib, now_ns, plain, *slot, *direction, frame.data_mut())
+                }
+                _ => None,
+            };
+            let seen = match seen {
+                Some(len) => {
+                    // Padding of a short frame is the ingress link's, not the packet's.
+                    frame.truncate(len);
+                    Verdict::Transmit
+                }
+                None => self.process(fib, now_ns, frame),
+            };
+            if seen.is_transmit() {
+                self.stats.sent.add(frame.data().len());
+            }
+            verdict(n, seen);
+        }
+    }
+
     fn poll_kernel<O: Output>(&mut self, output: &mut O) -> usize {
         let mut frames = 0;
         while frames < POLL_BUDGET {

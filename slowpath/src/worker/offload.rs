@@ -11,7 +11,7 @@
 //!
 //! A connection leaves the table, and gives its port back, only from `Software`.
 
-use shunt_offload::{OffloadCommand, OffloadEvent, OffloadUnit};
+use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit};
 use shunt_p4::flow::proto;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey};
 
@@ -19,53 +19,80 @@ use super::quota::Counted;
 use super::{Core, POLL_BUDGET};
 use crate::conntrack::{Connection, Direction, Offload, State};
 use crate::fib::Fib;
-use crate::packet::Packet;
+use crate::packet::{Packet, Transport};
 use crate::policy::{OffloadAfter, OffloadPolicy};
+
+/// Events whose connections are asked for together.
+const EVENTS: usize = 16;
+/// Timers of which all that their ends need is asked for together.
+const TIMERS: usize = 16;
+
+/// What a connection takes into account of a packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived<'a> {
+    pub(super) transport: &'a Transport,
+    /// Bytes of the IP packet.
+    pub(super) len: usize,
+    pub(super) fragment: bool,
+}
+
+impl<'a> From<&'a Packet> for Arrived<'a> {
+    fn from(packet: &'a Packet) -> Self {
+        Self {
+            transport: &packet.transport,
+            len: packet.len(),
+            fragment: packet.is_fragment(),
+        }
+    }
+}
 
 impl Core {
     /// Takes a packet of a connection into account.
+    #[inline]
     pub(super) fn seen(
         &mut self,
         fib: &Fib,
         now_ns: u64,
         slot: u32,
         direction: Direction,
-        packet: &Packet,
+        packet: &Arrived<'_>,
     ) {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
         let before = connection.tracker.state();
-        if !connection.tracker.see(direction, &packet.transport) {
+        if !connection.tracker.see(direction, packet.transport) {
             self.stats.tcp_ignored += 1;
         }
-        if packet.is_fragment() {
+        if packet.fragment {
             // The first one does not say how much follows.
             connection.tracker.forget_window();
         }
         let at = direction.index();
         connection.packets[at] += 1;
-        connection.bytes[at] += packet.len() as u64;
+        connection.bytes[at] += packet.len as u64;
         let state = connection.tracker.state();
         if state.is_half_open() != before.is_half_open() {
-            let [FlowKey { vpc, .. }, _] = connection.keys;
+            let vpc = connection.key(Direction::Forward).vpc;
             self.quotas.half_open(vpc, state.is_half_open());
         }
-        if state == State::SynSent && before != State::SynSent {
+        let anew = state == State::SynSent && before != State::SynSent;
+        if anew {
             // The tuple was opened anew.
-            connection.created_ns = now_ns;
-            connection.software_since_ns = None;
-            connection.ending = false;
+            connection.begin_again();
         }
         // A reset connection is not kept by what still arrives for it.
         if state != State::Closed || before != State::Closed {
             connection.last_seen_ns = now_ns;
         }
-        connection.software_since_ns.get_or_insert(now_ns);
+        connection.offered_since_ns(now_ns);
         let deadline = deadline_ns(fib, connection);
         let offload = connection.offload;
         let wanted = offload == Offload::Software && wants_offload(fib, now_ns, connection);
         self.table.arm_by(slot, deadline);
+        if anew {
+            self.table.begin(slot, now_ns);
+        }
         match offload {
             Offload::Software if wanted => self.install(fib, now_ns, slot),
             Offload::Installing | Offload::Installed if !state.is_open() => {
@@ -82,7 +109,7 @@ impl Core {
         };
         let idle_timeout = fib.policy().timeouts.offload_idle;
         let entry = |direction: Direction| {
-            let key = *connection.key(direction);
+            let key = connection.key(direction);
             let translation = connection.translation(direction);
             let (old, new) = (key.tuple, translation.tuple);
             let changed = |from: (std::net::IpAddr, u16), to: (std::net::IpAddr, u16)| {
@@ -98,10 +125,11 @@ impl Core {
                 idle_timeout,
             }
         };
+        let entries = [entry(Direction::Forward), entry(Direction::Reply)];
         let unit = OffloadUnit {
             id,
-            entries: [entry(Direction::Forward), entry(Direction::Reply)],
-            first_packet_ns: connection.software_since_ns.unwrap_or(now_ns),
+            entries,
+            first_packet_ns: connection.offered_since_ns(now_ns),
             decided_ns: now_ns,
         };
         match self.offload.submit(OffloadCommand::Install(unit)) {
@@ -144,28 +172,34 @@ impl Core {
         };
         match connection.offload {
             Offload::Software => {
-                if let Some(gone) = self.table.remove(slot) {
-                    self.give_back(gone);
-                    self.stats.connections_ended += 1;
-                }
+                self.give_back(slot);
+                self.table.remove(slot);
+                self.stats.connections_ended += 1;
             }
             Offload::Installing | Offload::Installed => {
-                connection.ending = true;
+                connection.end();
                 self.remove_entries(slot);
             }
-            Offload::RemoveQueued | Offload::Removing => connection.ending = true,
+            Offload::RemoveQueued | Offload::Removing => connection.end(),
         }
     }
 
     /// What a connection had taken of pools and limits is free again.
-    pub(super) fn give_back(&mut self, gone: Connection) {
-        let [FlowKey { vpc, tuple }, _] = gone.keys;
-        let source = gone.counted;
+    fn give_back(&mut self, slot: u32) {
+        let Some(gone) = self.table.get_mut(slot) else {
+            return;
+        };
+        let FlowKey { vpc, tuple } = gone.key(Direction::Forward);
+        let source = gone.is_counted();
         self.quotas.release(Counted { source }, (vpc, tuple.src));
         if gone.tracker.state().is_half_open() {
             self.quotas.half_open(vpc, false);
         }
-        for lease in [gone.lease, gone.peer_lease].into_iter().flatten() {
+        let lease = gone.lease.take();
+        if let Some(peer) = gone.peer_vpc() {
+            self.nat.leave(peer, tuple.dst, tuple.proto, tuple.dst_port);
+        }
+        if let Some(lease) = lease {
             self.nat.release(lease);
         }
     }
@@ -174,12 +208,22 @@ impl Core {
     /// needless).
     pub(super) fn poll_offload(&mut self, fib: &Fib, now_ns: u64) -> usize {
         let mut events = 0;
+        let mut batch = [None; EVENTS];
         while events < POLL_BUDGET {
-            let Some(event) = self.offload.poll() else {
+            let mut taken = 0;
+            for event in &mut batch {
+                *event = self.offload.poll();
+                let Some(event) = event else { break };
+                self.table.prefetch_slot(id_of(event).slot);
+                taken += 1;
+            }
+            for event in batch.iter_mut().filter_map(Option::take) {
+                self.offload_event(fib, now_ns, event);
+            }
+            events += taken;
+            if taken < EVENTS {
                 break;
-            };
-            events += 1;
-            self.offload_event(fib, now_ns, event);
+            }
         }
         self.submit_removals();
         events
@@ -202,13 +246,7 @@ impl Core {
     }
 
     fn offload_event(&mut self, fib: &Fib, now_ns: u64, event: OffloadEvent) {
-        let (OffloadEvent::Installed(id)
-        | OffloadEvent::Refused(id, _)
-        | OffloadEvent::Removed(id)
-        | OffloadEvent::Idle(id)
-        | OffloadEvent::Active(id)
-        | OffloadEvent::Lost(id)) = event;
-        let Some(slot) = self.table.slot_of(id) else {
+        let Some(slot) = self.table.slot_of(id_of(&event)) else {
             return;
         };
         let Some(connection) = self.table.get_mut(slot) else {
@@ -227,8 +265,10 @@ impl Core {
                 // If a removal is under way, its own answer is still to come.
                 if in_hardware || connection.offload == Offload::RemoveQueued {
                     let wait = nanos(fib.policy().offload.retry_after);
-                    connection.offload_after_ns = now_ns.saturating_add(wait);
                     self.back_in_software(fib, slot);
+                    if let Some(connection) = self.table.get_mut(slot) {
+                        connection.not_offered_before(now_ns.saturating_add(wait));
+                    }
                 }
             }
             OffloadEvent::Removed(_) => {
@@ -243,7 +283,7 @@ impl Core {
                 let last = now_ns.saturating_sub(idle);
                 connection.last_seen_ns = connection.last_seen_ns.max(last);
                 if deadline_ns(fib, connection) <= now_ns {
-                    connection.ending = true;
+                    connection.end();
                 }
                 self.remove_entries(slot);
             }
@@ -263,9 +303,8 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        connection.offload = Offload::Software;
-        connection.software_since_ns = None;
-        if connection.ending {
+        connection.back_in_software();
+        if connection.is_ending() {
             self.end(slot);
         } else {
             let deadline = deadline_ns(fib, connection);
@@ -276,51 +315,80 @@ impl Core {
     /// Ends connections that were silent for too long.
     pub(super) fn poll_timers(&mut self, fib: &Fib, now_ns: u64) -> usize {
         let mut fired = 0;
+        let mut batch = [0; TIMERS];
         while fired < POLL_BUDGET {
-            let Some(slot) = self.table.expire(now_ns) else {
+            let mut taken = 0;
+            for slot in &mut batch {
+                let Some(due) = self.table.expire(now_ns) else {
+                    break;
+                };
+                *slot = due;
+                taken += 1;
+            }
+            let due = batch.get(..taken).unwrap_or_default();
+            due.iter().for_each(|slot| self.prefetch_end(*slot));
+            due.iter()
+                .for_each(|slot| self.timer_fired(fib, now_ns, *slot));
+            fired += taken;
+            if taken < TIMERS {
                 break;
-            };
-            fired += 1;
-            let Some(connection) = self.table.get_mut(slot) else {
-                continue;
-            };
-            let deadline = deadline_ns(fib, connection);
-            match connection.offload {
-                _ if deadline > now_ns => self.table.arm(slot, deadline),
-                Offload::Software => self.end(slot),
-                // Its packets do not come here: the hardware tells when they stop.
-                Offload::Installing | Offload::Installed => {
-                    let timeout = timeout_ns(fib, connection);
-                    self.table.arm(slot, now_ns.saturating_add(timeout));
-                }
-                Offload::RemoveQueued | Offload::Removing => connection.ending = true,
             }
         }
         fired
     }
+
+    /// Asks for what [`Core::end`] will touch.
+    fn prefetch_end(&self, slot: u32) {
+        self.table.prefetch_removal(slot);
+        if let Some(connection) = self.table.get(slot)
+            && let Some(lease) = &connection.lease
+        {
+            let to = connection.raw_key(Direction::Reply).vpc();
+            let inside = connection.raw_key(Direction::Forward);
+            self.nat.prefetch(inside, to);
+            self.nat.prefetch_lease(lease);
+        }
+    }
+
+    fn timer_fired(&mut self, fib: &Fib, now_ns: u64, slot: u32) {
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        let deadline = deadline_ns(fib, connection);
+        match connection.offload {
+            _ if deadline > now_ns => self.table.arm(slot, deadline),
+            Offload::Software => self.end(slot),
+            // Its packets do not come here: the hardware tells when they stop.
+            Offload::Installing | Offload::Installed => {
+                let timeout = timeout_ns(fib, connection);
+                self.table.arm(slot, now_ns.saturating_add(timeout));
+            }
+            Offload::RemoveQueued | Offload::Removing => connection.end(),
+        }
+    }
 }
 
-fn wants_offload(fib: &Fib, now_ns: u64, connection: &Connection) -> bool {
+fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection) -> bool {
     let policy = &fib.policy().offload;
-    if !policy.enabled || connection.ending || now_ns < connection.offload_after_ns {
+    let packets = connection.packets.iter().sum();
+    let state = connection.tracker.state();
+    if !far_enough(policy, connection.proto(), state, packets)
+        || !policy.enabled
+        || connection.is_ending()
+        || now_ns < connection.offered_since_ns(now_ns)
+    {
         return false;
     }
     // The switch asks the flow tables only for packets of stateful VPCs.
-    let stateful = |key: &shunt_p4::FlowKey| fib.vpc(key.vpc).is_some_and(|vpc| !vpc.stateless);
-    if !connection.keys.iter().all(stateful) {
-        return false;
-    }
-    let [forward, _] = &connection.keys;
-    let packets = connection.packets.iter().sum();
-    far_enough(
-        policy,
-        forward.tuple.proto,
-        connection.tracker.state(),
-        packets,
-    )
+    let stateful = |side: Direction| {
+        let vpc = connection.key(side).vpc;
+        fib.vpc(vpc).is_some_and(|vpc| !vpc.stateless)
+    };
+    stateful(Direction::Forward) && stateful(Direction::Reply)
 }
 
 /// Whether a connection of that state, after so many packets, belongs into hardware.
+#[inline]
 pub(super) fn far_enough(policy: &OffloadPolicy, protocol: u8, state: State, packets: u64) -> bool {
     let after = match protocol {
         proto::TCP => return state == State::Established,
@@ -335,17 +403,24 @@ pub(super) fn far_enough(policy: &OffloadPolicy, protocol: u8, state: State, pac
 }
 
 fn timeout_ns(fib: &Fib, connection: &Connection) -> u64 {
-    let [forward, _] = &connection.keys;
-    connection
-        .tracker
-        .state()
-        .timeout_ns(forward.tuple.proto, &fib.policy().timeouts)
+    fib.timeouts()
+        .of(connection.tracker.state(), connection.proto())
 }
 
 fn deadline_ns(fib: &Fib, connection: &Connection) -> u64 {
     connection
         .last_seen_ns
         .saturating_add(timeout_ns(fib, connection))
+}
+
+fn id_of(event: &OffloadEvent) -> ConnectionId {
+    let (OffloadEvent::Installed(id)
+    | OffloadEvent::Refused(id, _)
+    | OffloadEvent::Removed(id)
+    | OffloadEvent::Idle(id)
+    | OffloadEvent::Active(id)
+    | OffloadEvent::Lost(id)) = event;
+    *id
 }
 
 fn nanos(duration: std::time::Duration) -> u64 {

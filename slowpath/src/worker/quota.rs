@@ -292,18 +292,8 @@ impl Sources {
         if let Some(entry) = self.entries.get_mut(at) {
             entry.source = None;
         }
-        let Self {
-            entries,
-            index,
-            hasher,
-            free,
-            ..
-        } = self;
-        index.remove(hasher.hash_one(source), at as u32, |other| {
-            let source = entries.get(other as usize).and_then(|entry| entry.source);
-            source.map_or(0, |source| hasher.hash_one(source))
-        });
-        free.push(at as u32);
+        self.index.remove(self.hasher.hash_one(source), at as u32);
+        self.free.push(at as u32);
     }
 }
 

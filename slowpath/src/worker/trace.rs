@@ -206,7 +206,7 @@ impl<'a> Tracer<'a> {
             "connection",
             words::connection(connection, direction, &tracker, taken),
         );
-        let key = *connection.key(direction);
+        let key = connection.key(direction);
         let translation = connection.translation(direction);
         self.step("nat", words::translation(&key.tuple, &translation.tuple));
         let hop = self.routed(

@@ -68,9 +68,8 @@ pub struct FlowFilter {
 
 impl FlowFilter {
     /// Whether the connection is one of them.
-    pub fn matches(&self, connection: &Connection, now_ns: u64) -> bool {
-        let keys = &connection.keys;
-        let age = Duration::from_nanos(now_ns.saturating_sub(connection.created_ns));
+    pub fn matches(&self, connection: &Connection, age: Duration) -> bool {
+        let keys = [Direction::Forward, Direction::Reply].map(|side| connection.key(side));
         self.vpc
             .is_none_or(|vpc| keys.iter().any(|key| key.vpc == vpc))
             && self.prefix.is_none_or(|net| {
@@ -112,13 +111,14 @@ impl Worker {
             let Some(connection) = table.get(slot) else {
                 continue;
             };
-            if !filter.matches(connection, now_ns) {
+            let age = table.age(slot, now_ns);
+            if !filter.matches(connection, age) {
                 continue;
             }
             if flows.len() >= limit {
                 return (flows, Some(slot));
             }
-            flows.push(view(connection, table.id(slot), now_ns));
+            flows.push(view(connection, table.id(slot), age, now_ns));
         }
         (flows, (end < table.slots()).then_some(end))
     }
@@ -135,10 +135,10 @@ impl Worker {
         let end = from.saturating_add(scan).min(self.core.table.slots());
         let mut deleted = 0;
         for slot in from..end {
-            let wanted =
-                self.core.table.get(slot).is_some_and(|connection| {
-                    !connection.ending && filter.matches(connection, now_ns)
-                });
+            let table = &self.core.table;
+            let wanted = table.get(slot).is_some_and(|connection| {
+                !connection.is_ending() && filter.matches(connection, table.age(slot, now_ns))
+            });
             if wanted {
                 self.core.end(slot);
                 deleted += 1;
@@ -148,7 +148,7 @@ impl Worker {
     }
 }
 
-fn view(connection: &Connection, id: ConnectionId, now_ns: u64) -> FlowView {
+fn view(connection: &Connection, id: ConnectionId, age: Duration, now_ns: u64) -> FlowView {
     let side = |direction: Direction| {
         let key = connection.key(direction);
         let translation = connection.translation(direction);
@@ -168,7 +168,7 @@ fn view(connection: &Connection, id: ConnectionId, now_ns: u64) -> FlowView {
         reply: side(Direction::Reply),
         state: connection.tracker.state(),
         offload: connection.offload,
-        age: Duration::from_nanos(now_ns.saturating_sub(connection.created_ns)),
+        age,
         idle: Duration::from_nanos(now_ns.saturating_sub(connection.last_seen_ns)),
     }
 }

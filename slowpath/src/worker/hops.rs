@@ -1,0 +1,202 @@
+//! Where destinations lead, remembered: the look-ups of route, next hop and neighbour that every
+//! packet needs are done once a destination, until the tables change. A connection remembers its
+//! next hops by number, so that its packets look at nothing else.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use shunt_p4::{Interface, InterfaceId, MacAddr, VpcId};
+
+use shunt_dpdk::huge_pages;
+
+use crate::conntrack::{KeyHasher, address, hasher, words};
+use crate::fib::{Fib, Resolution};
+
+/// Destinations that are remembered, a worker: 512 KiB. One more takes the place of another.
+pub const MAX_HOPS: usize = 1 << 14;
+
+/// Next hops that have a number: connections remember theirs by it. Others are looked up among
+/// the destinations at every packet.
+pub const MAX_NUMBERED: usize = 4096;
+
+/// A path out whose neighbour is known.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'a> {
+    pub(super) interface: &'a Interface,
+    pub(super) mac: MacAddr,
+    pub(super) mtu: u16,
+}
+
+/// The same without the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Numbered {
+    interface: InterfaceId,
+    mac: MacAddr,
+    mtu: u16,
+}
+
+/// Half a cache line. Only paths that are the same for all flows, neighbour known.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    dst: [u64; 2],
+    /// See [`stamp`]; 0: empty.
+    stamp: u32,
+    vpc: u16,
+    interface: u16,
+    mac: MacAddr,
+    mtu: u16,
+}
+
+/// The tables that something was looked up in, and the address's family. Their generation is
+/// cut to 31 bits, so it is taken for current after 2^31 publishes: three weeks at a thousand a
+/// second. 0 for tables in which there is nothing to find yet.
+#[inline]
+fn stamp(fib: &Fib, v6: bool) -> u32 {
+    match fib.generation() as u32 & (u32::MAX >> 1) {
+        0 => 0,
+        generation => generation << 1 | u32::from(v6),
+    }
+}
+
+const _: () = assert!(size_of::<Entry>() == 32);
+
+const EMPTY: Entry = Entry {
+    dst: [0; 2],
+    stamp: 0,
+    vpc: 0,
+    interface: 0,
+    mac: MacAddr([0; 6]),
+    mtu: 0,
+};
+
+/// Direct mapped: a destination has one place.
+#[derive(Debug)]
+pub(super) struct Hops {
+    entries: Vec<Entry>,
+    hasher: KeyHasher,
+    /// The tables that the numbers are of.
+    generation: u64,
+    /// Next hops by their number, less one.
+    numbered: Vec<Numbered>,
+    numbers: HashMap<Numbered, u16, ahash::RandomState>,
+}
+
+impl Hops {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut entries = Vec::with_capacity(MAX_HOPS);
+        huge_pages(&mut entries);
+        entries.resize(MAX_HOPS, EMPTY);
+        Self {
+            entries,
+            hasher: KeyHasher::new(seed),
+            generation: 0,
+            numbered: Vec::with_capacity(MAX_NUMBERED),
+            numbers: HashMap::with_capacity_and_hasher(MAX_NUMBERED, hasher(seed)),
+        }
+    }
+
+    #[inline]
+    fn place(&self, vpc: VpcId, dst: [u64; 2]) -> usize {
+        let hash = self.hasher.words(dst, [u64::from(vpc.get()), 0], 2);
+        // A power of two.
+        hash as usize % MAX_HOPS
+    }
+
+    /// The next hop of that number, which a connection got in these tables.
+    #[inline]
+    pub(super) fn numbered<'a>(&self, fib: &'a Fib, number: u16) -> Option<Known<'a>> {
+        let hop = self.numbered.get(usize::from(number.checked_sub(1)?))?;
+        Some(Known {
+            interface: fib.interface(hop.interface)?,
+            mac: hop.mac,
+            mtu: hop.mtu,
+        })
+    }
+
+    /// The next hop of a destination that is remembered.
+    #[inline]
+    pub(super) fn known<'a>(
+        &self,
+        fib: &'a Fib,
+        vpc: VpcId,
+        dst: [u64; 2],
+        v6: bool,
+    ) -> Option<Known<'a>> {
+        let entry = self.entries.get(self.place(vpc, dst))?;
+        let stamp = stamp(fib, v6);
+        if entry.dst != dst || entry.vpc != vpc.get() || entry.stamp != stamp || stamp == 0 {
+            return None;
+        }
+        Some(Known {
+            interface: fib.interface(InterfaceId::new(entry.interface)?)?,
+            mac: entry.mac,
+            mtu: entry.mtu,
+        })
+    }
+
+    /// The next hop of a destination, with a number by which it is found again until the tables
+    /// change; 0 for none. `None`: there is more to be known about it.
+    pub(super) fn learn<'a>(
+        &mut self,
+        fib: &'a Fib,
+        vpc: VpcId,
+        dst: [u64; 2],
+        v6: bool,
+    ) -> Option<(u16, Known<'a>)> {
+        let known = match self.known(fib, vpc, dst, v6) {
+            Some(known) => known,
+            None => self.look_up(fib, vpc, address(dst, v6))?,
+        };
+        Some((self.number(fib, &known), known))
+    }
+
+    fn number(&mut self, fib: &Fib, known: &Known<'_>) -> u16 {
+        if self.generation != fib.generation() {
+            self.generation = fib.generation();
+            self.numbered.clear();
+            self.numbers.clear();
+        }
+        let hop = Numbered {
+            interface: known.interface.id,
+            mac: known.mac,
+            mtu: known.mtu,
+        };
+        if let Some(number) = self.numbers.get(&hop) {
+            return *number;
+        }
+        if self.numbered.len() >= MAX_NUMBERED {
+            return 0;
+        }
+        self.numbered.push(hop);
+        let number = self.numbered.len() as u16;
+        self.numbers.insert(hop, number);
+        number
+    }
+
+    #[inline(never)]
+    fn look_up<'a>(&mut self, fib: &'a Fib, vpc: VpcId, dst: IpAddr) -> Option<Known<'a>> {
+        if !fib.has_one_path(vpc, dst) {
+            return None;
+        }
+        let Resolution::Via(hop) = fib.resolve(vpc, dst, 0) else {
+            return None;
+        };
+        let known = Known {
+            interface: hop.interface,
+            mac: fib.neighbor(hop.interface.id, hop.address)?,
+            mtu: hop.mtu,
+        };
+        let place = self.place(vpc, words(dst));
+        if let Some(entry) = self.entries.get_mut(place) {
+            *entry = Entry {
+                dst: words(dst),
+                stamp: stamp(fib, dst.is_ipv6()),
+                vpc: vpc.get(),
+                interface: known.interface.id.get(),
+                mac: known.mac,
+                mtu: known.mtu,
+            };
+        }
+        Some(known)
+    }
+}
