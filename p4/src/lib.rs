@@ -5,12 +5,14 @@
 
 pub mod flow;
 pub mod frame;
+pub mod hash;
 pub mod network;
 pub mod tables;
 pub mod types;
 
 pub use flow::{FlowAction, FlowEntry, FlowKey, Tuple};
 pub use frame::{Command, PuntReason, ShuntHeader};
+pub use hash::flow_hash;
 pub use network::{Encap, Interface, NetworkOp, Nexthop, Route, Vpc};
 pub use types::{
     EcmpGroupId, InterfaceId, MacAddr, NexthopId, SwitchPort, TypeError, VlanId, Vni, VpcId,

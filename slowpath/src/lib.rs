@@ -37,4 +37,4 @@ pub use manager::{
 pub use nat::PoolUse;
 pub use policy::Policy;
 pub use stats::DropReason;
-pub use worker::{FlowFilter, FlowSide, FlowView, RuleUse};
+pub use worker::{FlowFilter, FlowSide, FlowView, RuleUse, Step, Trace};

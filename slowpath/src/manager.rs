@@ -28,7 +28,7 @@ use crate::fib::FibReaderFactory;
 use crate::nat::PoolUse;
 use crate::stats::WorkerStats;
 use crate::worker::run::{Command, Queues, run};
-use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Worker, WorkerConfig};
+use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Trace, Worker, WorkerConfig};
 
 /// Requests that wait for the manager.
 pub const REQUESTS: usize = 64;
@@ -145,6 +145,7 @@ enum Request {
     Delete(FlowFilter, Reply<u64>),
     Stats(Reply<SlowPathStats>),
     Nat(Reply<NatStats>),
+    Trace(Vec<u8>, Reply<(u16, Trace)>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -195,6 +196,15 @@ impl ManagerHandle {
     /// As [`ManagerHandle::list_flows`].
     pub async fn nat(&self) -> Result<NatStats, ManagerError> {
         self.ask(Request::Nat).await
+    }
+
+    /// What would become of a frame from the switch, shunt header in front; and which worker
+    /// said so: the one that has its connection, else the first. Nothing is changed.
+    ///
+    /// # Errors
+    /// As [`ManagerHandle::list_flows`].
+    pub async fn trace(&self, frame: Vec<u8>) -> Result<(u16, Trace), ManagerError> {
+        self.ask(|reply| Request::Trace(frame, reply)).await
     }
 
     /// Stops the workers and closes the port; returns when that is done, also if it was already.
@@ -374,6 +384,9 @@ fn serve(mut requests: mpsc::Receiver<Request>, workers: Workers) {
             Request::Nat(reply) => {
                 let _ = reply.send(workers.nat());
             }
+            Request::Trace(frame, reply) => {
+                let _ = reply.send(workers.trace(&frame));
+            }
             Request::Shutdown(reply) => {
                 shutdown = Some(reply);
                 break;
@@ -484,6 +497,19 @@ impl Workers {
             .sort_by_key(|pool| (pool.vpc, pool.address, pool.protocol));
         all.port = self.port.stats().ok();
         Ok(all)
+    }
+
+    fn trace(&self, frame: &[u8]) -> Result<(u16, Trace), ManagerError> {
+        let mut first = None;
+        for n in self.numbers() {
+            let frame = frame.to_vec();
+            let trace = self.ask(n, move |worker, now_ns| worker.trace(now_ns, &frame))?;
+            if trace.known {
+                return Ok((n, trace));
+            }
+            first.get_or_insert(trace);
+        }
+        Ok((0, first.ok_or(ManagerError::Worker(0))?))
     }
 
     fn nat(&self) -> Result<NatStats, ManagerError> {

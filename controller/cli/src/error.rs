@@ -16,6 +16,17 @@ pub(crate) enum Error {
     /// A switch, by `shunt p4`.
     #[error(transparent)]
     P4(#[from] Box<P4Error>),
+    /// Arguments that do not fit together.
+    #[error("{0}")]
+    Usage(String),
+    /// A file of captured frames.
+    #[error("the capture {}: {what}", path.display())]
+    Capture {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// Standard output.
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
@@ -61,6 +72,7 @@ impl Error {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Error::Connect(_) => 3,
+            Error::Usage(_) => 2,
             Error::P4(error) if error.is_unreachable() => 3,
             Error::Daemon(status)
                 if matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled) =>

@@ -15,6 +15,7 @@ mod p4;
 mod routes;
 mod status;
 mod switch;
+mod trace;
 mod vpc;
 
 use std::path::PathBuf;
@@ -61,6 +62,8 @@ enum Noun {
     Flows(Box<flows::Arguments>),
     /// What masquerades use of their pools, and the NAT rules.
     Nat(nat::Arguments),
+    /// What would become of a packet, step by step and why; nothing is done.
+    Trace(Box<trace::Arguments>),
     /// Counts, occupancy and latencies of the offload engine.
     Offload,
     /// The switches: their states, where they differ from what is wanted, and a repair.
@@ -87,6 +90,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Noun::Neighbors(which) => neighbors::run(&mut connect().await?, &out, which).await?,
         Noun::Flows(which) => flows::run(&mut connect().await?, &out, *which).await?,
         Noun::Nat(what) => nat::run(&mut connect().await?, &out, what).await?,
+        Noun::Trace(what) => trace::run(&mut connect().await?, &out, *what).await?,
         Noun::Offload => offload::run(&mut connect().await?, &out).await?,
         Noun::P4(what) => p4::run(*what, &out).await?,
         Noun::Switch(what) => return switch::run(&mut connect().await?, &out, what).await,

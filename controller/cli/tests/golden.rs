@@ -377,6 +377,34 @@ impl Shunt for Stable {
         }))
     }
 
+    async fn trace_packet(
+        &self,
+        request: Request<v1::TracePacketRequest>,
+    ) -> Result<Response<v1::TracePacketResponse>, Status> {
+        use v1::trace_packet_request::Packet;
+        let request = request.into_inner();
+        let asked = match request.packet.unwrap() {
+            Packet::Frame(frame) => {
+                format!("a frame of {} bytes: {:02x?}", frame.len(), &frame[12..14])
+            }
+            Packet::Description(packet) => format!("{packet:?}"),
+        };
+        let step = |stage: &str, text: &str| v1::TraceStep {
+            stage: stage.to_owned(),
+            text: text.to_owned(),
+        };
+        Ok(Response::new(v1::TracePacketResponse {
+            steps: vec![
+                step("ingress", &format!("interface {:?}", request.interface)),
+                step("parse", &asked),
+                step("verdict", "dropped (no_connection)"),
+            ],
+            verdict: "drop".to_owned(),
+            drop_reason: "no_connection".to_owned(),
+            ..Default::default()
+        }))
+    }
+
     async fn list_switches(
         &self,
         _: Request<v1::ListSwitchesRequest>,
@@ -485,7 +513,12 @@ impl Shunt for Stable {
 }
 
 fn shunt(socket: &Path, arguments: &[&str]) -> Output {
+    shunt_in(Path::new("."), socket, arguments)
+}
+
+fn shunt_in(folder: &Path, socket: &Path, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_shunt"))
+        .current_dir(folder)
         .env_remove("SHUNT_SOCKET")
         .arg("--socket")
         .arg(socket)
@@ -591,6 +624,38 @@ async fn every_command_prints_what_its_file_says() {
         golden("flows-misplaced.table", &output, &mut faults);
         let output = shunt(&socket, &["nat", "--addresses"]);
         golden("nat-addresses.table", &output, &mut faults);
+        let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
+        for (name, words) in [
+            (
+                "tcp",
+                "--interface red tcp 10.0.0.2:1234 192.0.2.80:443 --flags SA --ttl 3 --length 100",
+            ),
+            (
+                "udp",
+                "--interface red udp [2001:db8::2]:1 [2001:db8::1]:53",
+            ),
+            (
+                "icmp",
+                "--interface red icmp 10.0.0.2 192.0.2.80 --id 7 --reply",
+            ),
+            ("noport", "--interface red tcp 10.0.0.2 192.0.2.80:443"),
+            ("icmpport", "--interface red icmp 10.0.0.2:1 192.0.2.80"),
+            ("incomplete", "--interface red tcp 10.0.0.2:1"),
+            ("pcap", "--interface red --pcap two.pcap --frame 2"),
+            ("pcapng", "--interface red --pcap two.pcapng"),
+            ("pcap3", "--interface red --pcap two.pcap --frame 3"),
+            ("pcaplink", "--interface red --pcap raw.pcap"),
+            ("nopcap", "--interface red --pcap no.pcap"),
+            ("pcapboth", "--pcap two.pcap tcp 10.0.0.2:1 10.0.0.3:2"),
+        ] {
+            let words = ["trace", "packet"].into_iter().chain(words.split(' '));
+            let words: Vec<_> = words.collect();
+            let output = shunt_in(&captures, &socket, &words);
+            golden(&format!("trace-{name}.table"), &output, &mut faults);
+        }
+        let words = "trace packet --interface red udp 10.0.0.2:1 10.0.0.3:2 -o json";
+        let output = shunt(&socket, &words.split(' ').collect::<Vec<_>>());
+        golden("trace.json", &output, &mut faults);
         let unknown = shunt(&socket, &["routes", "--vpc", "redd"]);
         golden("routes-unknown.table", &unknown, &mut faults);
         for name in ["same", "away", "sw9"] {

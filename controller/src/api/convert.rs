@@ -38,7 +38,7 @@ pub(super) fn state_name(protocol_number: u8, state: State) -> String {
     format!("{}_{}", protocol(protocol_number), state.as_str())
 }
 
-fn tuple(config: &Config, vpc: VpcId, tuple: &Tuple) -> v1::Tuple {
+pub(super) fn tuple(config: &Config, vpc: VpcId, tuple: &Tuple) -> v1::Tuple {
     v1::Tuple {
         vpc: config.vpc_name(vpc),
         protocol: protocol(tuple.proto),

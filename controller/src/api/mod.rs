@@ -8,6 +8,7 @@ mod service;
 mod socket;
 mod status;
 mod switches;
+mod trace;
 
 pub use service::{Api, serve};
 pub use socket::{ApiSocket, SocketError};

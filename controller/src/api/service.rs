@@ -23,6 +23,7 @@ use super::flows;
 use super::nat;
 use super::status::{Parts, status};
 use super::switches;
+use super::trace;
 use crate::config::Config;
 use crate::kernel::{MirrorHandle, Snapshot};
 use crate::pools::Pools;
@@ -210,21 +211,10 @@ impl Shunt for Api {
         request: Request<v1::ListNeighborsRequest>,
     ) -> Result<Response<Self::ListNeighborsStream>, Status> {
         let name = request.into_inner().interface;
-        let interfaces = &self.config.interfaces;
-        let wanted = interfaces
-            .iter()
-            .find(|found| found.interface.name == name)
-            .map(|found| found.interface.id);
-        if wanted.is_none() && !name.is_empty() {
-            let names: Vec<&str> = interfaces
-                .iter()
-                .map(|found| found.interface.name.as_str())
-                .collect();
-            return Err(Status::not_found(format!(
-                "there is no interface named {name:?} (known: {})",
-                names.join(", ")
-            )));
-        }
+        let wanted = match name.as_str() {
+            "" => None,
+            name => Some(trace::interface_named(&self.config, name)?.id),
+        };
         let config = Arc::clone(&self.config);
         let neighbors = self.snapshot().await?.neighbors.into_iter();
         let listing = neighbors
@@ -278,6 +268,16 @@ impl Shunt for Api {
     ) -> Result<Response<v1::ListNatRulesResponse>, Status> {
         let rules = nat::rules(&self.config);
         Ok(Response::new(v1::ListNatRulesResponse { rules }))
+    }
+
+    async fn trace_packet(
+        &self,
+        request: Request<v1::TracePacketRequest>,
+    ) -> Result<Response<v1::TracePacketResponse>, Status> {
+        let frame = trace::frame(&self.config, request.into_inner())?;
+        let told = self.slow_path.trace(frame).await;
+        let (worker, told) = told.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(Response::new(trace::told(&self.config, worker, told)))
     }
 
     async fn get_offload(

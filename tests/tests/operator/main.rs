@@ -10,3 +10,4 @@
 mod flows;
 mod lab;
 mod nat;
+mod trace;

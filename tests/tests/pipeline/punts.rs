@@ -223,6 +223,20 @@ fn stateless_vpcs_punt_too() {
     });
 }
 
+fn tuple(
+    proto: u8,
+    (src, src_port): (IpAddr, u16),
+    (dst, dst_port): (IpAddr, u16),
+) -> shunt_p4::Tuple {
+    shunt_p4::Tuple {
+        src,
+        dst,
+        proto,
+        src_port,
+        dst_port,
+    }
+}
+
 /// Both directions of an untranslated connection have one hash, so that one worker gets both.
 #[test]
 fn the_flow_hash_is_symmetric() {
@@ -233,9 +247,18 @@ fn the_flow_hash_is_symmetric() {
                 let there = punts(dut, FlowMiss, &tcp((src, port), (dst, 80)));
                 let back = punts(dut, FlowMiss, &tcp((dst, 80), (src, port)));
                 assert_eq!(there, back);
+                assert_eq!(
+                    there,
+                    shunt_p4::flow_hash(&tuple(6, (src, port), (dst, 80)))
+                );
                 hashes.push(there);
             }
             let there = punts(dut, FlowMiss, &echo_request(src, dst, 7));
+            let proto = if src == CLIENT { 1 } else { 58 };
+            assert_eq!(
+                there,
+                shunt_p4::flow_hash(&tuple(proto, (src, 7), (dst, 0)))
+            );
             assert_eq!(there, punts(dut, FlowMiss, &echo_reply(dst, src, 7)));
             // SYN and data of one connection reach the same worker.
             let syn = punts(dut, TcpFlags, &tcp((src, 1234), (dst, 80)).flags("S"));
