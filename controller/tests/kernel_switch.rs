@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -41,6 +42,8 @@ struct Follower {
     switch: embedded::Switch,
     handle: SwitchHandle,
     client: Client,
+    /// Batches that the session has been handed.
+    handed: Arc<AtomicUsize>,
 }
 
 impl Follower {
@@ -69,12 +72,15 @@ impl Follower {
         }
         handle.apply(ops).await;
         let session = handle.clone();
+        let handed = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&handed);
         tokio::spawn(async move {
             while let Some(batch) = batches.recv().await {
                 session.apply(batch.ops).await;
                 if batch.complete {
                     session.complete().await;
                 }
+                count.fetch_add(1, Relaxed);
             }
         });
         let config = ClientConfig::new(ADDRESS, 1, 1);
@@ -82,14 +88,18 @@ impl Follower {
             switch,
             handle,
             client: Client::connect(config).await.unwrap(),
+            handed,
         }
     }
 
-    /// Waits until the switch has everything, and says what that is.
-    async fn converged(&self, what: &str) -> (Ways, Macs) {
-        eventually(what, || match self.handle.is_converged() {
-            true => Ok(()),
-            false => Err(format!("{:?}", self.handle.view())),
+    /// Waits until the switch has everything of so many batches, and says what that is.
+    async fn converged(&self, batches: usize, what: &str) -> (Ways, Macs) {
+        eventually(what, || {
+            let handed = self.handed.load(Relaxed);
+            match handed == batches && self.handle.is_converged() {
+                true => Ok(()),
+                false => Err(format!("{handed} of {batches}, {:?}", self.handle.view())),
+            }
         })
         .await;
         let all = entity::Entity::TableEntry(TableEntry::default());
@@ -248,14 +258,30 @@ fn ask(ways: &Ways, random: &mut StdRng, what: &str) {
         };
         let kernel = asked(&from.tap, source, destination);
         let ours = |device: &str| taps.iter().find(|tap| tap.tap == device);
+        // The kernel keeps what it made of a next-hop object for the first of its routes that it was
+        // asked for, metrics and all, and gives it to the others as well.
+        let by_object = || {
+            let route = format!("route show table {} exact {covered}", from.table);
+            ip(&route).contains("nhid")
+        };
+        // The kernel's own addresses are everybody's there; a VPC has those of its own taps only.
+        let of_others = || {
+            let shown = ip(&format!("route show table local {destination}"));
+            assert!(shown.contains(" dev "), "{destination}: {shown}");
+            let mut devices = shown.lines().filter_map(|line| line.split_once(" dev "));
+            devices.all(|(_, device)| {
+                let name = device.split(' ').next().unwrap();
+                ours(name).is_none_or(|tap| tap.interface.vpc != *vpc)
+            })
+        };
         let agrees = match (&kernel, way) {
             (None, Way::Blackhole | Way::Unreachable) => true,
             (Some((device, ..)), Way::Local) => device == "lo",
+            (Some((device, ..)), _) if device == "lo" => of_others(),
             (Some((device, gateway, mtu)), Way::Paths(paths)) => match ours(device) {
-                Some(tap) => paths.contains_key(&Nexthop {
-                    interface: tap.interface.id,
-                    gateway: *gateway,
-                    mtu: *mtu,
+                Some(tap) => paths.keys().any(|hop| {
+                    let same = hop.interface == tap.interface.id && hop.gateway == *gateway;
+                    same && (hop.mtu == *mtu || by_object())
                 }),
                 // One of several paths, of which the mirror keeps those that the switch has.
                 None => {
@@ -299,7 +325,7 @@ async fn agree(
         let random = &mut StdRng::seed_from_u64(seed);
         let what = format!("seed {seed} after {:#?}", make(seed, random));
         bench.agree(&what).await;
-        let (ways, macs) = follower.converged(&what).await;
+        let (ways, macs) = follower.converged(bench.model.batches, &what).await;
         assert_eq!(ways, bench.model.ways(), "{what}");
         assert_eq!(macs, bench.model.macs, "{what}");
         ask(&ways, random, &what);

@@ -418,7 +418,7 @@ impl Mirror {
         for attempt in 1..=DUMP_ATTEMPTS {
             let mut dump = self.state.begin_dump(kind);
             self.stats.dumps += 1;
-            let state = &self.state;
+            let state = &mut self.state;
             let mut malformed = 0;
             let each = |frame: &Frame<'_>| match parse(frame) {
                 Some(Message::Ignored) => {}

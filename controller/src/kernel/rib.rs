@@ -14,6 +14,8 @@ use ipnet::IpNet;
 
 use super::message::{Path, Placement, RouteInfo, RouteType};
 
+mod compare;
+
 /// A table's number and a prefix.
 pub(crate) type RouteKey = (u32, IpNet);
 
@@ -98,31 +100,32 @@ pub(crate) enum Outcome {
     Unclear,
 }
 
+/// The routes of a prefix, in the kernel's order.
+#[derive(Debug, Default)]
+struct List {
+    /// Without room to spare: nearly every prefix has one route, and there may be a million.
+    entries: Box<[Entry]>,
+    /// How many of them the dump that is being read has told of, from the first one on.
+    confirmed: u32,
+}
+
 /// The routes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Rib {
-    routes: HashMap<RouteKey, Vec<Entry>>,
+    routes: HashMap<RouteKey, List>,
+    /// Whether something may be confirmed.
+    comparing: bool,
 }
 
 impl Rib {
     /// The routes of a prefix, in the kernel's order.
     pub(crate) fn get(&self, key: &RouteKey) -> &[Entry] {
-        self.routes.get(key).map_or(&[], Vec::as_slice)
+        self.routes.get(key).map_or(&[], |list| &list.entries)
     }
 
     /// Every prefix with its routes.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&RouteKey, &[Entry])> {
-        self.routes.iter().map(|(key, list)| (key, list.as_slice()))
-    }
-
-    /// Takes the prefixes that `keep` rejects out.
-    pub(crate) fn retain(&mut self, mut keep: impl FnMut(&RouteKey) -> bool) {
-        self.routes.retain(|key, _| keep(key));
-    }
-
-    /// Puts the routes of another in.
-    pub(crate) fn extend(&mut self, other: Rib) {
-        self.routes.extend(other.routes);
+        self.routes.iter().map(|(key, list)| (key, &*list.entries))
     }
 
     /// Adds or replaces.
@@ -130,19 +133,10 @@ impl Rib {
         let key = (info.table, info.prefix);
         let entry = Entry::new(info);
         let list = self.routes.entry(key).or_default();
-        match key.1 {
+        list.change(1, |list| match key.1 {
             IpNet::V4(_) => insert_v4(list, entry, placement),
             IpNet::V6(_) => insert_v6(list, entry, placement),
-        }
-    }
-
-    /// Adds the next route of a dump, behind those of its rank: a dump is in order, and what is
-    /// in it twice is there twice.
-    pub(crate) fn append(&mut self, info: RouteInfo) {
-        let key = (info.table, info.prefix);
-        let entry = Entry::new(info);
-        let list = self.routes.entry(key).or_default();
-        list.insert(equals(list, &entry).end, entry);
+        })
     }
 
     /// Removes. A route that is not there is none: an older message after a dump.
@@ -152,19 +146,21 @@ impl Rib {
         let Some(list) = self.routes.get_mut(&key) else {
             return Outcome::Unchanged;
         };
-        let range = equals(list, &entry);
-        let candidates = list.get(range.clone()).unwrap_or(&[]);
-        let outcome = if candidates.is_empty() {
-            Outcome::Unchanged
-        } else if let Some(at) = candidates.iter().position(|have| have.same_route(&entry)) {
-            list.remove(range.start + at);
-            Outcome::Changed
-        } else if matches!(key.1, IpNet::V6(_)) && entry.joins() {
-            remove_hops(list, range, &entry)
-        } else {
-            Outcome::Unclear
-        };
-        if list.is_empty() {
+        let outcome = list.change(0, |list| {
+            let range = equals(list, &entry);
+            let candidates = list.get(range.clone()).unwrap_or(&[]);
+            if candidates.is_empty() {
+                Outcome::Unchanged
+            } else if let Some(at) = candidates.iter().position(|have| have.same_route(&entry)) {
+                list.remove(range.start + at);
+                Outcome::Changed
+            } else if matches!(key.1, IpNet::V6(_)) && entry.joins() {
+                remove_hops(list, range, &entry)
+            } else {
+                Outcome::Unclear
+            }
+        });
+        if list.entries.is_empty() {
             self.routes.remove(&key);
         }
         outcome
@@ -174,12 +170,12 @@ impl Rib {
     pub(crate) fn remove_nexthop(&mut self, id: u32) -> Vec<RouteKey> {
         let mut removed = Vec::new();
         self.routes.retain(|key, list| {
-            let before = list.len();
-            list.retain(|entry| entry.nexthop.map(NonZeroU32::get) != Some(id));
-            if list.len() < before {
+            let uses = |entry: &Entry| entry.nexthop.map(NonZeroU32::get) == Some(id);
+            if list.entries.iter().any(uses) {
+                list.change(0, |entries| entries.retain(|entry| !uses(entry)));
                 removed.push(*key);
             }
-            !list.is_empty()
+            !list.entries.is_empty()
         });
         removed
     }

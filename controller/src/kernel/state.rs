@@ -60,6 +60,7 @@ pub(crate) struct Dump {
     links: HashMap<u32, LinkInfo>,
     nexthops: HashMap<u32, NexthopInfo>,
     neighbors: HashMap<(u32, IpAddr), NeighborInfo>,
+    /// Prefixes that are not as known.
     rib: Rib,
 }
 
@@ -284,7 +285,8 @@ impl State {
     }
 
     /// Starts a dump.
-    pub(crate) fn begin_dump(&self, kind: DumpKind) -> Dump {
+    pub(crate) fn begin_dump(&mut self, kind: DumpKind) -> Dump {
+        self.rib.begin_comparison();
         Dump {
             kind,
             links: HashMap::new(),
@@ -295,7 +297,7 @@ impl State {
     }
 
     /// Takes one message of a dump.
-    pub(crate) fn add_to_dump(&self, dump: &mut Dump, message: Message) {
+    pub(crate) fn add_to_dump(&mut self, dump: &mut Dump, message: Message) {
         match message {
             Message::NewLink(info) => {
                 dump.links.insert(info.index, info);
@@ -310,7 +312,7 @@ impl State {
                 }
             }
             Message::NewRoute(info, _) if self.wanted(&info) => {
-                dump.rib.append(info);
+                self.rib.compare(&mut dump.rib, info);
             }
             _ => {}
         }
@@ -347,32 +349,26 @@ impl State {
     }
 
     fn replace_routes(&mut self, fresh: Rib, family: impl Fn(&IpNet) -> bool) -> usize {
-        let mut changed = HashSet::new();
-        for (key, list) in fresh.iter().filter(|(key, _)| family(&key.1)) {
-            if self.rib.get(key) != list {
-                changed.insert(*key);
-            }
-        }
-        for (key, _) in self.rib.iter().filter(|(key, _)| family(&key.1)) {
-            if fresh.get(key).is_empty() {
-                changed.insert(*key);
-            }
-        }
-        for &key in &changed {
+        let Self {
+            rib,
+            taps,
+            tables,
+            dirty_routes,
+            ..
+        } = self;
+        let mut changed = 0;
+        rib.end_comparison(fresh, family, |&key, before, after| {
+            changed += 1;
             if key.0 == LOCAL_TABLE {
-                for rib in [&self.rib, &fresh] {
-                    for path in rib.get(&key).iter().flat_map(|entry| &*entry.paths) {
-                        if let Some(&(_, vpc)) = self.taps.get(&path.index) {
-                            self.dirty_routes.insert((vpc, key.1));
-                        }
+                for path in before.iter().chain(after).flat_map(|entry| &*entry.paths) {
+                    if let Some(&(_, vpc)) = taps.get(&path.index) {
+                        dirty_routes.insert((vpc, key.1));
                     }
                 }
             }
-            mark(&self.tables, key, &mut self.dirty_routes);
-        }
-        self.rib.retain(|key| !family(&key.1));
-        self.rib.extend(fresh);
-        changed.len()
+            mark(tables, key, dirty_routes);
+        });
+        changed
     }
 
     /// Whether [`State::flush`] has something to look at.
