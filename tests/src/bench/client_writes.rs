@@ -2,15 +2,14 @@
 //! `shunt-p4` through encoding, batching and error handling, beside what requests reach that
 //! were encoded before the clock started. One channel, four requests of 1,000 in flight.
 
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use p4runtime::p4::v1::update::Type;
 use shunt_p4::tables::FlowUpdate;
-use shunt_testbed::binaries;
 use tokio::runtime::Runtime;
 
+use crate::bmv2::{self, Bmv2};
 use crate::gateway;
 use crate::report::{BenchError, Report, median};
 use crate::switch_writes::client::{BATCH, Writer, encoded};
@@ -22,8 +21,6 @@ const ENTRIES: u32 = 1_000_000;
 const FEWER: u32 = 100_000;
 /// Runs, each with a fresh switch.
 const RUNS: usize = 3;
-/// How long bmv2 may take to listen.
-const START: Duration = Duration::from_secs(20);
 
 /// Entries a second: typed, and encoded before.
 struct Run {
@@ -97,34 +94,6 @@ fn encoding(report: &mut Report) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn bmv2(runtime: &Runtime) -> Result<Run, BenchError> {
-    let free = std::net::TcpListener::bind("127.0.0.1:0").map_err(BenchError::failed)?;
-    let address = free.local_addr().map_err(BenchError::failed)?.to_string();
-    drop(free);
-    let mut child = Command::new("simple_switch_grpc")
-        .args(["--no-p4", "--device-id", "1", "--log-level", "off", "--"])
-        .args(["--grpc-server-addr", &address])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .map_err(BenchError::failed)?;
-    let start = Instant::now();
-    let measured = loop {
-        if std::net::TcpStream::connect(&address).is_ok() {
-            break measure(runtime, &address, FEWER);
-        }
-        let ended = child.try_wait().map_err(BenchError::failed)?;
-        if ended.is_some() || start.elapsed() > START {
-            break Err(BenchError::failed("simple_switch_grpc does not listen"));
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
-    // Already ended is fine; there is nothing else to be done about an error here.
-    let _ = child.kill();
-    let _ = child.wait();
-    measured
-}
-
 /// Runs the benchmark.
 pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     let runtime = Runtime::new().map_err(BenchError::failed)?;
@@ -135,13 +104,14 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     let runs = (0..RUNS).map(embedded).collect::<Result<Vec<_>, _>>()?;
     figures(report, "embedded switch, 1 M", &runs);
     encoding(report)?;
-    if binaries::on_path("simple_switch_grpc").is_none() {
-        println!("bmv2: skipped: simple_switch_grpc is not on PATH");
+    if !bmv2::is_there() {
         return Ok(());
     }
-    let runs = (0..RUNS)
-        .map(|_| bmv2(&runtime))
-        .collect::<Result<Vec<_>, _>>()?;
+    let bmv2 = |_| {
+        let switch = Bmv2::start()?;
+        measure(&runtime, &switch.address, FEWER)
+    };
+    let runs = (0..RUNS).map(bmv2).collect::<Result<Vec<_>, _>>()?;
     figures(report, "bmv2, 100 K", &runs);
     Ok(())
 }

@@ -3,7 +3,9 @@
 //! Each prints its figures as `name: value unit` and writes `target/bench/<name>.json`, the
 //! headline first. Machines are shared and noisy: a figure is the median of several runs.
 
+mod bmv2;
 mod client_writes;
+mod connections;
 mod flows;
 mod gateway;
 mod lpm;
@@ -82,6 +84,16 @@ const BENCHES: &[Bench] = &[
         name: "offload-latency",
         about: "offload engine: a worker's decision to its acknowledgement, at steady rates",
         run: offload::latency,
+    },
+    Bench {
+        name: "offload-bmv2",
+        about: "offload engine into bmv2, as a share of what bmv2 takes encoded before",
+        run: offload::bmv2,
+    },
+    Bench {
+        name: "connections-e2e",
+        about: "new connections through switch, slow path and offload engine, until packets hit",
+        run: connections::run,
     },
     Bench {
         name: "slowpath-new",

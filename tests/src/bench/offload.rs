@@ -4,6 +4,7 @@
 //! The switch is a process of its own, the engine runs on a runtime as the daemon's, and this
 //! program's main thread is the worker.
 
+mod bmv2;
 mod latency;
 mod rate;
 
@@ -20,9 +21,11 @@ use shunt_offload::{
 use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
 use tokio::runtime::Runtime;
 
+use crate::bmv2::Bmv2;
 use crate::report::BenchError;
 use crate::switch_writes::server::Server;
 
+pub(crate) use bmv2::run as bmv2;
 pub(crate) use latency::run as latency;
 pub(crate) use rate::run as rate;
 
@@ -74,10 +77,38 @@ fn unit(number: u32, now_ns: u64) -> OffloadUnit {
     }
 }
 
+/// A switch in a process of its own.
+enum Switch {
+    Embedded(Server),
+    Bmv2(Bmv2),
+}
+
+impl From<Bmv2> for Switch {
+    fn from(switch: Bmv2) -> Self {
+        Self::Bmv2(switch)
+    }
+}
+
+impl Switch {
+    fn address(&self) -> &str {
+        match self {
+            Switch::Embedded(server) => &server.address,
+            Switch::Bmv2(bmv2) => &bmv2.address,
+        }
+    }
+
+    fn id(&self) -> u32 {
+        match self {
+            Switch::Embedded(server) => server.id(),
+            Switch::Bmv2(bmv2) => bmv2.id(),
+        }
+    }
+}
+
 /// A worker with its engine and its switch.
 struct Lab {
     runtime: Runtime,
-    server: Server,
+    switch: Switch,
     client: Client,
     engine: EngineHandle,
     worker: WorkerPort,
@@ -93,9 +124,13 @@ struct Lab {
 
 impl Lab {
     fn new() -> Result<Self, BenchError> {
+        Self::on(Switch::Embedded(Server::start()?))
+    }
+
+    fn on(switch: impl Into<Switch>) -> Result<Self, BenchError> {
+        let switch = switch.into();
         let runtime = Runtime::new().map_err(BenchError::failed)?;
-        let server = Server::start()?;
-        let client = runtime.block_on(connect(server.address.clone()))?;
+        let client = runtime.block_on(connect(switch.address().to_owned()))?;
         let (worker, port) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
         let clock = Clock::system();
         let config = EngineConfig {
@@ -109,7 +144,7 @@ impl Lab {
             .map_err(BenchError::failed)?;
         Ok(Self {
             runtime,
-            server,
+            switch,
             client,
             engine,
             worker,

@@ -22,7 +22,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     let filled = (ENTRIES * LIVE) as f64 / start.elapsed().as_secs_f64();
 
     let (installed, removed) = (lab.installed, lab.removed);
-    let (own, switch) = (std::process::id(), lab.server.id());
+    let (own, switch) = (std::process::id(), lab.switch.id());
     let before = (cpu_time(own)?, cpu_time(switch)?);
     let batches = lab.stats()?.batches;
     let start = Instant::now();
