@@ -87,7 +87,7 @@ drop_reasons! {
     IcmpChecksum = "icmp_checksum";
     /// Larger than the egress MTU, and may not be fragmented (answered).
     TooBig = "too_big";
-    /// Larger than the egress MTU: fragmenting is not done here.
+    /// Larger than the egress MTU, and may be cut, but has options, or too many fragments wait.
     NeedsFragmentation = "needs_fragmentation";
     /// Too many packets wait for neighbours.
     NeighborQueueFull = "neighbor_queue_full";
@@ -142,6 +142,8 @@ pub struct WorkerStats {
     pub exceptions_down: Traffic,
     /// Packets that waited for a neighbour.
     pub held: u64,
+    /// Packets that were cut into fragments.
+    pub cut: u64,
     /// ICMP errors sent.
     pub icmp_errors: u64,
     /// ICMP errors not sent because of the rate limit.
@@ -191,6 +193,7 @@ impl Default for WorkerStats {
             exceptions_up: Traffic::default(),
             exceptions_down: Traffic::default(),
             held: 0,
+            cut: 0,
             icmp_errors: 0,
             icmp_limited: 0,
             tcp_ignored: 0,
@@ -284,6 +287,7 @@ impl WorkerStats {
         self.exceptions_down.merge(&other.exceptions_down);
         for (mine, theirs) in [
             (&mut self.held, other.held),
+            (&mut self.cut, other.cut),
             (&mut self.icmp_errors, other.icmp_errors),
             (&mut self.icmp_limited, other.icmp_limited),
             (&mut self.tcp_ignored, other.tcp_ignored),

@@ -243,3 +243,107 @@ fn tcp_in_fragments_keeps_its_connection() {
     world.forwarded(WAN, &end);
     assert_eq!(world.flows()[0].state, shunt_slowpath::State::Closed);
 }
+
+/// The same packet, but whoever has to may cut it.
+fn loose(mut frame: Vec<u8>) -> Vec<u8> {
+    frame[20] = 0;
+    frame[24..26].fill(0);
+    let checksum = shunt_slowpath::packet::checksum::of(&frame[14..34]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    frame
+}
+
+/// The wan's way out takes 1,500 bytes; packets may be larger where both links do.
+fn narrow(world: &mut World, mtu: u16) {
+    let ops = network().into_iter().filter_map(|op| match op {
+        shunt_p4::NetworkOp::SetInterface(mut interface) if interface.id == interface_id(WAN) => {
+            interface.mtu = mtu;
+            Some(shunt_p4::NetworkOp::SetInterface(interface))
+        }
+        _ => None,
+    });
+    world.fib.apply(ops.collect::<Vec<_>>());
+    world.fib.publish();
+}
+
+#[test]
+fn what_is_too_big_and_may_be_cut_is_cut() {
+    for mtu in [68, 576, 1007, 1499] {
+        let mut world = World::new();
+        narrow(&mut world, mtu);
+        let (frame, payload) = big("10.0.0.2:1234", SERVER);
+        let sent = through(&mut world, RED, &[loose(frame)]);
+        let part = usize::from(mtu - 20) / 8 * 8;
+        assert_eq!(sent.len(), (payload.len() + 8).div_ceil(part), "{mtu}");
+        assert!(
+            sent.iter()
+                .all(|frame| frame.len() - 14 <= usize::from(mtu))
+        );
+        let seen = Seen::inner(&whole(&sent));
+        assert_eq!((seen.dst, seen.ttl), (sock(SERVER), 63));
+        assert_eq!(seen.payload, payload);
+        assert_eq!(world.worker.stats().cut, 1);
+    }
+}
+
+#[test]
+fn fragments_are_cut_again() {
+    let mut world = World::new();
+    narrow(&mut world, 700);
+    let (frame, payload) = big("10.0.0.2:1234", SERVER);
+    let sent = through(&mut world, RED, &fragments(&frame, 77, 1400));
+    assert_eq!(Seen::inner(&whole(&sent)).payload, payload);
+    // Offsets go on where the fragment lay, and only the very last one is the last.
+    let last = sent.iter().filter(|frame| frame[20] & 0x20 == 0).count();
+    assert_eq!(last, 1);
+}
+
+#[test]
+fn what_may_not_be_cut_is_answered_or_dropped() {
+    let mut world = World::new();
+    narrow(&mut world, 700);
+    let (frame, _) = big("[2001:db8:1::2]:1234", SERVER6);
+    let verdict = world.verdict(RED, &frame);
+    assert_eq!(verdict, Verdict::Answered(DropReason::TooBig));
+    let (frame, _) = big("10.0.0.2:1234", SERVER);
+    let verdict = world.verdict(RED, &frame);
+    assert_eq!(verdict, Verdict::Answered(DropReason::TooBig));
+    // Which of its options go into which fragment is not worth knowing.
+    let mut frame = loose(frame);
+    frame.splice(34..34, [1, 1, 1, 1]);
+    frame[14] = 0x46;
+    let len = (frame.len() - 14) as u16;
+    frame[16..18].copy_from_slice(&len.to_be_bytes());
+    frame[24..26].fill(0);
+    let checksum = shunt_slowpath::packet::checksum::of(&frame[14..38]);
+    frame[24..26].copy_from_slice(&checksum.to_be_bytes());
+    let verdict = world.verdict(RED, &frame);
+    assert_eq!(verdict, Verdict::Drop(DropReason::NeedsFragmentation));
+}
+
+#[test]
+fn fragments_wait_for_a_neighbour_together() {
+    let mut world = World::new();
+    let frame = udp_with(
+        sock("10.0.0.2:1234"),
+        sock("203.0.113.77:5"),
+        64,
+        &[7; 3000],
+    );
+    let frame = loose(frame);
+    let address = ip("203.0.113.2");
+    let gone = shunt_p4::NetworkOp::RemoveNeighbor(interface_id(WAN), address);
+    world.fib.apply([gone]);
+    world.fib.publish();
+    assert_eq!(world.verdict(RED, &frame), Verdict::Held);
+    let neighbor = shunt_p4::NetworkOp::SetNeighbor(interface_id(WAN), address, host_mac(address));
+    world.fib.apply([neighbor]);
+    world.fib.publish();
+    let sent = world.pass(0);
+    let sent: Vec<_> = sent
+        .iter()
+        .map(|frame| frame[ENCAP_LEN..].to_vec())
+        .collect();
+    assert_eq!(sent.len(), 3);
+    assert_eq!(Seen::inner(&whole(&sent)).payload, [7; 3000]);
+}

@@ -2,9 +2,10 @@
 
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 
+use super::cut::can_be_cut;
 use super::{Core, DST_MAC, Ingress, Rewrite, Stop, Verdict};
 use crate::conntrack::Direction;
-use crate::exception::{ExceptionEvent, ExceptionReason};
+use crate::exception::ExceptionReason;
 use crate::fib::{Fib, NextHop, Resolution};
 use crate::icmp::IcmpError;
 use crate::packet::{Packet, PacketBuf, rewrite};
@@ -69,11 +70,12 @@ impl Core {
         }
         let mtu = hop.mtu;
         if packet.len() > usize::from(mtu) {
-            return Err(if packet.dont_fragment {
-                Stop::Answer(DropReason::TooBig, IcmpError::TooBig(mtu))
-            } else {
-                DropReason::NeedsFragmentation.into()
-            });
+            if packet.dont_fragment {
+                return Err(Stop::Answer(DropReason::TooBig, IcmpError::TooBig(mtu)));
+            }
+            if !can_be_cut(packet, mtu) {
+                return Err(DropReason::NeedsFragmentation.into());
+            }
         }
         Ok(())
     }
@@ -114,6 +116,9 @@ impl Core {
             .ok_or(DropReason::Truncated)?;
         // Padding of a short frame is the ingress link's, not the packet's.
         frame.truncate(packet.end);
+        if packet.len() > usize::from(hop.mtu) {
+            self.cut(fib, now_ns, frame, packet, hop, mac.is_some())?;
+        }
         let head = frame.prepend(ENCAP_LEN).ok_or(DropReason::NoHeadroom)?;
         head.copy_from_slice(&ShuntHeader::egress(interface.id).encode());
         if mac.is_some() {
@@ -126,12 +131,7 @@ impl Core {
         {
             return Err(DropReason::NeighborQueueFull.into());
         }
-        if self.hold.should_resolve(now_ns, interface.id, hop.address) {
-            // A full ring only means that the controller is asked again at the next packet.
-            let _ = self
-                .exception
-                .push(ExceptionEvent::Resolve(interface.id, hop.address));
-        }
+        self.ask_for(now_ns, hop);
         self.stats.held += 1;
         Ok(Verdict::Held)
     }

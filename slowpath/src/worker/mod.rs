@@ -8,6 +8,7 @@
 //!     │ egress.rs   route → TTL, MTU → rewrite → neighbour → header for the switch
 //!     │ related.rs  ICMP errors, through the connection that they quote
 //!     │ fragment.rs fragments, by the ports of the first one
+//!     │ cut.rs      packets that are too big for the way out
 //!     │ offload.rs  what the connection's hardware entries need now
 //!     ▼
 //!   Verdict: transmit · dropped · to the kernel · held for a neighbour
@@ -19,6 +20,7 @@
 //! [`run`] drives a worker on DPDK. [`Worker::trace`] says what a frame would meet.
 
 mod admit;
+mod cut;
 mod egress;
 mod fast;
 mod fragment;
@@ -47,6 +49,7 @@ use crate::nat::{Nat, PoolUse};
 use crate::packet::PacketBuf;
 use crate::stats::{DropReason, WorkerStats};
 
+pub use cut::MAX_CUT;
 pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
 pub use hops::{MAX_HOPS, MAX_NUMBERED};
@@ -125,6 +128,7 @@ struct Core {
     hold: hold::Hold,
     hops: hops::Hops,
     fragments: fragment::Fragments,
+    outbox: cut::Outbox,
     offload: WorkerPort,
     exception: ExceptionPort,
     /// Connections whose removal did not fit into the offload queue; each at most once.
@@ -152,6 +156,7 @@ impl Worker {
                 hold: hold::Hold::default(),
                 hops: hops::Hops::new(config.seed),
                 fragments: fragment::Fragments::new(config.seed),
+                outbox: cut::Outbox::default(),
                 offload,
                 exception,
                 removals: VecDeque::new(),
@@ -220,6 +225,7 @@ impl Worker {
         };
         let mut work = core.poll_offload(&fib, now_ns);
         work += core.poll_timers(&fib, now_ns);
+        work += core.poll_outbox(output);
         work += core.poll_held(&fib, now_ns, output);
         work += core.poll_fragments(&fib, now_ns, output);
         drop(fib);
