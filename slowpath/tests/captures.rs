@@ -143,9 +143,14 @@ fn check(case: &Case, faults: &mut Vec<String>) {
             .collect();
         if wanted != got {
             let name = name_of(interface);
+            // The summary does not say everything: the first frame that differs does.
+            let at = wanted.iter().zip(&got).position(|(a, b)| a != b);
+            let at = at.unwrap_or(wanted.len().min(got.len()));
             faults.push(format!(
-                "{}: {name}: {wanted:02x?} but {got:02x?}",
-                case.name
+                "{}: {name}: frame {at}: {:02x?} but {:02x?}",
+                case.name,
+                wanted.get(at),
+                got.get(at)
             ));
         }
     }

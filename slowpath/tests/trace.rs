@@ -204,6 +204,17 @@ fn ends(shape: &Shape) -> (IpAddr, IpAddr) {
     }
 }
 
+/// Without the don't-fragment bit that etherparse sets.
+fn may_be_cut(mut frame: Vec<u8>) -> Vec<u8> {
+    if frame[12..14] == [8, 0] {
+        frame[20] &= !0x40;
+        frame[24..26].fill(0);
+        let sum = shunt_slowpath::packet::checksum::of(&frame[14..34]);
+        frame[24..26].copy_from_slice(&sum.to_be_bytes());
+    }
+    frame
+}
+
 fn frame(shape: &Shape) -> Vec<u8> {
     let (src, dst) = ends(shape);
     let from = SocketAddr::new(src, shape.src_port);
@@ -214,8 +225,8 @@ fn frame(shape: &Shape) -> Vec<u8> {
         3 | 4 | 8 => udp_with(from, to, shape.ttl, &payload),
         6 => {
             let mut frame = udp_with(from, to, shape.ttl, &payload);
-            // Neither TCP nor UDP; the IPv4 header's sum is wrong by as much, or not.
-            frame[23] = if shape.flags > 2 { 47 } else { 17 };
+            // Neither TCP nor UDP: with the header's sum put right below, or wrong.
+            frame[23] = 47;
             frame
         }
         _ => echo(
@@ -224,6 +235,11 @@ fn frame(shape: &Shape) -> Vec<u8> {
             shape.src_port,
             shape.flags > 0,
         ),
+    };
+    let whole = if shape.flags % 2 == 1 {
+        may_be_cut(whole)
+    } else {
+        whole
     };
     match shape.part {
         Some(part) if whole.len() > 100 => {

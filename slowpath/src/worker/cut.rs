@@ -25,6 +25,13 @@ const OFFSET: u16 = 0x1fff;
 #[derive(Debug, Default)]
 pub(super) struct Outbox(VecDeque<Vec<u8>>);
 
+impl Outbox {
+    /// Whether a packet of so many fragments may be cut.
+    pub(super) fn has_room(&self, pieces: usize) -> bool {
+        self.0.len() + pieces <= MAX_CUT
+    }
+}
+
 /// Payload bytes of each fragment but the last. `None`: it cannot be cut, for its options would
 /// have to be told apart, or for want of room.
 fn part_len(packet: &Packet, mtu: u16) -> Option<usize> {
@@ -35,6 +42,15 @@ fn part_len(packet: &Packet, mtu: u16) -> Option<usize> {
 /// Whether a packet that is larger than `mtu`, and whose sender allows it, can be cut.
 pub(super) fn can_be_cut(packet: &Packet, mtu: u16) -> bool {
     !packet.is_ipv6() && !packet.dont_fragment && part_len(packet, mtu).is_some()
+}
+
+/// How many packets leave for one on a way that takes `mtu` bytes.
+pub(super) fn pieces(packet: &Packet, mtu: u16) -> usize {
+    if packet.len() <= usize::from(mtu) {
+        return 1;
+    }
+    let payload = packet.end - packet.l4;
+    part_len(packet, mtu).map_or(1, |part| payload.div_ceil(part))
 }
 
 /// Writes an IPv4 header's length, flags and offset, and its checksum anew.
@@ -66,8 +82,8 @@ impl Core {
         let payload = data
             .get(packet.l4..packet.end)
             .ok_or(DropReason::Truncated)?;
-        let pieces = payload.len().div_ceil(part);
-        if self.outbox.0.len() + pieces > MAX_CUT {
+        let pieces = pieces(packet, hop.mtu);
+        if !self.outbox.has_room(pieces) {
             return Err(full);
         }
         let field = read_u16(data, packet.l3 + 6).ok_or(DropReason::Truncated)?;

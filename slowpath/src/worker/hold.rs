@@ -32,16 +32,17 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Whether another packet may wait for that neighbour.
+    /// Whether so many more packets may wait for that neighbour.
     pub(super) fn has_room(
         &self,
         limits: &Limits,
         interface: InterfaceId,
         address: IpAddr,
+        more: usize,
     ) -> bool {
         let same = |held: &&Held| held.interface == interface && held.address == address;
-        self.held.len() < MAX_HELD
-            && self.held.iter().filter(same).count() < usize::from(limits.held_per_neighbor)
+        let waiting = self.held.iter().filter(same).count();
+        self.held.len() + more <= MAX_HELD && waiting + more <= limits.held_per_neighbor.into()
     }
 
     /// Keeps a copy of the frame. `false`: too many wait, for this neighbour or in all.
@@ -53,7 +54,7 @@ impl Hold {
         address: IpAddr,
         frame: &[u8],
     ) -> bool {
-        if !self.has_room(limits, interface, address) {
+        if !self.has_room(limits, interface, address, 1) {
             return false;
         }
         let mut copy = self.spare.pop().unwrap_or_default();

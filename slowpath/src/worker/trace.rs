@@ -9,6 +9,7 @@ mod words;
 use shunt_p4::frame::ShuntHeader;
 use shunt_p4::{FlowKey, InterfaceId, Tuple};
 
+use super::cut::pieces;
 use super::egress::routed;
 use super::fragment::{Fate, FragmentKey};
 use super::offload::far_enough;
@@ -227,7 +228,7 @@ impl<'a> Tracer<'a> {
             [key.vpc, hop.interface.vpc],
         );
         self.trace.translated = Some(translation.tuple);
-        self.deliver(&hop)
+        self.deliver(packet, &hop)
     }
 
     /// By routes alone.
@@ -240,7 +241,7 @@ impl<'a> Tracer<'a> {
         let hop = self.routed(ingress, ingress.vpc, ingress.vpc, packet.dst)?;
         self.leaving(packet, &hop)?;
         self.trace.translated = packet.tuple();
-        self.deliver(&hop)
+        self.deliver(packet, &hop)
     }
 
     fn is_local(&self, ingress: &Ingress<'_>, packet: &Packet) -> bool {
@@ -276,7 +277,7 @@ impl<'a> Tracer<'a> {
         tracker.see(Direction::Forward, &packet.transport);
         let vpcs = [key.vpc, plan.hop().interface.vpc];
         self.offload(Offload::Software, key.tuple.proto, &tracker, 1, vpcs);
-        self.deliver(plan.hop())
+        self.deliver(packet, plan.hop())
     }
 
     /// Limits, a port, and a place in the table: what the connection would take.
@@ -375,7 +376,7 @@ impl<'a> Tracer<'a> {
         let to = found.translation;
         let hop = self.routed(ingress, to.route_vpc, to.egress_vpc, dst)?;
         self.leaving(packet, &hop)?;
-        self.deliver(&hop)
+        self.deliver(packet, &hop)
     }
 
     /// A later fragment, or another protocol.
@@ -480,14 +481,20 @@ impl<'a> Tracer<'a> {
                     if packet.dont_fragment {
                         ", and it may not be fragmented"
                     } else {
-                        "; fragmenting is not done here"
+                        "; it cannot be cut"
                     }
                 ),
             ),
             Ok(()) => {
                 self.step("ttl", format!("{} becomes {}", packet.ttl, packet.ttl - 1));
                 let (len, mtu) = (packet.len(), hop.mtu);
-                self.step("mtu", format!("{len} bytes of at most {mtu}"));
+                self.step(
+                    "mtu",
+                    match pieces(packet, mtu) {
+                        1 => format!("{len} bytes of at most {mtu}"),
+                        n => format!("{len} bytes of at most {mtu}: cut into {n} fragments"),
+                    },
+                );
             }
         }
         outcome
@@ -530,8 +537,13 @@ impl<'a> Tracer<'a> {
     }
 
     /// To the next hop, or into the queue for it.
-    fn deliver(&mut self, hop: &NextHop<'_>) -> Result<Verdict, Stop> {
+    fn deliver(&mut self, packet: &Packet, hop: &NextHop<'_>) -> Result<Verdict, Stop> {
         let (interface, address) = (hop.interface, hop.address);
+        let pieces = pieces(packet, hop.mtu);
+        if pieces > 1 && !self.core.outbox.has_room(pieces) {
+            self.step("mtu", "too many fragments wait to be sent");
+            return Err(DropReason::NeedsFragmentation.into());
+        }
         self.trace.egress = Some(interface.id);
         if let Some(mac) = self.fib.neighbor(interface.id, address) {
             self.step(
@@ -541,7 +553,11 @@ impl<'a> Tracer<'a> {
             return Ok(Verdict::Transmit);
         }
         let limits = &self.fib.policy().limits;
-        if !self.core.hold.has_room(limits, interface.id, address) {
+        if !self
+            .core
+            .hold
+            .has_room(limits, interface.id, address, pieces)
+        {
             self.step(
                 "neighbor",
                 format!("{address} is not resolved, and too many packets wait for neighbours"),

@@ -411,7 +411,7 @@ fn about_packets() -> Vec<Case> {
         },
         Case {
             name: "too-big",
-            about: "RFC 1191, RFC 8201: the MTU is told; what may be cut is not cut here.",
+            about: "RFC 1191, RFC 8201: the MTU is told; RFC 791: what may be cut is cut.",
             change: unchanged,
             frames: || {
                 let mut cut = sized(CLIENT, SERVER, 64, 1473);
