@@ -163,9 +163,17 @@ impl Running {
 
         // The slow path: its tables are empty and drop everything until the pump has filled them.
         let (fib, readers) = FibWriter::new();
-        let (worker_port, installer_port) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
-        let (exception_port, up, down) = shunt_slowpath::exception::channel();
-        let slow_path = start_slow_path(config, readers, worker_port, exception_port).await?;
+        let (mut worker_ports, mut installer_ports) = (Vec::new(), Vec::new());
+        let (mut exception_ports, mut taps) = (Vec::new(), Vec::new());
+        for _ in 0..config.slow_path.workers {
+            let (worker, installer) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
+            worker_ports.push(worker);
+            installer_ports.push(installer);
+            let (port, up, down) = shunt_slowpath::exception::channel();
+            exception_ports.push(port);
+            taps.push((up, down));
+        }
+        let slow_path = start_slow_path(config, readers, worker_ports, exception_ports).await?;
 
         // The switch: refuses to start without.
         let connected = match Connected::open(&config.switch, switch_timeout).await {
@@ -187,7 +195,7 @@ impl Running {
         };
 
         let sink = P4RuntimeSink::new(connected.client().clone());
-        let engine = Engine::start(EngineConfig::default(), vec![installer_port], sink);
+        let engine = Engine::start(EngineConfig::default(), installer_ports, sink);
         let resolver = mirror.clone();
         let parts = SessionParts {
             meters: config.punt_meters.clone(),
@@ -210,7 +218,7 @@ impl Running {
             batches,
             synchronised_in,
         ));
-        let exception = start_exception(kernel, up, down, &mirror);
+        let exception = start_exception(kernel, taps, &mirror);
 
         let (pools, pools_task) =
             pools::start(Arc::clone(config), slow_path.handle(), stop.clone());
@@ -329,18 +337,20 @@ fn mirror_config(config: &Config, kernel: &KernelSetup) -> MirrorConfig {
 async fn start_slow_path(
     config: &Config,
     readers: shunt_slowpath::FibReaderFactory,
-    offload: shunt_offload::WorkerPort,
-    exception: shunt_slowpath::ExceptionPort,
+    offload: Vec<shunt_offload::WorkerPort>,
+    exception: Vec<shunt_slowpath::ExceptionPort>,
 ) -> Result<Manager, StartError> {
     let slow_path = &config.slow_path;
     let settings = SlowPathConfig {
         memory_mib: slow_path.memory_mb,
         max_connections: slow_path.connections,
+        workers: slow_path.workers,
+        cpus: slow_path.cpus.clone(),
         ..SlowPathConfig::new(PortDevice::Interface(slow_path.device.clone()))
     };
     // DPDK takes its time, and must not hold up signals.
     let started = tokio::task::spawn_blocking(move || {
-        Manager::start(&settings, &readers, vec![offload], vec![exception])
+        Manager::start(&settings, &readers, offload, exception)
     });
     let failed = |source| StartError::SlowPath {
         device: slow_path.device.clone(),
@@ -354,9 +364,8 @@ async fn start_slow_path(
 
 fn start_exception(
     kernel: &KernelSetup,
-    up: ExceptionReceiver,
-    down: ExceptionSender,
+    workers: Vec<(ExceptionReceiver, ExceptionSender)>,
     mirror: &MirrorHandle,
 ) -> ExceptionPath {
-    exception::run(kernel.taps(), vec![(up, down)], mirror.clone())
+    exception::run(kernel.taps(), workers, mirror.clone())
 }

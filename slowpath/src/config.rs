@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-/// Workers that can be started: one, until the switch spreads both directions of a translated
-/// connection onto the same queue.
-pub const MAX_WORKERS: u16 = 1;
+/// Workers that can be started. Each has a table of its own and a ring to every other.
+pub const MAX_WORKERS: u16 = 16;
 
 /// Packet buffers unless configured: a burst in each queue, full rings and held frames fit in.
 pub const DEFAULT_BUFFERS: u32 = 16 * 1024;
@@ -23,9 +22,12 @@ pub enum PortDevice {
 }
 
 impl PortDevice {
-    /// As after DPDK's `--vdev`.
-    pub fn vdev(&self) -> String {
+    /// As after DPDK's `--vdev`, with a queue pair for each worker where that is ours to say.
+    pub fn vdev(&self, workers: u16) -> String {
         match self {
+            PortDevice::Interface(name) if workers > 1 => {
+                format!("net_af_packet0,iface={name},qpairs={workers}")
+            }
             PortDevice::Interface(name) => format!("net_af_packet0,iface={name}"),
             PortDevice::Vdev(text) => text.clone(),
         }
@@ -33,7 +35,7 @@ impl PortDevice {
 
     /// The device's name in DPDK.
     pub fn name(&self) -> String {
-        let vdev = self.vdev();
+        let vdev = self.vdev(1);
         vdev.split(',').next().unwrap_or_default().to_owned()
     }
 }
@@ -82,7 +84,8 @@ mod tests {
     #[test]
     fn devices_are_named_as_dpdk_does() {
         let device = PortDevice::Interface("sp0".into());
-        assert_eq!(device.vdev(), "net_af_packet0,iface=sp0");
+        assert_eq!(device.vdev(1), "net_af_packet0,iface=sp0");
+        assert_eq!(device.vdev(4), "net_af_packet0,iface=sp0,qpairs=4");
         assert_eq!(device.name(), "net_af_packet0");
         assert_eq!(PortDevice::Vdev("net_null1".into()).name(), "net_null1");
     }

@@ -25,9 +25,9 @@ use crate::config::{MAX_WORKERS, SlowPathConfig};
 use crate::conntrack::State;
 use crate::exception::ExceptionPort;
 use crate::fib::FibReaderFactory;
-use crate::nat::PoolUse;
+use crate::nat::{PoolUse, PortShare};
 use crate::stats::WorkerStats;
-use crate::worker::run::{Command, Queues, run};
+use crate::worker::run::{Command, HANDOVER_FRAMES, Peers, Queues, Wire, run};
 use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Trace, Worker, WorkerConfig};
 
 /// Requests that wait for the manager.
@@ -248,16 +248,11 @@ impl Manager {
         check(config, &offload, &exception)?;
         let eal = Eal::init(EalConfig {
             memory_mib: config.memory_mib,
-            vdevs: vec![config.device.vdev()],
+            vdevs: vec![config.device.vdev(config.workers)],
             ..EalConfig::default()
         })?;
         let pool = Pool::new(&eal, "slowpath", config.buffers, DEFAULT_DATA_ROOM)?;
-        let queues = PortConfig {
-            rx_queues: config.workers,
-            tx_queues: config.workers,
-            ..PortConfig::default()
-        };
-        let port = Port::open(&eal, &config.device.name(), &pool, &queues)?;
+        let port = open(&eal, &config.device.name(), &pool, config.workers)?;
         Self::start_on(&eal, port, pool, config, fib, offload, exception)
     }
 
@@ -278,16 +273,21 @@ impl Manager {
         check(config, &offload, &exception)?;
         let clock = Clock::system();
         let mut workers = Vec::new();
-        for (n, (offload, exception)) in (0u16..).zip(offload.into_iter().zip(exception)) {
-            let queues = Queues {
-                rx: port.rx_queue(n).ok_or(ManagerError::Queue(n))?,
-                tx: port.tx_queue(n).ok_or(ManagerError::Queue(n))?,
-                pool,
-            };
-            let worker = Worker::new(
+        // Workers agree on whose a connection is only if they hash alike.
+        let seed = config.seed.unwrap_or_else(rand::random);
+        let wires = wires(&port, config.workers)?;
+        let rings = wires.into_iter().zip(Peers::mesh(config.workers));
+        let ends = rings.zip(offload.into_iter().zip(exception));
+        for (n, ((wire, peers), (offload, exception))) in (0u16..).zip(ends) {
+            let queues = Queues { wire, peers, pool };
+            let worker = Worker::shared(
                 WorkerConfig {
                     max_connections: config.max_connections,
-                    seed: config.seed.unwrap_or_else(rand::random),
+                    seed,
+                },
+                PortShare {
+                    worker: n,
+                    workers: config.workers,
                 },
                 fib.reader(),
                 offload,
@@ -335,6 +335,46 @@ impl Manager {
         // It has answered: what is left of it is a return.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
     }
+}
+
+/// A queue pair for each worker, or as many as the device has.
+fn open(eal: &Eal, name: &str, pool: &Pool, workers: u16) -> Result<Port, PortError> {
+    let queues = |n| PortConfig {
+        rx_queues: n,
+        tx_queues: n,
+        ..PortConfig::default()
+    };
+    match Port::open(eal, name, pool, &queues(workers)) {
+        Err(PortError::Queues { rx, tx, .. }) if rx.min(tx) >= 1 => {
+            Port::open(eal, name, pool, &queues(rx.min(tx)))
+        }
+        opened => opened,
+    }
+}
+
+/// Each worker's way to the switch: a queue pair, or through the first worker.
+fn wires(port: &Port, workers: u16) -> Result<Vec<Wire>, ManagerError> {
+    let mut wires = Vec::new();
+    let mut through_first = Vec::new();
+    for n in 0..workers {
+        match (port.rx_queue(n), port.tx_queue(n)) {
+            (Some(rx), Some(tx)) => wires.push(Wire::Port {
+                rx,
+                tx,
+                others: Vec::new(),
+            }),
+            _ if n == 0 => return Err(ManagerError::Queue(n)),
+            _ => {
+                let (producer, consumer) = rtrb::RingBuffer::new(HANDOVER_FRAMES);
+                wires.push(Wire::Through(producer));
+                through_first.push(consumer);
+            }
+        }
+    }
+    if let Some(Wire::Port { others, .. }) = wires.first_mut() {
+        *others = through_first;
+    }
+    Ok(wires)
 }
 
 fn check(

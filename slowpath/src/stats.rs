@@ -101,6 +101,8 @@ drop_reasons! {
     NoBuffer = "no_buffer";
     /// The port does not take frames fast enough.
     TxFull = "tx_full";
+    /// The worker that it belongs to does not take frames fast enough.
+    HandoverFull = "handover_full";
 }
 
 /// Number of drop reasons.
@@ -140,6 +142,8 @@ pub struct WorkerStats {
     pub exceptions_up: Traffic,
     /// Frames from the controller.
     pub exceptions_down: Traffic,
+    /// Frames handed over to the worker that they belong to.
+    pub handed_over: u64,
     /// Packets that waited for a neighbour.
     pub held: u64,
     /// Packets that were cut into fragments.
@@ -192,6 +196,7 @@ impl Default for WorkerStats {
             sent: Traffic::default(),
             exceptions_up: Traffic::default(),
             exceptions_down: Traffic::default(),
+            handed_over: 0,
             held: 0,
             cut: 0,
             icmp_errors: 0,
@@ -286,6 +291,7 @@ impl WorkerStats {
         self.exceptions_up.merge(&other.exceptions_up);
         self.exceptions_down.merge(&other.exceptions_down);
         for (mine, theirs) in [
+            (&mut self.handed_over, other.handed_over),
             (&mut self.held, other.held),
             (&mut self.cut, other.cut),
             (&mut self.icmp_errors, other.icmp_errors),

@@ -98,9 +98,19 @@ pub struct SlowPathSection {
     /// Memory for packet buffers and tables, MiB.
     #[serde(default = "default_memory_mb")]
     pub memory_mb: i64,
-    /// Connections that it can hold.
+    /// Connections that it can hold, each worker.
     #[serde(default = "default_connections")]
     pub connections: i64,
+    /// Threads that forward packets.
+    #[serde(default = "default_workers")]
+    pub workers: i64,
+    /// The CPU of each worker, in their order; those without one run where the kernel puts them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cpus: Vec<i64>,
+}
+
+fn default_workers() -> i64 {
+    1
 }
 
 fn default_memory_mb() -> i64 {

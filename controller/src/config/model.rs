@@ -122,6 +122,10 @@ pub struct SlowPath {
     pub device: String,
     /// Memory, MiB.
     pub memory_mb: u32,
+    /// Threads that forward packets.
+    pub workers: u16,
+    /// The CPUs of the first of them, each another one.
+    pub cpus: Vec<usize>,
     /// Connections at most.
     pub connections: u32,
 }

@@ -196,6 +196,25 @@ fn daemon_switch_and_slow_path() {
             d.slow_path.as_mut().unwrap().connections = 0;
         },
     );
+    fault("slow_path.workers: 17 is out of range: 1 to 16", |d| {
+        d.slow_path.as_mut().unwrap().workers = 17;
+    });
+    fault(
+        "slow_path.cpus: 2 CPUs for 1 workers (slow_path.workers)",
+        |d| {
+            d.slow_path.as_mut().unwrap().cpus = vec![0, 1];
+        },
+    );
+    fault(
+        "slow_path.cpus[1]: CPU 3 is another worker's already",
+        |d| {
+            let slow_path = d.slow_path.as_mut().unwrap();
+            (slow_path.workers, slow_path.cpus) = (2, vec![3, 3]);
+        },
+    );
+    fault("slow_path.cpus[0]: 5000 is out of range: 0 to 1023", |d| {
+        d.slow_path.as_mut().unwrap().cpus = vec![5000];
+    });
     assert!(faults(|d| d.slow_path = None).starts_with("slow_path: the section is missing"));
 }
 

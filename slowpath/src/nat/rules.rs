@@ -161,7 +161,8 @@ impl Rules {
         maps.iter().find(|map| map.contains(src))?.apply(src)
     }
 
-    fn inside(&self, vpc: VpcId, dst: IpAddr) -> Option<(VpcId, IpAddr)> {
+    /// Whose an outside address is by static NAT: VPC and inside address.
+    pub fn inside(&self, vpc: VpcId, dst: IpAddr) -> Option<(VpcId, IpAddr)> {
         if let Some(&found) = self.hosts_in.get(&(vpc, dst)) {
             return Some(found);
         }
@@ -182,6 +183,12 @@ impl Rules {
     pub fn is_open(&self, to: VpcId, address: IpAddr, port: u16) -> bool {
         self.pools_of(to, address)
             .any(|pool| pool.open && pool.ports.contains(port))
+    }
+
+    /// Whether masquerades lease that port of an outside address.
+    pub fn is_pooled(&self, to: VpcId, address: IpAddr, port: u16) -> bool {
+        self.pools_of(to, address)
+            .any(|pool| pool.ports.contains(port))
     }
 
     fn pools_of(&self, to: VpcId, address: IpAddr) -> impl Iterator<Item = &Pool> {

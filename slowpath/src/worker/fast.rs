@@ -158,7 +158,7 @@ impl Core {
             return None;
         }
         let transport = transport(&plain.flow.key, frame.get(l4..end)?)?;
-        self.stats.punt(plain.reason);
+        self.count_punt(plain.reason);
         self.seen(
             fib,
             now_ns,

@@ -61,6 +61,8 @@ impl FragmentKey {
 pub(super) enum Fate {
     /// They belong to the connection with that protocol and these ports, as they arrived.
     Ports(u8, u16, u16),
+    /// They belong to another worker, as the first one.
+    Worker(u16),
     /// As the first one.
     Kernel,
     /// As the first one.
@@ -192,6 +194,7 @@ impl Core {
         let fate = match (outcome, packet.tuple()) {
             (Ok(_), Some(tuple)) => Fate::Ports(tuple.proto, tuple.src_port, tuple.dst_port),
             (Err(Stop::Kernel(_)), _) => Fate::Kernel,
+            (Err(Stop::Handover(worker)), _) => Fate::Worker(worker),
             _ => Fate::Dropped,
         };
         let deadline_ns = deadline_ns(fib, now_ns);
@@ -224,6 +227,7 @@ impl Core {
                 let (slot, direction) = self.table.find(&key).ok_or(DropReason::Fragment)?;
                 self.established(fib, now_ns, ingress, frame, packet, slot, direction)
             }
+            Some(Fate::Worker(worker)) => Err(Stop::Handover(worker)),
             Some(Fate::Kernel) => Err(Stop::Kernel(ExceptionReason::Local)),
             Some(Fate::Dropped) => Err(DropReason::Fragment.into()),
             None => {
@@ -266,11 +270,13 @@ impl Core {
                 continue;
             };
             let mut frame = VecBuf::from(frame);
-            if self
-                .process_from(fib, now_ns, header, &mut frame)
-                .is_transmit()
-            {
-                self.send(output, frame.data(), &[]);
+            match self.process_from(fib, now_ns, header, &mut frame) {
+                Verdict::Handover(worker) if !output.hand_over(worker, frame.data()) => {
+                    let vpc = shunt_p4::VpcId::new(header.vpc);
+                    self.stats.drop(DropReason::HandoverFull, vpc);
+                }
+                seen if seen.is_transmit() => self.send(output, frame.data(), &[]),
+                _ => {}
             }
         }
         done

@@ -28,6 +28,7 @@ mod hold;
 mod hops;
 mod nat_use;
 mod offload;
+mod owner;
 mod quota;
 mod related;
 pub mod run;
@@ -41,11 +42,11 @@ use shunt_offload::{ConnectionId, WorkerPort};
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{Tuple, VpcId};
 
-use crate::conntrack::{Offload, State, Table};
+use crate::conntrack::{KeyHasher, Offload, State, Table};
 use crate::exception::ExceptionPort;
 use crate::fib::{Fib, FibReader};
 use crate::icmp::RateLimit;
-use crate::nat::{Nat, PoolUse};
+use crate::nat::{Nat, PoolUse, PortShare};
 use crate::packet::PacketBuf;
 use crate::stats::{DropReason, WorkerStats};
 
@@ -90,6 +91,8 @@ pub enum Verdict {
     Exception,
     /// It waits for its next hop's MAC.
     Held,
+    /// It belongs to that worker; the buffer is as the switch sent it.
+    Handover(u16),
 }
 
 impl Verdict {
@@ -103,6 +106,11 @@ impl Verdict {
 pub trait Output {
     /// Sends `head` followed by `frame` to the switch. `false`: no buffer for it.
     fn transmit(&mut self, head: &[u8], frame: &[u8]) -> bool;
+
+    /// Hands a frame of the switch to another worker. `false`: that takes none.
+    fn hand_over(&mut self, _worker: u16, _frame: &[u8]) -> bool {
+        false
+    }
 }
 
 impl Output for Vec<Vec<u8>> {
@@ -134,15 +142,32 @@ struct Core {
     /// Connections whose removal did not fit into the offload queue; each at most once.
     removals: VecDeque<u32>,
     icmp_limit: RateLimit,
+    /// Which of how many workers it is.
+    share: PortShare,
+    /// Spreads connections over workers; all have the same.
+    spread: KeyHasher,
+    /// The frames at hand were handed over by other workers, who have counted them.
+    handed: bool,
     stats: WorkerStats,
     /// The tables' generation at the last poll.
     generation: u64,
 }
 
 impl Worker {
-    /// A worker without connections.
+    /// A worker without connections, alone.
     pub fn new(
         config: WorkerConfig,
+        reader: FibReader,
+        offload: WorkerPort,
+        exception: ExceptionPort,
+    ) -> Self {
+        Self::shared(config, PortShare::ALL, reader, offload, exception)
+    }
+
+    /// One of several workers, which all have the same seed.
+    pub fn shared(
+        config: WorkerConfig,
+        share: PortShare,
         reader: FibReader,
         offload: WorkerPort,
         exception: ExceptionPort,
@@ -151,7 +176,7 @@ impl Worker {
             reader,
             core: Core {
                 table: Table::new(config.max_connections, config.seed),
-                nat: Nat::new(config.max_connections, config.seed),
+                nat: Nat::shared(config.max_connections, config.seed, share),
                 quotas: quota::Quotas::new(config.max_connections, config.seed),
                 hold: hold::Hold::default(),
                 hops: hops::Hops::new(config.seed),
@@ -161,6 +186,9 @@ impl Worker {
                 exception,
                 removals: VecDeque::new(),
                 icmp_limit: RateLimit::default(),
+                share,
+                spread: KeyHasher::new(config.seed),
+                handed: false,
                 stats: WorkerStats::default(),
                 generation: 0,
             },
@@ -204,7 +232,7 @@ impl Worker {
                 Some(fib) => core.burst(fib, now_ns, frames, |n, seen| verdict(first + n, seen)),
                 None => {
                     for (n, frame) in frames.iter().enumerate() {
-                        core.stats.received.add(frame.data().len());
+                        core.count_received(frame.data().len());
                         core.stats.drop(DropReason::NoTables, None);
                         verdict(first + n, Verdict::Drop(DropReason::NoTables));
                     }
@@ -214,6 +242,18 @@ impl Worker {
         }
         drop(fib);
         core.exception.flush();
+    }
+
+    /// As [`Worker::burst`], of frames that other workers handed over.
+    pub fn burst_handed<B: PacketBuf>(
+        &mut self,
+        now_ns: u64,
+        frames: &mut [B],
+        verdict: impl FnMut(usize, Verdict),
+    ) {
+        self.core.handed = true;
+        self.burst(now_ns, frames, verdict);
+        self.core.handed = false;
     }
 
     /// Does what no frame brings along, a bounded amount of it: events of the offload engine,
@@ -297,6 +337,8 @@ enum Stop {
     Answer(DropReason, crate::icmp::IcmpError),
     /// To the kernel, as it arrived.
     Kernel(crate::exception::ExceptionReason),
+    /// To the worker that it belongs to, as it arrived.
+    Handover(u16),
 }
 
 impl From<DropReason> for Stop {
@@ -317,6 +359,21 @@ struct Ingress<'a> {
 }
 
 impl Core {
+    #[inline]
+    fn count_received(&mut self, len: usize) {
+        if !self.handed {
+            self.stats.received.add(len);
+        }
+    }
+
+    /// Why the switch sent a packet.
+    #[inline]
+    fn count_punt(&mut self, reason: u8) {
+        if !self.handed {
+            self.stats.punt(reason);
+        }
+    }
+
     /// Every frame is read before the first one's connection is looked for, so that the memory
     /// that all of them need comes while the others are read. What a frame finds is decided in
     /// their order: the second packet of a connection finds what the first one made.
@@ -332,7 +389,7 @@ impl Core {
         let mut last = fast::LastIngress::default();
         for ((frame, plain), is_plain) in frames.iter().zip(&mut plain).zip(&mut is_plain) {
             let frame = frame.data();
-            self.stats.received.add(frame.len());
+            self.count_received(frame.len());
             *is_plain = self.plain(fib, &mut last, frame, plain).is_some();
             if *is_plain {
                 self.table.prefetch(&plain.flow);

@@ -25,6 +25,11 @@ impl Core {
         packet: &Packet,
     ) -> Result<Verdict, Stop> {
         let Some(found) = self.related_to(ingress, frame.data(), packet)? else {
+            if let Some(worker) = quoted_key(ingress, frame.data(), packet)
+                .and_then(|(_, _, key)| self.elsewhere(fib, &key, ingress.hash))
+            {
+                return Err(Stop::Handover(worker));
+            }
             if ingress.stateless {
                 return self.route_only(fib, now_ns, ingress, frame, packet);
             }
@@ -74,24 +79,39 @@ impl Core {
             // Its checksum cannot be checked, nor written.
             return Err(DropReason::Fragment);
         }
-        let message = frame.get(..packet.end).ok_or(DropReason::Truncated)?;
-        let quoted = Packet::parse_quoted(message, packet.l4 + ICMP_LEN, packet.is_ipv6()).ok();
-        Ok(quoted.and_then(|quoted| {
-            let sent = quoted.tuple()?;
-            let key = FlowKey {
-                vpc: ingress.vpc,
-                tuple: sent.reversed(),
-            };
-            let (slot, direction) = self.table.find(&key)?;
-            let connection = self.table.get(slot)?;
-            Some(Related {
-                quoted,
-                sent,
-                original: connection.key(direction.other()).tuple,
-                translation: connection.translation(direction),
-            })
-        }))
+        if packet.end > frame.len() {
+            return Err(DropReason::Truncated);
+        }
+        Ok(
+            quoted_key(ingress, frame, packet).and_then(|(quoted, sent, key)| {
+                let (slot, direction) = self.table.find(&key)?;
+                let connection = self.table.get(slot)?;
+                Some(Related {
+                    quoted,
+                    sent,
+                    original: connection.key(direction.other()).tuple,
+                    translation: connection.translation(direction),
+                })
+            }),
+        )
     }
+}
+
+/// The packet that an error quotes, its tuple as it was sent, and the key of the direction that
+/// the error travels in.
+fn quoted_key(
+    ingress: &Ingress<'_>,
+    frame: &[u8],
+    packet: &Packet,
+) -> Option<(Packet, Tuple, FlowKey)> {
+    let message = frame.get(..packet.end)?;
+    let quoted = Packet::parse_quoted(message, packet.l4 + ICMP_LEN, packet.is_ipv6()).ok()?;
+    let sent = quoted.tuple()?;
+    let key = FlowKey {
+        vpc: ingress.vpc,
+        tuple: sent.reversed(),
+    };
+    Some((quoted, sent, key))
 }
 
 /// An error about a packet of a connection.

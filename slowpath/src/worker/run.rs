@@ -2,8 +2,12 @@
 //!
 //! ```text
 //!   rx burst ──▶ Worker::burst ──▶ tx burst ──▶ Worker::poll ──▶ commands ──▶ again
-//!                                              └─ nothing to do for SPINS rounds: sleep
+//!                     ▲  │ not mine                            └─ nothing to do for SPINS rounds: sleep
+//!    other workers ───┘  └──▶ other workers (a ring for each pair)
 //! ```
+//!
+//! A port may have fewer queues than there are workers. Then those without one send through the
+//! first worker, which hands them what it receives for them.
 
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
@@ -24,23 +28,98 @@ pub const TX_TRIES: u32 = 16;
 /// short, because packets wait.
 pub type Command = Box<dyn FnOnce(&mut Worker, u64) + Send>;
 
+/// Frames that wait for another worker, in each direction between two workers.
+pub const HANDOVER_FRAMES: usize = 1024;
+
 /// The queues of one worker.
 #[derive(Debug)]
 pub struct Queues {
-    /// From the switch.
-    pub rx: RxQueue,
-    /// To the switch.
-    pub tx: TxQueue,
+    /// Towards the switch.
+    pub wire: Wire,
+    /// Towards the other workers.
+    pub peers: Peers,
     /// Where buffers for our own frames come from.
     pub pool: Pool,
+}
+
+/// How a worker reaches the switch.
+#[derive(Debug)]
+pub enum Wire {
+    /// By queues of its own.
+    Port {
+        /// From the switch.
+        rx: RxQueue,
+        /// To the switch.
+        tx: TxQueue,
+        /// Frames of workers without queues, to be sent for them.
+        others: Vec<rtrb::Consumer<Mbuf>>,
+    },
+    /// Through a worker with queues: what it receives, that one hands over.
+    Through(rtrb::Producer<Mbuf>),
+}
+
+/// A worker's ends of the rings between workers: one producer and one consumer each.
+#[derive(Debug, Default)]
+pub struct Peers {
+    /// By worker; none for itself.
+    to: Vec<Option<rtrb::Producer<Mbuf>>>,
+    from: Vec<rtrb::Consumer<Mbuf>>,
+}
+
+impl Peers {
+    /// Rings from every one of so many workers to every other.
+    pub fn mesh(workers: u16) -> Vec<Self> {
+        let mut all: Vec<Self> = (0..workers).map(|_| Self::default()).collect();
+        for from in 0..usize::from(workers) {
+            for to in 0..usize::from(workers) {
+                let ends = (from != to).then(|| rtrb::RingBuffer::new(HANDOVER_FRAMES));
+                let (producer, consumer) = ends.unzip();
+                if let Some(peers) = all.get_mut(from) {
+                    peers.to.push(producer);
+                }
+                if let Some(peers) = all.get_mut(to) {
+                    peers.from.extend(consumer);
+                }
+            }
+        }
+        all
+    }
+
+    /// The frame back when the worker takes none.
+    fn push(&mut self, worker: u16, mbuf: Mbuf) -> Result<(), Mbuf> {
+        match self.to.get_mut(usize::from(worker)) {
+            Some(Some(ring)) => ring.push(mbuf).map_err(|rtrb::PushError::Full(mbuf)| mbuf),
+            _ => Err(mbuf),
+        }
+    }
 }
 
 /// A worker and its queues.
 #[derive(Debug)]
 pub struct Runner {
     worker: Worker,
-    queues: Queues,
+    wire: Wire,
+    peers: Peers,
+    pool: Pool,
     received: Burst,
+}
+
+/// What becomes of a frame of a burst.
+#[derive(Clone, Copy)]
+enum Fate {
+    Free,
+    Send,
+    HandOver(u16),
+}
+
+impl From<Verdict> for Fate {
+    fn from(verdict: Verdict) -> Self {
+        match verdict {
+            Verdict::Handover(worker) => Fate::HandOver(worker),
+            verdict if verdict.is_transmit() => Fate::Send,
+            _ => Fate::Free,
+        }
+    }
 }
 
 impl Runner {
@@ -48,49 +127,73 @@ impl Runner {
     pub fn new(worker: Worker, queues: Queues) -> Self {
         Self {
             worker,
-            queues,
+            wire: queues.wire,
+            peers: queues.peers,
+            pool: queues.pool,
             received: Burst::new(),
         }
     }
 
-    /// One turn: a burst in and out, then what no frame brings along. Says how much it did.
+    /// One turn: a burst of the port and one of each other worker, then what no frame brings
+    /// along. Says how much it did.
     pub fn round(&mut self, clock: impl Fn() -> u64) -> usize {
         let Self {
             worker,
-            queues,
+            wire,
+            peers,
+            pool,
             received,
         } = self;
-        let mut work = queues.rx.burst(received);
+        let mut work = match wire {
+            Wire::Port { rx, .. } => rx.burst(received),
+            Wire::Through(_) => 0,
+        };
+        let mut from = std::mem::take(&mut peers.from);
         let mut sender = Sender {
-            queues,
+            wire,
+            peers,
+            pool,
             burst: Burst::new(),
             unsent: 0,
+            not_handed: 0,
         };
+        let mut fates = [Fate::Free; shunt_dpdk::CAPACITY];
         if work > 0 {
-            let mut send = [false; shunt_dpdk::CAPACITY];
-            worker.burst(clock(), received, |n, verdict: Verdict| {
-                if let Some(send) = send.get_mut(n) {
-                    *send = verdict.is_transmit();
+            worker.burst(clock(), received, |n, verdict| {
+                if let Some(fate) = fates.get_mut(n) {
+                    *fate = verdict.into();
                 }
             });
-            for (mbuf, send) in received.drain().zip(send) {
-                if send {
-                    sender.push(mbuf);
-                }
+            sender.take(received, &fates);
+        }
+        for ring in &mut from {
+            work += fill(received, ring);
+            if received.is_empty() {
+                continue;
             }
-            sender.flush();
+            worker.burst_handed(clock(), received, |n, verdict| {
+                if let Some(fate) = fates.get_mut(n) {
+                    *fate = verdict.into();
+                }
+            });
+            sender.take(received, &fates);
         }
         work += worker.poll(clock(), &mut sender);
+        work += sender.send_for_others();
         sender.flush();
-        let unsent = sender.unsent;
+        let (unsent, not_handed) = (sender.unsent, sender.not_handed);
+        peers.from = from;
         worker.count_unsent(DropReason::TxFull, unsent);
+        worker.count_unsent(DropReason::HandoverFull, not_handed);
         work
     }
 
     /// Sends what waits back as it came: what a round costs without the worker.
     pub fn reflect(&mut self) {
-        self.queues.rx.burst(&mut self.received);
-        self.queues.tx.burst(&mut self.received);
+        if let Wire::Port { rx, tx, .. } = &mut self.wire {
+            rx.burst(&mut self.received);
+            tx.burst(&mut self.received);
+        }
         self.received.clear();
     }
 
@@ -98,6 +201,18 @@ impl Runner {
     pub fn worker(&mut self) -> &mut Worker {
         &mut self.worker
     }
+}
+
+/// Moves frames from a ring into the burst, as many as it has room for.
+fn fill(burst: &mut Burst, ring: &mut rtrb::Consumer<Mbuf>) -> usize {
+    let mut taken = 0;
+    while !burst.is_full() {
+        let Ok(mbuf) = ring.pop() else { break };
+        // There is room.
+        let _ = burst.push(mbuf);
+        taken += 1;
+    }
+    taken
 }
 
 /// Runs until the manager drops its end of `commands`. Then what waits is still sent.
@@ -136,9 +251,12 @@ pub fn run(
 
 /// Collects frames into bursts for the transmit queue.
 struct Sender<'a> {
-    queues: &'a mut Queues,
+    wire: &'a mut Wire,
+    peers: &'a mut Peers,
+    pool: &'a Pool,
     burst: Burst,
     unsent: usize,
+    not_handed: usize,
 }
 
 impl Sender<'_> {
@@ -150,31 +268,78 @@ impl Sender<'_> {
         }
     }
 
-    fn flush(&mut self) {
-        for _ in 0..TX_TRIES {
-            if self.burst.is_empty() {
-                return;
+    /// All frames of a burst, each to where its fate says.
+    fn take(&mut self, burst: &mut Burst, fates: &[Fate]) {
+        for (mbuf, fate) in burst.drain().zip(fates) {
+            match fate {
+                Fate::Send => self.push(mbuf),
+                Fate::HandOver(worker) => {
+                    self.not_handed += usize::from(self.peers.push(*worker, mbuf).is_err());
+                }
+                Fate::Free => {}
             }
-            self.queues.tx.burst(&mut self.burst);
         }
-        self.unsent += self.burst.len();
-        self.burst.clear();
+        self.flush();
+    }
+
+    /// Frames of workers that have no queue.
+    fn send_for_others(&mut self) -> usize {
+        let Wire::Port { others, .. } = &mut *self.wire else {
+            return 0;
+        };
+        let mut rings = std::mem::take(others);
+        let mut work = 0;
+        for ring in &mut rings {
+            self.flush();
+            work += fill(&mut self.burst, ring);
+        }
+        if let Wire::Port { others, .. } = &mut *self.wire {
+            *others = rings;
+        }
+        work
+    }
+
+    fn flush(&mut self) {
+        match &mut *self.wire {
+            Wire::Port { tx, .. } => {
+                for _ in 0..TX_TRIES {
+                    if self.burst.is_empty() {
+                        return;
+                    }
+                    tx.burst(&mut self.burst);
+                }
+                self.unsent += self.burst.len();
+                self.burst.clear();
+            }
+            Wire::Through(ring) => {
+                for mbuf in self.burst.drain() {
+                    self.unsent += usize::from(ring.push(mbuf).is_err());
+                }
+            }
+        }
+    }
+
+    fn copy(&self, head: &[u8], frame: &[u8]) -> Option<Mbuf> {
+        let mut mbuf = self.pool.alloc()?;
+        mbuf.extend_from_slice(head)?;
+        mbuf.extend_from_slice(frame)?;
+        Some(mbuf)
     }
 }
 
 impl Output for Sender<'_> {
     fn transmit(&mut self, head: &[u8], frame: &[u8]) -> bool {
-        let filled = self.queues.pool.alloc().and_then(|mut mbuf| {
-            mbuf.extend_from_slice(head)?;
-            mbuf.extend_from_slice(frame)?;
-            Some(mbuf)
-        });
-        match filled {
+        match self.copy(head, frame) {
             Some(mbuf) => {
                 self.push(mbuf);
                 true
             }
             None => false,
         }
+    }
+
+    fn hand_over(&mut self, worker: u16, frame: &[u8]) -> bool {
+        self.copy(&[], frame)
+            .is_some_and(|mbuf| self.peers.push(worker, mbuf).is_ok())
     }
 }

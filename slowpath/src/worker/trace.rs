@@ -145,6 +145,7 @@ impl<'a> Tracer<'a> {
                 Verdict::Drop(DropReason::ExceptionFull)
             }
             Stop::Kernel(_) => Verdict::Exception,
+            Stop::Handover(worker) => Verdict::Handover(worker),
             Stop::Drop(reason) => Verdict::Drop(reason),
             Stop::Answer(reason, error) => match self.answer(&ingress, &mut buffer, error) {
                 Some(()) => {
@@ -419,6 +420,11 @@ impl<'a> Tracer<'a> {
                 );
                 let found = self.core.table.find(&key).ok_or(DropReason::Fragment)?;
                 self.established(ingress, packet, found.0, found.1)
+            }
+            Some(Fate::Worker(worker)) => {
+                let text = format!("its first fragment went to worker {worker}");
+                self.step("fragment", text);
+                Err(Stop::Handover(worker))
             }
             Some(Fate::Kernel) => {
                 self.step("fragment", "its first fragment went to the kernel");

@@ -37,7 +37,7 @@ impl Core {
             self.stats.drop(DropReason::ShuntHeader, None);
             return Verdict::Drop(DropReason::ShuntHeader);
         };
-        self.stats.punt(header.reason);
+        self.count_punt(header.reason);
         self.process_from(fib, now_ns, header, frame)
     }
 
@@ -62,6 +62,18 @@ impl Core {
         };
         match stop {
             Stop::Kernel(reason) => self.hand_to_kernel(&ingress, frame, reason),
+            Stop::Handover(worker) => match frame.prepend(ENCAP_LEN) {
+                Some(head) => {
+                    head.copy_from_slice(&header.encode());
+                    self.stats.handed_over += 1;
+                    Verdict::Handover(worker)
+                }
+                None => {
+                    let reason = DropReason::NoHeadroom;
+                    self.stats.drop(reason, Some(ingress.vpc));
+                    Verdict::Drop(reason)
+                }
+            },
             Stop::Drop(reason) => {
                 self.stats.drop(reason, Some(ingress.vpc));
                 Verdict::Drop(reason)
@@ -111,6 +123,9 @@ impl Core {
         };
         if let Some((slot, direction)) = self.table.find(&key) {
             return self.established(fib, now_ns, ingress, frame, packet, slot, direction);
+        }
+        if let Some(worker) = self.elsewhere(fib, &key, ingress.hash) {
+            return Err(Stop::Handover(worker));
         }
         if ingress.stateless {
             return self.route_only(fib, now_ns, ingress, frame, packet);

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use shunt_p4::{SwitchPort, TypeError, VpcId};
 use shunt_slowpath::policy::Policy;
 
-use super::document::Document;
+use super::document::{Document, SlowPathSection};
 use super::fault::{Fault, Faults, known};
 use super::model::{Config, SlowPath, Switch};
 
@@ -24,6 +24,10 @@ const NAME_MAX: usize = 64;
 const SOCKET_PATH_MAX: usize = 107;
 /// Memory of the slow path, MiB.
 const MEMORY_MB: std::ops::RangeInclusive<i64> = 64..=1_048_576;
+/// Its threads.
+const WORKERS: std::ops::RangeInclusive<i64> = 1..=shunt_slowpath::config::MAX_WORKERS as i64;
+/// CPU numbers that Linux takes.
+const CPUS: std::ops::RangeInclusive<i64> = 0..=1023;
 /// Connections of the slow path.
 const CONNECTIONS: std::ops::RangeInclusive<i64> = 1024..=16_777_216;
 
@@ -170,11 +174,42 @@ fn slow_path(document: &Document, faults: &mut Faults) -> Option<SlowPath> {
         CONNECTIONS,
         faults,
     );
+    let workers = within("slow_path.workers", section.workers, WORKERS, faults);
+    let cpus = cpus(section, faults);
     Some(SlowPath {
         device: section.device.clone(),
+        workers: workers?,
+        cpus: cpus?,
         memory_mb: memory_mb?,
         connections: connections?,
     })
+}
+
+/// The workers' CPUs: no more than workers, each once.
+fn cpus(section: &SlowPathSection, faults: &mut Faults) -> Option<Vec<usize>> {
+    if section.cpus.len() as i64 > section.workers {
+        faults.add(
+            "slow_path.cpus",
+            format!(
+                "{} CPUs for {} workers (slow_path.workers)",
+                section.cpus.len(),
+                section.workers
+            ),
+        );
+        return None;
+    }
+    let mut cpus = Vec::new();
+    for (n, cpu) in section.cpus.iter().enumerate() {
+        let path = format!("slow_path.cpus[{n}]");
+        let cpu: u16 = within(path.as_str(), *cpu, CPUS, faults)?;
+        let cpu = usize::from(cpu);
+        if cpus.contains(&cpu) {
+            faults.add(path, format!("CPU {cpu} is another worker's already"));
+            return None;
+        }
+        cpus.push(cpu);
+    }
+    Some(cpus)
 }
 
 /// Names of one kind and what they stand for.

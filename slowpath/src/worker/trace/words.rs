@@ -94,6 +94,7 @@ pub(super) fn unread(stop: Stop) -> String {
         Stop::Kernel(ExceptionReason::Multicast) => "to a group, or to all".to_owned(),
         Stop::Kernel(ExceptionReason::Local) => "link-local: it never leaves its link".to_owned(),
         Stop::Kernel(ExceptionReason::OtherL2) => "neither IP nor ARP".to_owned(),
+        Stop::Handover(worker) => format!("worker {worker} has its connection"),
         Stop::Drop(reason) | Stop::Answer(reason, _) => match reason {
             DropReason::Truncated => "shorter than a header says".to_owned(),
             DropReason::Malformed => "a header that no sender may write".to_owned(),
@@ -348,6 +349,7 @@ impl<'a> Tracer<'a> {
             Verdict::Drop(reason) => format!("dropped ({})", reason.as_str()),
             Verdict::Exception => "handed to the kernel".to_owned(),
             Verdict::Held => "held".to_owned(),
+            Verdict::Handover(worker) => format!("handed over to worker {worker}"),
         }
     }
 }

@@ -28,7 +28,7 @@ use shunt_p4::{
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::fib::FibReaderFactory;
 use shunt_slowpath::policy::{AddressRange, Masquerade, OffloadAfter, PortRange};
-use shunt_slowpath::worker::run::{Queues, Runner};
+use shunt_slowpath::worker::run::{Peers, Queues, Runner, Wire};
 use shunt_slowpath::worker::{Worker, WorkerConfig};
 use shunt_slowpath::{FibWriter, Policy};
 
@@ -217,8 +217,12 @@ impl Bench {
         };
         let worker = Worker::new(config, factory.reader(), offload, exception);
         let queues = Queues {
-            rx: port.rx_queue(0).ok_or_else(missing)?,
-            tx: port.tx_queue(0).ok_or_else(missing)?,
+            wire: Wire::Port {
+                rx: port.rx_queue(0).ok_or_else(missing)?,
+                tx: port.tx_queue(0).ok_or_else(missing)?,
+                others: Vec::new(),
+            },
+            peers: Peers::default(),
             pool,
         };
         Ok(Self {

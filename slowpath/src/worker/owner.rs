@@ -1,0 +1,119 @@
+//! Which worker a packet is for, where there are several.
+//!
+//! ```text
+//!   packet ──▶ a connection of mine? ──yes──▶ mine
+//!                     │ no: whose would it be?
+//!                     ├── to a leased port ─────────▶ the worker that has the port's block
+//!                     ├── its source is masqueraded ▶ by the inside socket: one mapping for all its connections
+//!                     └── else ─────────────────────▶ by both ends, the same for either direction
+//! ```
+//!
+//! A reply is a packet like any other here, so each rule gives for it what it gave for the
+//! connection's first packet. Where that is told only by the first packet (a forwarded port), the
+//! question is asked about the reply that it would have. A connection is only made by its owner,
+//! so workers share nothing: no connection, no port, no lock.
+
+use std::net::IpAddr;
+
+use shunt_p4::{FlowKey, Tuple, VpcId};
+
+use super::Core;
+use crate::conntrack::words;
+use crate::fib::{Fib, Resolution};
+use crate::nat::{PortShare, SourceRule};
+
+impl Core {
+    /// The other worker that a packet without a connection here belongs to; `None`: it is ours.
+    #[inline]
+    pub(super) fn elsewhere(&self, fib: &Fib, key: &FlowKey, hash: u32) -> Option<u16> {
+        if self.share.workers <= 1 || self.handed {
+            return None;
+        }
+        let owner = self.owner(fib, key, hash);
+        (owner != self.share.worker).then_some(owner)
+    }
+
+    fn owner(&self, fib: &Fib, key: &FlowKey, hash: u32) -> u16 {
+        let (vpc, tuple) = (key.vpc, &key.tuple);
+        let Some(new) = fib.rules().destination(vpc, tuple) else {
+            return self.owner_out(fib, vpc, tuple, hash);
+        };
+        let Some(to) = egress(fib, new.vpc, new.address, hash) else {
+            return self.by_ends(tuple);
+        };
+        let src = match fib.rules().source(vpc, to, tuple.src) {
+            Some(SourceRule::Masquerade(_)) => {
+                return self.by_socket(vpc, tuple.src, tuple.src_port, tuple.proto);
+            }
+            Some(SourceRule::Static(outside)) => outside,
+            None => tuple.src,
+        };
+        let reply = Tuple {
+            src: new.address,
+            dst: src,
+            src_port: new.port,
+            dst_port: tuple.src_port,
+            proto: tuple.proto,
+        };
+        self.owner_out(fib, to, &reply, hash)
+    }
+
+    /// Of a packet whose destination no rule forwards.
+    fn owner_out(&self, fib: &Fib, vpc: VpcId, tuple: &Tuple, hash: u32) -> u16 {
+        let rules = fib.rules();
+        if rules.is_pooled(vpc, tuple.dst, tuple.dst_port) {
+            return PortShare::owner(tuple.dst_port, self.share.workers);
+        }
+        // As its receiver knows it.
+        let (route_vpc, dst) = rules.inside(vpc, tuple.dst).unwrap_or((vpc, tuple.dst));
+        let inner = Tuple { dst, ..*tuple };
+        let Some(to) = egress(fib, route_vpc, dst, hash) else {
+            return self.by_ends(&inner);
+        };
+        let hidden = |from, to, address| {
+            matches!(
+                rules.source(from, to, address),
+                Some(SourceRule::Masquerade(_))
+            )
+        };
+        if hidden(vpc, to, tuple.src) {
+            self.by_socket(vpc, tuple.src, tuple.src_port, tuple.proto)
+        } else if hidden(to, vpc, dst) {
+            // The other end would be hidden if it began: that is how its packets are judged.
+            self.by_socket(to, dst, tuple.dst_port, tuple.proto)
+        } else {
+            self.by_ends(&inner)
+        }
+    }
+
+    fn by_socket(&self, vpc: VpcId, address: IpAddr, port: u16, proto: u8) -> u16 {
+        let rest = u64::from(vpc.get()) << 32 | u64::from(port) << 8 | u64::from(proto);
+        self.worker(self.spread.words(words(address), [rest, 0], 1))
+    }
+
+    /// Their sum does not tell which one sent.
+    fn by_ends(&self, tuple: &Tuple) -> u16 {
+        let end = |address, port: u16| {
+            let rest = u64::from(port) << 8 | u64::from(tuple.proto);
+            self.spread.words(words(address), [rest, 0], 2)
+        };
+        let (src, dst) = (
+            end(tuple.src, tuple.src_port),
+            end(tuple.dst, tuple.dst_port),
+        );
+        self.worker(src.wrapping_add(dst))
+    }
+
+    fn worker(&self, hash: u64) -> u16 {
+        // Less than the number of workers.
+        (((hash >> 32) * u64::from(self.share.workers)) >> 32) as u16
+    }
+}
+
+/// The VPC of the interface that a packet leaves by.
+fn egress(fib: &Fib, vpc: VpcId, dst: IpAddr, hash: u32) -> Option<VpcId> {
+    match fib.resolve(vpc, dst, hash) {
+        Resolution::Via(hop) => Some(hop.interface.vpc),
+        _ => None,
+    }
+}
