@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Workers that can be started. Each has a table of its own and a ring to every other.
-pub const MAX_WORKERS: u16 = 16;
+pub const MAX_WORKERS: u16 = 8;
 
 /// Packet buffers unless configured: a burst in each queue, full rings and held frames fit in.
 pub const DEFAULT_BUFFERS: u32 = 16 * 1024;

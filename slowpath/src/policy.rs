@@ -29,6 +29,17 @@ pub struct Policy {
     pub limits: Limits,
     /// When a connection goes into hardware.
     pub offload: OffloadPolicy,
+    /// VPCs' shares of an overloaded worker, 1 to [`crate::worker::fair::MAX_WEIGHT`]; others
+    /// have [`crate::worker::fair::DEFAULT_WEIGHT`].
+    pub weights: Vec<(VpcId, u16)>,
+}
+
+impl Policy {
+    /// A VPC's share of an overloaded worker.
+    pub fn weight(&self, vpc: VpcId) -> u16 {
+        let found = self.weights.iter().find(|(id, _)| *id == vpc);
+        found.map_or(crate::worker::fair::DEFAULT_WEIGHT, |(_, weight)| *weight)
+    }
 }
 
 /// Source NAT: connections from `vpc` that leave through `to` get an address and a port of

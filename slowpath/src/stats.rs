@@ -101,6 +101,8 @@ drop_reasons! {
     NoBuffer = "no_buffer";
     /// The port does not take frames fast enough.
     TxFull = "tx_full";
+    /// Its VPC sends more than its share of the worker.
+    VpcQueueFull = "vpc_queue_full";
     /// The worker that it belongs to does not take frames fast enough.
     HandoverFull = "handover_full";
 }

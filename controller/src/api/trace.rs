@@ -233,6 +233,7 @@ pub(super) fn told(config: &Config, worker: u16, trace: Trace) -> v1::TracePacke
         Verdict::Drop(reason) => ("drop", Some(reason)),
         Verdict::Exception => ("kernel", None),
         Verdict::Held => ("held", None),
+        Verdict::Handover(_) => ("handover", None),
     };
     let egress = trace.egress.and_then(|id| config.interface(id));
     let vpc = egress.map(|found| found.interface.vpc);

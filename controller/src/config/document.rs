@@ -134,6 +134,13 @@ pub struct VpcSection {
     /// Without connection tracking: routes alone forward.
     #[serde(default)]
     pub stateless: bool,
+    /// Its share of the slow path when that has more to do than it can, against the others'.
+    #[serde(default = "default_weight")]
+    pub weight: i64,
+}
+
+fn default_weight() -> i64 {
+    i64::from(shunt_slowpath::worker::fair::DEFAULT_WEIGHT)
 }
 
 /// `[[interface]]`: a port, tagged or not, or a tunnel.

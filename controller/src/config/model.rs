@@ -137,6 +137,8 @@ pub struct VpcConfig {
     pub vpc: Vpc,
     /// Kernel route table.
     pub table: u32,
+    /// Its share of an overloaded slow path.
+    pub weight: u16,
 }
 
 /// An interface and its tap.

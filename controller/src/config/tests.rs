@@ -196,8 +196,11 @@ fn daemon_switch_and_slow_path() {
             d.slow_path.as_mut().unwrap().connections = 0;
         },
     );
-    fault("slow_path.workers: 17 is out of range: 1 to 16", |d| {
-        d.slow_path.as_mut().unwrap().workers = 17;
+    fault("vpc[0].weight: 0 is out of range: 1 to 256", |d| {
+        d.vpc[0].weight = 0;
+    });
+    fault("slow_path.workers: 9 is out of range: 1 to 8", |d| {
+        d.slow_path.as_mut().unwrap().workers = 9;
     });
     fault(
         "slow_path.cpus: 2 CPUs for 1 workers (slow_path.workers)",

@@ -22,6 +22,7 @@
 mod admit;
 mod cut;
 mod egress;
+pub mod fair;
 mod fast;
 mod fragment;
 mod hold;
@@ -284,6 +285,22 @@ impl Worker {
         for _ in 0..frames {
             self.core.stats.drop(reason, None);
         }
+    }
+
+    /// A frame was dropped before it was walked, because its VPC sends too many.
+    pub fn count_queue_full(&mut self, vpc: u16, len: usize) {
+        self.core.stats.received.add(len);
+        self.core
+            .stats
+            .drop(DropReason::VpcQueueFull, VpcId::new(vpc));
+    }
+
+    /// Frames of a VPC that are walked in one turn, when more wait than there is time for.
+    pub fn weight(&self, vpc: u16) -> u16 {
+        let fib = self.reader.enter();
+        let weight = |fib: &Fib| Some(fib.policy().weight(VpcId::new(vpc)?));
+        fib.and_then(|fib| weight(&fib))
+            .unwrap_or(fair::DEFAULT_WEIGHT)
     }
 
     /// Connections that it tracks.

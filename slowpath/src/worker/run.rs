@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use shunt_dpdk::{Burst, Mbuf, Pool, RxQueue, TxQueue};
 use shunt_offload::Clock;
+use shunt_p4::ShuntHeader;
 
+use super::fair::Fair;
 use super::{Output, Verdict, Worker};
 use crate::stats::DropReason;
 
@@ -27,6 +29,9 @@ pub const TX_TRIES: u32 = 16;
 /// What the manager asks of a worker, between two bursts. It may look and change; it must be
 /// short, because packets wait.
 pub type Command = Box<dyn FnOnce(&mut Worker, u64) + Send>;
+
+/// Bursts that are taken from an overloaded port between two that are walked, at most.
+pub const SORTED_BURSTS: usize = 32;
 
 /// Frames that wait for another worker, in each direction between two workers.
 pub const HANDOVER_FRAMES: usize = 1024;
@@ -102,6 +107,7 @@ pub struct Runner {
     peers: Peers,
     pool: Pool,
     received: Burst,
+    fair: Fair<Mbuf>,
 }
 
 /// What becomes of a frame of a burst.
@@ -131,6 +137,7 @@ impl Runner {
             peers: queues.peers,
             pool: queues.pool,
             received: Burst::new(),
+            fair: Fair::default(),
         }
     }
 
@@ -143,9 +150,10 @@ impl Runner {
             peers,
             pool,
             received,
+            fair,
         } = self;
         let mut work = match wire {
-            Wire::Port { rx, .. } => rx.burst(received),
+            Wire::Port { rx, .. } => receive(worker, rx, fair, received),
             Wire::Through(_) => 0,
         };
         let mut from = std::mem::take(&mut peers.from);
@@ -200,6 +208,54 @@ impl Runner {
     /// The worker, between two rounds.
     pub fn worker(&mut self) -> &mut Worker {
         &mut self.worker
+    }
+}
+
+/// A burst of the port. When more waits than one, all that waits is sorted by VPC first, and the
+/// burst is what is in turn.
+fn receive(
+    worker: &mut Worker,
+    rx: &mut RxQueue,
+    fair: &mut Fair<Mbuf>,
+    burst: &mut Burst,
+) -> usize {
+    rx.burst(burst);
+    if fair.is_empty() {
+        if !burst.is_full() {
+            return burst.len();
+        }
+        let mut more = Burst::new();
+        if rx.burst(&mut more) == 0 {
+            return burst.len();
+        }
+        sort(worker, fair, burst);
+        sort(worker, fair, &mut more);
+    } else {
+        sort(worker, fair, burst);
+    }
+    for _ in 0..SORTED_BURSTS {
+        if rx.burst(burst) == 0 {
+            break;
+        }
+        sort(worker, fair, burst);
+    }
+    while !burst.is_full() {
+        let Some(mbuf) = fair.pop(|vpc| worker.weight(vpc)) else {
+            break;
+        };
+        // There is room.
+        let _ = burst.push(mbuf);
+    }
+    burst.len()
+}
+
+/// Each frame into its VPC's queue, or dropped.
+fn sort(worker: &mut Worker, fair: &mut Fair<Mbuf>, burst: &mut Burst) {
+    for mbuf in burst.drain() {
+        let vpc = ShuntHeader::parse(mbuf.data()).map_or(0, |header| header.vpc);
+        if let Err(mbuf) = fair.push(vpc, mbuf) {
+            worker.count_queue_full(vpc, mbuf.len());
+        }
     }
 }
 

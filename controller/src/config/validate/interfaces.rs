@@ -14,6 +14,8 @@ use super::{Names, Unique, device_name, name, number, within};
 
 /// Largest IP packet of an interface, bytes: RFC 791's 576 that every host takes, to a jumbo frame.
 const MTU: std::ops::RangeInclusive<i64> = 576..=9216;
+/// A VPC's share of an overloaded slow path.
+const WEIGHT: std::ops::RangeInclusive<i64> = 1..=shunt_slowpath::worker::fair::MAX_WEIGHT as i64;
 /// RFC 8200, section 5.
 const IPV6_MIN_MTU: u16 = 1280;
 /// What Ethernet without tunnel carries.
@@ -58,7 +60,8 @@ pub(super) fn vpcs(document: &Document, faults: &mut Faults) -> Vec<VpcConfig> {
                 ),
             );
         }
-        if let (Some(id), Some(table)) = (id, table) {
+        let weight = within(at("weight").as_str(), section.weight, WEIGHT, faults);
+        if let (Some(id), Some(table), Some(weight)) = (id, table, weight) {
             found.push(VpcConfig {
                 vpc: Vpc {
                     id,
@@ -66,6 +69,7 @@ pub(super) fn vpcs(document: &Document, faults: &mut Faults) -> Vec<VpcConfig> {
                     stateless: section.stateless,
                 },
                 table,
+                weight,
             });
         }
     }

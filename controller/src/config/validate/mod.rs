@@ -72,6 +72,7 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
     let offload = tuning::offload(&document.offload, &mut faults);
 
     let faults = faults.into_vec();
+    let weights = vpcs.iter().map(|vpc| (vpc.vpc.id, vpc.weight)).collect();
     match (switch, slow_path, timeouts, limits, offload) {
         (Some(switch), Some(slow_path), Some(timeouts), Some(limits), Some(offload))
             if faults.is_empty() =>
@@ -91,6 +92,7 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
                     timeouts,
                     limits,
                     offload,
+                    weights,
                 },
                 punt_meters,
             })
