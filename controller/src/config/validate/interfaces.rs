@@ -61,7 +61,7 @@ pub(super) fn vpcs(document: &Document, faults: &mut Faults) -> Vec<VpcConfig> {
             );
         }
         let weight = within(at("weight").as_str(), section.weight, WEIGHT, faults);
-        if let (Some(id), Some(table), Some(weight)) = (id, table, weight) {
+        if let (Some(id), Some(table)) = (id, table) {
             found.push(VpcConfig {
                 vpc: Vpc {
                     id,
@@ -69,7 +69,8 @@ pub(super) fn vpcs(document: &Document, faults: &mut Faults) -> Vec<VpcConfig> {
                     stateless: section.stateless,
                 },
                 table,
-                weight,
+                // A wrong one is a fault already, and no reason not to know the VPC.
+                weight: weight.unwrap_or_default(),
             });
         }
     }
