@@ -60,9 +60,13 @@ pub use quota::MAX_SOURCES;
 pub use trace::{Step, Trace};
 pub use view::{FlowFilter, FlowSide, FlowView};
 
-/// Timers, offload events and kernel frames that one poll takes, each, so that none starves the
+/// Offload events and kernel frames that one poll takes, each, so that none starves the
 /// packets.
 pub const POLL_BUDGET: usize = 256;
+
+/// Timers that one poll takes. When a tick of the wheel is over many fire together; packets
+/// are not to wait for all of them, but connections must end as fast as a burst makes them.
+pub const TIMER_BUDGET: usize = 64;
 
 /// Ports tried for a masqueraded connection whose translated tuple another connection has.
 pub const MAX_PORT_TRIES: u32 = 4;

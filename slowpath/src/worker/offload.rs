@@ -16,7 +16,7 @@ use shunt_p4::flow::proto;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey};
 
 use super::quota::Counted;
-use super::{Core, POLL_BUDGET};
+use super::{Core, POLL_BUDGET, TIMER_BUDGET};
 use crate::conntrack::{Connection, Direction, Offload, State};
 use crate::fib::Fib;
 use crate::packet::{Packet, Transport};
@@ -316,7 +316,7 @@ impl Core {
     pub(super) fn poll_timers(&mut self, fib: &Fib, now_ns: u64) -> usize {
         let mut fired = 0;
         let mut batch = [0; TIMERS];
-        while fired < POLL_BUDGET {
+        while fired < TIMER_BUDGET {
             let mut taken = 0;
             for slot in &mut batch {
                 let Some(due) = self.table.expire(now_ns) else {

@@ -105,6 +105,16 @@ const BENCHES: &[Bench] = &[
         about: "packets of established NAT connections in one worker, 1 M of them and 10 K",
         run: slowpath::established,
     },
+    Bench {
+        name: "slowpath-scale",
+        about: "the same with one worker and with two, each on a CPU of its own",
+        run: slowpath::scale,
+    },
+    Bench {
+        name: "slowpath-mixed",
+        about: "8,000 sources at 100 Hz beside 200 K new connections a second, in real time: loss, latency, CPU",
+        run: slowpath::mixed,
+    },
 ];
 
 #[derive(Debug, Parser)]

@@ -11,8 +11,10 @@
 //! as the wanted number of live connections asks for.
 
 mod established;
+mod mixed;
 mod new;
 mod packets;
+mod scale;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
@@ -27,7 +29,8 @@ use shunt_p4::{
 };
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::fib::FibReaderFactory;
-use shunt_slowpath::policy::{AddressRange, Masquerade, OffloadAfter, PortRange};
+use shunt_slowpath::nat::PortShare;
+use shunt_slowpath::policy::{AddressRange, Masquerade, OffloadAfter, PortRange, Timeouts};
 use shunt_slowpath::worker::run::{Peers, Queues, Runner, Wire};
 use shunt_slowpath::worker::{Worker, WorkerConfig};
 use shunt_slowpath::{FibWriter, Policy};
@@ -35,8 +38,10 @@ use shunt_slowpath::{FibWriter, Policy};
 use crate::report::BenchError;
 
 pub(crate) use established::run as established;
+pub(crate) use mixed::run as mixed;
 pub(crate) use new::run as new;
 use packets::Flow;
+pub(crate) use scale::run as scale;
 
 /// The clients' VPC and interface, and those of the world.
 const INSIDE: u16 = 1;
@@ -44,7 +49,7 @@ const OUTSIDE: u16 = 2;
 /// Frames in each ring: a burst in and one out, and some air.
 const RING: u32 = 256;
 const BUFFERS: u32 = 4095;
-const MEMORY_MIB: u32 = 64;
+const MEMORY_MIB: u32 = 128;
 /// Outside addresses: 128 times 64,512 ports.
 const POOL_FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 0);
 const POOL_LAST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 127);
@@ -79,15 +84,30 @@ fn on_worker<T: Send + 'static>(
     name: &str,
     work: impl FnOnce(Eal) -> Result<T, BenchError> + Send + 'static,
 ) -> Result<T, BenchError> {
+    join(start(name, None, work)?)
+}
+
+/// Starts a thread that DPDK knows, on a CPU.
+fn start<T: Send + 'static>(
+    name: &str,
+    cpu: Option<usize>,
+    work: impl FnOnce(Eal) -> Result<T, BenchError> + Send + 'static,
+) -> Result<shunt_dpdk::Worker<Result<T, BenchError>>, BenchError> {
     let eal = eal()?;
-    let worker = spawn_worker(&eal, name, None, move |_| work(eal)).map_err(BenchError::failed)?;
+    spawn_worker(&eal, name, cpu, move |_| work(eal)).map_err(BenchError::failed)
+}
+
+fn join<T>(worker: shunt_dpdk::Worker<Result<T, BenchError>>) -> Result<T, BenchError> {
     worker
         .join()
         .map_err(|_| BenchError::failed("the worker thread panicked"))?
 }
 
 /// Two VPCs with a router behind each, and a masquerade between them.
-fn network(udp: OffloadAfter) -> Result<(FibWriter, FibReaderFactory), BenchError> {
+fn network(
+    udp: OffloadAfter,
+    timeout: Duration,
+) -> Result<(FibWriter, FibReaderFactory), BenchError> {
     let vpc = |n| VpcId::new(n).ok_or_else(missing);
     let interface = |n| InterfaceId::new(n).ok_or_else(missing);
     let nexthop = |n| NexthopId::new(n).ok_or_else(missing);
@@ -149,6 +169,7 @@ fn network(udp: OffloadAfter) -> Result<(FibWriter, FibReaderFactory), BenchErro
         ..Policy::default()
     };
     policy.offload.udp = udp;
+    policy.timeouts.udp = timeout;
     let (mut writer, factory) = FibWriter::new();
     writer.apply(ops);
     writer.set_policy(policy);
@@ -190,7 +211,7 @@ impl Engine {
 /// A worker and everything around it.
 struct Bench {
     // Readers see nothing any more when it goes.
-    _fib: FibWriter,
+    _fib: Option<FibWriter>,
     // The worker rings nobody up when these go.
     _controller: (ExceptionReceiver, ExceptionSender),
     pool: Pool,
@@ -198,13 +219,29 @@ struct Bench {
     runner: Runner,
     engine: Engine,
     now_ns: u64,
+    /// Bytes behind the UDP header.
+    payload: usize,
     sent: u64,
     left: u64,
 }
 
 impl Bench {
     fn new(eal: &Eal, name: &str, capacity: u32, udp: OffloadAfter) -> Result<Self, BenchError> {
-        let (fib, factory) = network(udp)?;
+        let (fib, factory) = network(udp, Timeouts::default().udp)?;
+        let alone = (PortShare::ALL, Peers::default());
+        let mut bench = Self::among(eal, name, capacity, &factory, alone)?;
+        bench._fib = Some(fib);
+        Ok(bench)
+    }
+
+    /// One worker of several, in a network that somebody else keeps.
+    fn among(
+        eal: &Eal,
+        name: &str,
+        capacity: u32,
+        factory: &FibReaderFactory,
+        (share, peers): (PortShare, Peers),
+    ) -> Result<Self, BenchError> {
         let pool = Pool::new(eal, name, BUFFERS, DEFAULT_DATA_ROOM).map_err(BenchError::failed)?;
         let (port, mut ends) =
             RingPort::pair(eal, name, &pool, 1, RING).map_err(BenchError::failed)?;
@@ -215,18 +252,18 @@ impl Bench {
             max_connections: capacity,
             seed: SEED,
         };
-        let worker = Worker::new(config, factory.reader(), offload, exception);
+        let worker = Worker::shared(config, share, factory.reader(), offload, exception);
         let queues = Queues {
             wire: Wire::Port {
                 rx: port.rx_queue(0).ok_or_else(missing)?,
                 tx: port.tx_queue(0).ok_or_else(missing)?,
                 others: Vec::new(),
             },
-            peers: Peers::default(),
+            peers,
             pool,
         };
         Ok(Self {
-            _fib: fib,
+            _fib: None,
             _controller: (receiver, sender),
             pool,
             end,
@@ -237,6 +274,7 @@ impl Bench {
                 idle_ns: Duration::from_secs(30).as_nanos() as u64,
             },
             now_ns: 1_000_000_000,
+            payload: packets::PAYLOAD,
             sent: 0,
             left: 0,
         })
@@ -254,8 +292,13 @@ impl Bench {
         if !self.pool.alloc_into(&mut burst, shunt_dpdk::CAPACITY) {
             return Err(BenchError::failed("no packet buffer"));
         }
+        let mut written = 0;
         for (mbuf, flow) in burst.iter_mut().zip(flows) {
-            packets::write(mbuf, &flow)?;
+            packets::write(mbuf, &flow, self.payload)?;
+            written += 1;
+        }
+        while burst.len() > written {
+            burst.pop();
         }
         self.sent += self.end.inject.burst(&mut burst) as u64;
         let now_ns = self.now_ns;
@@ -295,7 +338,7 @@ impl Bench {
                 return Err(BenchError::failed("no packet buffer"));
             }
             for (mbuf, flow) in burst.iter_mut().zip(&mut *flows) {
-                packets::write(mbuf, &flow)?;
+                packets::write(mbuf, &flow, self.payload)?;
             }
             self.end.inject.burst(&mut burst);
             self.runner.reflect();

@@ -16,6 +16,10 @@ const IP: usize = ENCAP_LEN + 14;
 const UDP: usize = IP + 20;
 /// Bytes of the UDP datagram.
 const DATAGRAM: usize = FRAME - 34;
+/// Bytes behind the UDP header of a 64-byte frame.
+pub(super) const PAYLOAD: usize = DATAGRAM - 8;
+/// The same byte pair all over the payload.
+const FILL: u16 = 0x5a5a;
 const SERVERS: u32 = 1024;
 /// Inside addresses.
 pub(super) const CLIENTS: u32 = 1 << 16;
@@ -118,10 +122,16 @@ fn fold(sum: u32) -> u16 {
     !((once & 0xffff) + (once >> 16)) as u16
 }
 
-/// Writes the packet into an empty buffer.
-pub(super) fn write(mbuf: &mut Mbuf, flow: &Flow) -> Result<(), BenchError> {
+/// Writes the packet into an empty buffer, with so many bytes of payload: an even number, at
+/// least [`PAYLOAD`].
+pub(super) fn write(mbuf: &mut Mbuf, flow: &Flow, payload: usize) -> Result<(), BenchError> {
     let short = || BenchError::failed("a packet buffer is too small");
     mbuf.extend_from_slice(&TEMPLATE).ok_or_else(short)?;
+    let more = payload.saturating_sub(PAYLOAD);
+    if more > 0 {
+        let rest = mbuf.append(more).ok_or_else(short)?;
+        rest.fill(FILL as u8);
+    }
     let frame: &mut [u8; LEN] = mbuf.data_mut().first_chunk_mut().ok_or_else(short)?;
     // The VPC has the interface's number.
     let interface = flow.interface.to_be_bytes();
@@ -133,12 +143,21 @@ pub(super) fn write(mbuf: &mut Mbuf, flow: &Flow) -> Result<(), BenchError> {
     frame[22..26].copy_from_slice(&hash.to_be_bytes());
     let addresses = (flow.src >> 16) + (flow.src & 0xffff) + (flow.dst >> 16) + (flow.dst & 0xffff);
     let ports = u32::from(flow.src_port) + u32::from(flow.dst_port);
-    frame[IP + 10..IP + 12].copy_from_slice(&fold(IP_SUM + addresses).to_be_bytes());
+    // Lengths and payload are longer than the template's by so much.
+    let more = more as u32;
+    let (ip_len, udp_len) = (
+        (FRAME as u32 - 14 + more) as u16,
+        (DATAGRAM as u32 + more) as u16,
+    );
+    frame[IP + 2..IP + 4].copy_from_slice(&ip_len.to_be_bytes());
+    frame[UDP + 4..UDP + 6].copy_from_slice(&udp_len.to_be_bytes());
+    let udp_more = 2 * more + more / 2 * u32::from(FILL);
+    frame[IP + 10..IP + 12].copy_from_slice(&fold(IP_SUM + addresses + more).to_be_bytes());
     frame[IP + 12..IP + 16].copy_from_slice(&flow.src.to_be_bytes());
     frame[IP + 16..IP + 20].copy_from_slice(&flow.dst.to_be_bytes());
     frame[UDP..UDP + 2].copy_from_slice(&flow.src_port.to_be_bytes());
     frame[UDP + 2..UDP + 4].copy_from_slice(&flow.dst_port.to_be_bytes());
-    let checksum = fold(UDP_SUM + addresses + ports);
+    let checksum = fold(UDP_SUM + addresses + ports + udp_more);
     frame[UDP + 6..UDP + 8].copy_from_slice(&checksum.to_be_bytes());
     Ok(())
 }
