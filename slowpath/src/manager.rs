@@ -535,6 +535,13 @@ impl Workers {
         }
         all.pools
             .sort_by_key(|pool| (pool.vpc, pool.address, pool.protocol));
+        // Workers share addresses, not ports.
+        all.pools.dedup_by(|next, first| {
+            let of = |pool: &PoolUse| (pool.vpc, pool.address, pool.protocol);
+            let same = of(next) == of(first);
+            first.leased += if same { next.leased } else { 0 };
+            same
+        });
         all.port = self.port.stats().ok();
         Ok(all)
     }
