@@ -8,6 +8,7 @@ pub mod binaries;
 pub mod demo;
 pub mod error;
 pub mod netns;
+pub mod rough_link;
 pub mod sandbox;
 pub mod service;
 pub mod topology;

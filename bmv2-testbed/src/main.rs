@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use shunt_testbed::rough_link::{self, Roughness};
 use shunt_testbed::topology::SwitchKind;
 use shunt_testbed::{Error, Result, demo, sandbox, traffic, vlan_shim};
 
@@ -46,6 +47,25 @@ enum Task {
         tap: String,
         #[arg(long)]
         vid: u16,
+    },
+    /// A device's link, made rough, as a tap.
+    #[command(hide = true)]
+    RoughLink {
+        #[arg(long)]
+        device: String,
+        #[arg(long)]
+        tap: String,
+        #[arg(long)]
+        seed: u64,
+        /// Percent of the frames.
+        #[arg(long)]
+        loss: u8,
+        /// Percent of the frames.
+        #[arg(long)]
+        duplicate: u8,
+        /// Percent of the frames.
+        #[arg(long)]
+        reorder: u8,
     },
     /// Serves /NAME/LENGTH.
     #[command(hide = true)]
@@ -101,6 +121,21 @@ fn run() -> Result<ExitCode> {
         }
         Task::VlanShim { device, tap, vid } => {
             vlan_shim::run(&device, &tap, vid).map(|()| ExitCode::SUCCESS)
+        }
+        Task::RoughLink {
+            device,
+            tap,
+            seed,
+            loss,
+            duplicate,
+            reorder,
+        } => {
+            let roughness = Roughness {
+                loss,
+                duplicate,
+                reorder,
+            };
+            rough_link::run(&device, &tap, seed, roughness).map(|()| ExitCode::SUCCESS)
         }
         Task::HttpServer { listen } => runtime()?
             .block_on(traffic::http_server(listen))
