@@ -28,7 +28,7 @@ use crate::fib::FibReaderFactory;
 use crate::nat::{PoolUse, PortShare};
 use crate::stats::WorkerStats;
 use crate::worker::run::{Command, HANDOVER_FRAMES, Peers, Queues, Wire, run};
-use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Trace, Worker, WorkerConfig};
+use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Trace, Verdict, Worker, WorkerConfig};
 
 /// Requests that wait for the manager.
 pub const REQUESTS: usize = 64;
@@ -199,7 +199,7 @@ impl ManagerHandle {
     }
 
     /// What would become of a frame from the switch, shunt header in front; and which worker
-    /// said so: the one that has its connection, else the first. Nothing is changed.
+    /// said so: the one that has its connection, or would begin it. Nothing is changed.
     ///
     /// # Errors
     /// As [`ManagerHandle::list_flows`].
@@ -556,7 +556,14 @@ impl Workers {
             }
             first.get_or_insert(trace);
         }
-        Ok((0, first.ok_or(ManagerError::Worker(0))?))
+        let first = first.ok_or(ManagerError::Worker(0))?;
+        let Verdict::Handover(owner) = first.verdict else {
+            return Ok((0, first));
+        };
+        // Where the first one would have it go.
+        let frame = frame.to_vec();
+        let trace = self.ask(owner, move |worker, now_ns| worker.trace(now_ns, &frame))?;
+        Ok((owner, trace))
     }
 
     fn nat(&self) -> Result<NatStats, ManagerError> {

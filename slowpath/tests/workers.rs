@@ -16,7 +16,7 @@ use shunt_slowpath::nat::{PORT_BLOCK, PortShare};
 use shunt_slowpath::packet::VecBuf;
 use shunt_slowpath::policy::Peering;
 use shunt_slowpath::worker::{Verdict, Worker, WorkerConfig};
-use shunt_slowpath::{FibWriter, FlowFilter, FlowView, Policy};
+use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy};
 
 struct Cluster {
     fib: FibWriter,
@@ -68,8 +68,11 @@ impl Cluster {
         let mut buffer = VecBuf::new(&sent);
         let mut verdict = Verdict::Held;
         let now = self.now;
+        let told = self.workers[at].trace(now, &sent);
         let frames = std::slice::from_mut(&mut buffer);
         self.workers[at].burst(now, frames, |_, seen| verdict = seen);
+        let unlucky = told.any_port && verdict == Verdict::Drop(DropReason::TupleInUse);
+        assert!(told.verdict == verdict || unlucky, "{verdict:?}: {told:#?}");
         if let Verdict::Handover(to) = verdict {
             assert_eq!(buffer.clone().into_vec(), sent, "handed over as it came");
             assert_ne!(usize::from(to), at);

@@ -99,7 +99,7 @@ impl Core {
 
 /// The packet that an error quotes, its tuple as it was sent, and the key of the direction that
 /// the error travels in.
-fn quoted_key(
+pub(super) fn quoted_key(
     ingress: &Ingress<'_>,
     frame: &[u8],
     packet: &Packet,

@@ -13,6 +13,7 @@ use super::cut::pieces;
 use super::egress::routed;
 use super::fragment::{Fate, FragmentKey};
 use super::offload::far_enough;
+use super::related::quoted_key;
 use super::walk::{ingress, read_packet};
 use super::{Core, Ingress, Stop, Verdict, Worker};
 use crate::conntrack::{Direction, Offload, Tracker};
@@ -186,6 +187,11 @@ impl<'a> Tracer<'a> {
         if let Some((slot, direction)) = self.core.table.find(&key) {
             return self.established(ingress, packet, slot, direction);
         }
+        if let Some(worker) = self.core.elsewhere(self.fib, &key, ingress.hash) {
+            let text = format!("worker {worker} has it, or would begin it");
+            self.step("connection", text);
+            return Err(Stop::Handover(worker));
+        }
         self.step("connection", "it belongs to none that is known");
         if ingress.stateless {
             return self.route_only(ingress, packet);
@@ -347,6 +353,13 @@ impl<'a> Tracer<'a> {
     ) -> Result<Verdict, Stop> {
         let found = self.core.related_to(ingress, buffer.data(), packet)?;
         let Some(found) = found else {
+            let key = quoted_key(ingress, buffer.data(), packet).map(|(_, _, key)| key);
+            let owner = key.and_then(|key| self.core.elsewhere(self.fib, &key, ingress.hash));
+            if let Some(worker) = owner {
+                let text = format!("worker {worker} would have the one that it is about");
+                self.step("connection", text);
+                return Err(Stop::Handover(worker));
+            }
             self.step(
                 "connection",
                 "it quotes no packet of a connection that is known",
