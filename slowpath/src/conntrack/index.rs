@@ -78,10 +78,10 @@ impl Line {
 }
 
 impl Index {
-    /// Room for `entries` at a load of four fifths.
+    /// Room for `entries` at a load of nine tenths.
     pub(crate) fn new(entries: usize) -> Self {
         let limit = entries.max(WAYS);
-        let size = (limit + limit / 4).div_ceil(WAYS).max(2);
+        let size = (limit + limit / 9).div_ceil(WAYS).max(2);
         let mut lines = Vec::with_capacity(size);
         huge_pages(&mut lines);
         lines.resize(size, FREE);
@@ -159,31 +159,56 @@ impl Index {
         })
     }
 
-    /// Moves one entry out of one of two full lines into its other line.
+    /// Makes a place in one of two full lines: an entry moves to its other line, if need be
+    /// after one of that line has moved.
     #[inline(never)]
     fn make_room(&mut self, full: [usize; 2]) -> bool {
+        if full.iter().any(|from| self.move_one(*from)) {
+            return true;
+        }
         for from in full {
             for way in 0..WAYS {
-                let Some(&Line { hashes, values }) = self.lines.get(from) else {
-                    continue;
-                };
-                let (hash, value) = (hashes[way], values[way]);
-                let [first, second] = self.places(hash);
-                let to = if first == from { second } else { first };
-                let moved = to != from
-                    && self
-                        .lines
-                        .get_mut(to)
-                        .is_some_and(|line| line.put(hash, value));
-                if moved {
-                    return self
-                        .lines
-                        .get_mut(from)
-                        .is_some_and(|line| line.take(value));
+                if let Some(to) = self.other(from, way)
+                    && self.move_one(to)
+                {
+                    return self.move_way(from, way);
                 }
             }
         }
         false
+    }
+
+    /// The other line of an entry.
+    fn other(&self, from: usize, way: usize) -> Option<usize> {
+        let hash = *self.lines.get(from)?.hashes.get(way)?;
+        let [first, second] = self.places(hash);
+        let to = if first == from { second } else { first };
+        (to != from).then_some(to)
+    }
+
+    /// Moves one of a line's entries to its other line.
+    fn move_one(&mut self, from: usize) -> bool {
+        (0..WAYS).any(|way| self.move_way(from, way))
+    }
+
+    fn move_way(&mut self, from: usize, way: usize) -> bool {
+        let Some(to) = self.other(from, way) else {
+            return false;
+        };
+        let Some(&Line { hashes, values }) = self.lines.get(from) else {
+            return false;
+        };
+        let (hash, value) = (hashes[way], values[way]);
+        let moved = value != EMPTY
+            && self
+                .lines
+                .get_mut(to)
+                .is_some_and(|line| line.put(hash, value));
+        moved
+            && self
+                .lines
+                .get_mut(from)
+                .is_some_and(|line| line.take(value))
     }
 
     /// Takes out the number that was added under that hash.
@@ -253,22 +278,22 @@ mod tests {
         assert!(!index.insert(hash(2), EMPTY));
     }
 
-    /// Spread as a keyed hash spreads them, all entries find a place in their lines.
+    /// Spread as a keyed hash spreads them, hardly an entry finds no place in its lines.
     #[test]
-    fn four_fifths_fit_without_strays() {
+    fn nine_tenths_fit_without_strays() {
         let hasher = crate::conntrack::KeyHasher::new(7);
         let spread = |value: u32| hasher.words([u64::from(value), 0], [0; 2], 0);
         let mut index = Index::new(100_000);
         for value in 0..100_000 {
             assert!(index.insert(spread(value), value));
         }
-        assert_eq!(index.strays.len(), 0);
+        assert!(index.strays.len() < 4, "{}", index.strays.len());
         // And stay so while they come and go.
         for value in 0..300_000 {
             assert!(index.remove(spread(value), value));
             assert!(index.insert(spread(value + 100_000), value + 100_000));
         }
-        assert_eq!(index.strays.len(), 0);
+        assert!(index.strays.len() < 4, "{}", index.strays.len());
         assert_eq!(index.find(spread(350_000), |v| v == 350_000), Some(350_000));
     }
 }

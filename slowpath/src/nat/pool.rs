@@ -114,10 +114,11 @@ impl Inside {
 /// No mapping.
 const NOBODY: u32 = u32::MAX;
 
-/// Half a cache line, of which the address takes half: `Inside` without what its port set says.
+/// `Inside` without what its port set says.
 #[derive(Clone, Copy, Debug)]
 struct Mapping {
-    address: [u64; 2],
+    /// The inside address, or of IPv6 its place in [`Sixes`].
+    address: u32,
     /// The outside address, its VPC and the protocol.
     set: u32,
     /// Connections that have it; 0: the slot is free.
@@ -129,7 +130,36 @@ struct Mapping {
     indexed: bool,
 }
 
-const _: () = assert!(size_of::<Mapping>() == 32);
+const _: () = assert!(size_of::<Mapping>() == 20);
+
+/// Inside addresses of IPv6 mappings, which are few: those of IPv4 would carry twelve bytes for
+/// nothing.
+#[derive(Debug, Default)]
+struct Sixes {
+    addresses: Vec<[u64; 2]>,
+    free: Vec<u32>,
+}
+
+impl Sixes {
+    fn add(&mut self, address: [u64; 2]) -> u32 {
+        if let Some(at) = self.free.pop()
+            && let Some(place) = self.addresses.get_mut(at as usize)
+        {
+            *place = address;
+            return at;
+        }
+        self.addresses.push(address);
+        (self.addresses.len() - 1) as u32
+    }
+
+    fn get(&self, at: u32) -> [u64; 2] {
+        self.addresses.get(at as usize).copied().unwrap_or_default()
+    }
+
+    fn remove(&mut self, at: u32) {
+        self.free.push(at);
+    }
+}
 
 impl Mapping {
     /// The outside address, if the rule could have given it and the port.
@@ -140,13 +170,16 @@ impl Mapping {
         given.then_some(address)
     }
 
-    fn inside(&self, sets: &[PortSet]) -> Inside {
+    fn inside(&self, sets: &[PortSet], sixes: &Sixes) -> Inside {
         let set = sets.get(self.set as usize);
         let (to, proto, v6) = set.map_or((0, 0, false), |set| {
             (set.vpc.get(), set.proto, set.address.is_ipv6())
         });
         Inside {
-            address: self.address,
+            address: match v6 {
+                true => sixes.get(self.address),
+                false => [0, u64::from(self.address)],
+            },
             rest: u64::from(self.vpc) << 48
                 | u64::from(to) << 32
                 | u64::from(self.inside_port) << 16
@@ -303,6 +336,7 @@ pub struct Nat {
     sets: Vec<PortSet>,
     set_of: HashMap<(VpcId, IpAddr, u8), u32, ahash::RandomState>,
     mappings: Vec<Mapping>,
+    sixes: Sixes,
     /// The first free mapping below the end; `set` links it to the next.
     free: u32,
     /// Mappings that are held.
@@ -331,6 +365,7 @@ impl Nat {
             sets: Vec::new(),
             set_of: HashMap::with_hasher(hasher(seed)),
             mappings,
+            sixes: Sixes::default(),
             free: NOBODY,
             held: 0,
             index: Index::new(capacity),
@@ -392,7 +427,10 @@ impl Nat {
             .map(|set| set.address)
             .ok_or(LeaseError::NoAddress)?;
         let mapping = Mapping {
-            address: inside.address,
+            address: match tuple.src {
+                IpAddr::V4(address) => address.to_bits(),
+                IpAddr::V6(_) => self.sixes.add(inside.address),
+            },
             set,
             holders: 1,
             vpc: inside.vpc(),
@@ -426,7 +464,7 @@ impl Nat {
     ) -> Option<(VpcId, IpAddr, u16)> {
         let at = self.mapping_of(to, address, proto, port)?;
         let mapping = self.mappings.get(at as usize)?;
-        let inside = mapping.inside(&self.sets);
+        let inside = mapping.inside(&self.sets, &self.sixes);
         Some((
             VpcId::new(mapping.vpc)?,
             inside.address(),
@@ -519,11 +557,14 @@ impl Nat {
         }
         let gone = *mapping;
         if gone.indexed {
-            let inside = gone.inside(&self.sets);
+            let inside = gone.inside(&self.sets, &self.sixes);
             self.index.remove(inside.hash(&self.hasher), at);
         }
         if let Some(set) = self.sets.get_mut(gone.set as usize) {
             set.release(gone.port);
+            if set.address.is_ipv6() {
+                self.sixes.remove(gone.address);
+            }
         }
         if let Some(mapping) = self.mappings.get_mut(at as usize) {
             mapping.set = self.free;
@@ -562,7 +603,7 @@ impl Nat {
         self.index.find(hash, |at| {
             self.mappings
                 .get(at as usize)
-                .is_some_and(|mapping| mapping.inside(&self.sets) == *inside)
+                .is_some_and(|mapping| mapping.inside(&self.sets, &self.sixes) == *inside)
         })
     }
 

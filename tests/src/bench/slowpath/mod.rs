@@ -50,9 +50,9 @@ const OUTSIDE: u16 = 2;
 const RING: u32 = 256;
 const BUFFERS: u32 = 4095;
 const MEMORY_MIB: u32 = 128;
-/// Outside addresses: 128 times 64,512 ports.
+/// Outside addresses: 96 times 64,512 ports.
 const POOL_FIRST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 0);
-const POOL_LAST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 127);
+const POOL_LAST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 95);
 /// Where both sides' packets are sent on to.
 const INSIDE_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 1);
 const OUTSIDE_ROUTER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 254);
