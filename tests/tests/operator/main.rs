@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod floods;
 mod flows;
 mod lab;
 mod nat;
