@@ -9,10 +9,36 @@ use shunt_p4::{InterfaceId, MacAddr, NetworkOp, NexthopId, Route, VpcId};
 use super::choice::{Desired, Why};
 use super::nexthop_ids::NexthopIds;
 
-#[derive(Debug)]
-struct Published {
-    route: Route,
-    why: Option<Why>,
+/// A route as published. Small, for there may be a million, and nearly all have one path.
+#[derive(Debug, PartialEq, Eq)]
+enum Published {
+    Path(NexthopId),
+    /// Of several, by number.
+    Paths(Box<[(NexthopId, u16)]>),
+    Local,
+    Blackhole,
+    Unreachable(Why),
+}
+
+impl Published {
+    /// Why it is unreachable.
+    fn why(&self) -> Option<Why> {
+        match self {
+            Self::Unreachable(why) => Some(*why),
+            _ => None,
+        }
+    }
+
+    fn route(&self) -> Route {
+        match self {
+            // A single path has all there is, whatever its weight.
+            Self::Path(id) => Route::Nexthops(vec![(*id, 1)]),
+            Self::Paths(paths) => Route::Nexthops(paths.to_vec()),
+            Self::Local => Route::Local,
+            Self::Blackhole => Route::Blackhole,
+            Self::Unreachable(_) => Route::Unreachable,
+        }
+    }
 }
 
 /// How much is published.
@@ -55,39 +81,41 @@ impl Output {
     /// Notes what a prefix is to be; `None`: nothing.
     pub(crate) fn set_route(&mut self, key: (VpcId, IpNet), desired: Option<Desired>) {
         let before = self.routes.remove(&key);
-        let why = before.as_ref().and_then(|before| before.why);
+        let why = before.as_ref().and_then(Published::why);
         if let Some(count) = why.and_then(|why| self.gauge(why)) {
             *count = count.saturating_sub(1);
         }
         let Some(desired) = desired else {
             if let Some(before) = before {
-                self.release(&before.route);
+                self.release(&before);
                 self.end.routes.push(NetworkOp::RemoveRoute(key.0, key.1));
             }
             return;
         };
-        let (route, why) = self.number(desired);
-        if let Some(count) = why.and_then(|why| self.gauge(why)) {
+        let published = self.number(desired);
+        if let Some(count) = published.why().and_then(|why| self.gauge(why)) {
             *count += 1;
         }
-        let changed = before.as_ref().is_none_or(|before| before.route != route);
+        let same = |before: &Published| match (before, &published) {
+            (Published::Unreachable(_), Published::Unreachable(_)) => true,
+            (before, published) => before == published,
+        };
+        if !before.as_ref().is_some_and(same) {
+            let op = NetworkOp::SetRoute(key.0, key.1, published.route());
+            self.make.routes.push(op);
+        }
         if let Some(before) = before {
-            self.release(&before.route);
+            self.release(&before);
         }
-        if changed {
-            self.make
-                .routes
-                .push(NetworkOp::SetRoute(key.0, key.1, route.clone()));
-        }
-        self.routes.insert(key, Published { route, why });
+        self.routes.insert(key, published);
     }
 
     /// Gives every path its number, one user more each.
-    fn number(&mut self, desired: Desired) -> (Route, Option<Why>) {
+    fn number(&mut self, desired: Desired) -> Published {
         let paths = match desired {
-            Desired::Local => return (Route::Local, None),
-            Desired::Blackhole => return (Route::Blackhole, None),
-            Desired::Unreachable(why) => return (Route::Unreachable, Some(why)),
+            Desired::Local => return Published::Local,
+            Desired::Blackhole => return Published::Blackhole,
+            Desired::Unreachable(why) => return Published::Unreachable(why),
             Desired::Paths(paths) => paths,
         };
         let mut numbered: Vec<(NexthopId, u16)> = Vec::with_capacity(paths.len());
@@ -100,18 +128,19 @@ impl Output {
             }
             numbered.push((id, weight));
         }
-        if numbered.is_empty() {
-            return (Route::Unreachable, Some(Why::Unsupported));
-        }
         numbered.sort_unstable_by_key(|&(id, _)| id);
-        (Route::Nexthops(numbered), None)
+        match numbered.as_slice() {
+            [] => Published::Unreachable(Why::Unsupported),
+            [(id, _)] => Published::Path(*id),
+            _ => Published::Paths(numbered.into()),
+        }
     }
 
-    fn release(&mut self, route: &Route) {
-        if let Route::Nexthops(paths) = route {
-            for &(id, _) in paths {
-                self.ids.release(id);
-            }
+    fn release(&mut self, published: &Published) {
+        match published {
+            Published::Path(id) => self.ids.release(*id),
+            Published::Paths(paths) => paths.iter().for_each(|&(id, _)| self.ids.release(id)),
+            _ => {}
         }
     }
 
