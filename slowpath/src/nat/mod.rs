@@ -11,13 +11,13 @@
 //! mapping at a time, and is free again when the last connection has given back its [`Lease`],
 //! which the worker does only after the hardware has let go of it.
 
+mod addresses;
 mod pool;
 mod prefix;
 mod rules;
 
-pub use pool::{
-    Lease, LeaseError, Leased, MAX_ADDRESSES_TRIED, Nat, PORT_BLOCK, PoolUse, PortShare,
-};
+pub use addresses::MAX_ADDRESSES_TRIED;
+pub use pool::{Lease, LeaseError, Leased, Nat, PORT_BLOCK, PoolUse, PortShare};
 pub use prefix::NPTV6_PREFIX_MAX;
 pub use rules::{Destination, Rules, SourceRule};
 

@@ -10,11 +10,9 @@ use shunt_dpdk::{huge_pages, prefetch};
 use shunt_p4::{Tuple, VpcId};
 
 use super::Rules;
+use super::addresses::candidates;
 use crate::conntrack::{Index, Key, KeyHasher, address, hasher, words};
-use crate::policy::{AddressRange, Masquerade, PortRange};
-
-/// Addresses of a pool that are tried for one connection before it is refused.
-pub const MAX_ADDRESSES_TRIED: u64 = 64;
+use crate::policy::{Masquerade, PortRange};
 
 /// A share in a mapping. Not `Copy`: it is given back once, to [`Nat::release`].
 #[derive(Debug, PartialEq, Eq)]
@@ -674,29 +672,4 @@ impl Nat {
         }
         Err(LeaseError::Exhausted)
     }
-}
-
-/// The addresses of a pool's family that are tried, in turn, from where `hash` falls.
-fn candidates(
-    rule: &Masquerade,
-    ipv4: bool,
-    hash: u64,
-) -> Result<impl Iterator<Item = IpAddr> + '_, LeaseError> {
-    let family = move |range: &&AddressRange| range.first().is_ipv4() == ipv4;
-    let ranges = rule.pool.iter().filter(family);
-    let total = ranges.fold(0u64, |sum, range| sum.saturating_add(range.count()));
-    let home = hash.checked_rem(total).ok_or(LeaseError::NoAddress)?;
-    Ok((0..total.min(MAX_ADDRESSES_TRIED)).filter_map(move |n| {
-        let mut at = (home + n) % total;
-        rule.pool
-            .iter()
-            .filter(family)
-            .find_map(|range| match at.checked_sub(range.count()) {
-                Some(rest) => {
-                    at = rest;
-                    None
-                }
-                None => range.nth(at),
-            })
-    }))
 }
