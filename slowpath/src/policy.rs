@@ -313,7 +313,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Bounds. With several workers each has its share of those on connections.
+/// Bounds, of each worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// ICMP errors that a worker sends a second (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).

@@ -330,7 +330,8 @@ impl Default for TimeoutsSection {
 pub struct LimitsSection {
     /// ICMP errors that the slow path sends a second.
     pub icmp_errors_per_second: i64,
-    /// Connections of one VPC; default three quarters of `slow_path.connections`, 0 for no limit.
+    /// Connections of one VPC, in each worker as all that follow; default three quarters of
+    /// `slow_path.connections`, 0 for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_per_vpc: Option<i64>,
     /// Connections of one source address of a VPC; 0 for no limit.
