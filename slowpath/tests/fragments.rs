@@ -173,6 +173,37 @@ fn the_same_identification_of_others_is_another_packet() {
     assert_eq!(world.verdict(RED, &parts[2]), Verdict::Held);
 }
 
+/// An identification is used again after 65,536 packets, perhaps before the time-out.
+#[test]
+fn an_identification_that_is_used_again_has_its_own_time() {
+    let mut world = World::new();
+    let (first, _) = big("10.0.0.2:1234", SERVER);
+    world.forwarded_part(RED, &fragments(&first, 7, 1400)[0]);
+    world.pass(29 * SECOND);
+    let (second, _) = big("10.0.0.2:1235", SERVER);
+    let parts = fragments(&second, 7, 1400);
+    world.forwarded_part(RED, &parts[0]);
+    world.pass(2 * SECOND);
+    // By the first one's time it would be forgotten by now.
+    assert_eq!(world.verdict(RED, &parts[1]), Verdict::Transmit);
+    world.pass(29 * SECOND);
+    assert_eq!(world.verdict(RED, &parts[2]), Verdict::Held);
+}
+
+/// However often a first fragment comes, it costs no more than another one.
+#[test]
+fn the_same_first_fragment_again_and_again_is_bounded() {
+    let mut world = World::new();
+    let (frame, _) = big("10.0.0.2:1234", SERVER);
+    let parts = fragments(&frame, 7, 1400);
+    for _ in 0..3 * MAX_FRAGMENTED {
+        world.verdict(RED, &parts[0]);
+    }
+    assert_eq!(world.verdict(RED, &parts[1]), Verdict::Transmit);
+    world.pass(31 * SECOND);
+    assert_eq!(world.verdict(RED, &parts[1]), Verdict::Held);
+}
+
 #[test]
 fn what_waits_is_bounded() {
     let mut world = World::new();

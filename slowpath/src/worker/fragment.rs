@@ -80,7 +80,7 @@ struct Entry {
 #[derive(Debug)]
 pub(super) struct Fragments {
     entries: HashMap<FragmentKey, Entry, ahash::RandomState>,
-    /// Oldest first.
+    /// Key, deadline and number, oldest first. At least one for each entry.
     queue: VecDeque<(FragmentKey, u64, u64)>,
     numbers: u64,
     held: usize,
@@ -104,7 +104,7 @@ impl Fragments {
 
     fn entry(&mut self, key: FragmentKey, deadline_ns: u64) -> &mut Entry {
         if !self.entries.contains_key(&key) {
-            if self.entries.len() >= MAX_FRAGMENTED {
+            if self.queue.len() >= MAX_FRAGMENTED {
                 self.forget_oldest();
             }
             self.numbers += 1;
@@ -135,6 +135,11 @@ impl Fragments {
 
     /// The first fragment came: later ones share its fate.
     pub(super) fn decide(&mut self, key: FragmentKey, deadline_ns: u64, fate: Fate) {
+        if self.fate(&key).is_some() {
+            // The identification is used again, by a packet with a time of its own (RFC 4963).
+            // Nothing waits for a fate that is known.
+            self.entries.remove(&key);
+        }
         let entry = self.entry(key, deadline_ns);
         entry.fate = Some(fate);
         let held = std::mem::take(&mut entry.held);
