@@ -18,6 +18,7 @@ mod burst;
 mod cpu;
 mod eal;
 mod ffi;
+mod mapped;
 mod mbuf;
 mod pool;
 mod port;
@@ -27,6 +28,7 @@ mod thread;
 pub use burst::{Burst, CAPACITY, Drain};
 pub use cpu::{CACHE_LINE, huge_pages, prefetch, prefetch_all, tsc, tsc_hz};
 pub use eal::{DEFAULT_MEMORY_MIB, Eal, EalConfig, EalError, LogLevel, MAX_DEVICE_NAME};
+pub use mapped::MappedWords;
 pub use mbuf::Mbuf;
 pub use pool::{
     CACHE_MBUFS, DEFAULT_DATA_ROOM, HEADROOM, MAX_DATA_ROOM, MAX_MBUFS, MAX_NAME, MIN_DATA_ROOM,
