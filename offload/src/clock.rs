@@ -5,6 +5,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+/// How long the system's clock reaches back to before the process.
+pub const BEFORE: Duration = Duration::from_secs(24 * 3600);
+
 /// A source of monotonic nanoseconds. Clones, and all system clocks of a process, agree.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
@@ -17,7 +20,8 @@ enum Source {
 }
 
 impl Clock {
-    /// The system's monotonic clock, counted from the process's first use of it.
+    /// The system's monotonic clock, counted from [`BEFORE`] the process's first use of it: what
+    /// happened before the process has a time too.
     pub fn system() -> Self {
         static EPOCH: OnceLock<Instant> = OnceLock::new();
         Self(Source::System(*EPOCH.get_or_init(Instant::now)))
@@ -36,7 +40,7 @@ impl Clock {
     /// Nanoseconds since the clock's start; never smaller than before. Lasts 584 years.
     pub fn now_ns(&self) -> u64 {
         match &self.0 {
-            Source::System(start) => as_ns(start.elapsed()),
+            Source::System(start) => as_ns(start.elapsed() + BEFORE),
             Source::Tokio(start) => as_ns(start.elapsed()),
             Source::Manual(ns) => ns.load(Ordering::Relaxed),
         }

@@ -1,5 +1,6 @@
 //! How a slow path is started.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// Workers that can be started. Each has a table of its own and a ring to every other.
@@ -57,6 +58,11 @@ pub struct SlowPathConfig {
     pub max_connections: u32,
     /// Keys hashes and ports; random if none is given, which is what production wants.
     pub seed: Option<u64>,
+    /// Where connections are written down, so that the next daemon has them; nowhere if none.
+    pub state_file: Option<PathBuf>,
+    /// Whether workers make no connection until [`crate::ManagerHandle::started`], because those
+    /// of the daemon before are to be taken back.
+    pub restores: bool,
     /// How long a worker without work sleeps; zero: it never does.
     pub idle_sleep: Duration,
 }
@@ -72,6 +78,8 @@ impl SlowPathConfig {
             cpus: Vec::new(),
             max_connections: DEFAULT_CONNECTIONS,
             seed: None,
+            state_file: None,
+            restores: false,
             idle_sleep: Duration::from_micros(50),
         }
     }

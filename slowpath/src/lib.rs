@@ -22,6 +22,7 @@ pub mod manager;
 pub mod nat;
 pub mod packet;
 pub mod policy;
+pub mod record;
 pub mod stats;
 pub mod worker;
 
@@ -32,9 +33,10 @@ pub use exception::{
 };
 pub use fib::{FibReaderFactory, FibWriter};
 pub use manager::{
-    FlowCursor, FlowPage, Manager, ManagerError, ManagerHandle, NatStats, SlowPathStats,
+    Adopted, FlowCursor, FlowPage, Manager, ManagerError, ManagerHandle, NatStats, RESTORE_PAGE,
+    RestoreCursor, SlowPathStats,
 };
 pub use nat::PoolUse;
 pub use policy::Policy;
 pub use stats::DropReason;
-pub use worker::{FlowFilter, FlowSide, FlowView, RuleUse, Step, Trace};
+pub use worker::{FlowFilter, FlowSide, FlowView, Refusal, RuleUse, Step, Trace};

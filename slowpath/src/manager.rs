@@ -10,6 +10,8 @@
 //! A walk over all connections is cut into commands of [`SCAN_SLOTS`] slots, so that packets
 //! never wait for a listing.
 
+mod adopt;
+
 use std::sync::mpsc as sync;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -26,9 +28,12 @@ use crate::conntrack::State;
 use crate::exception::ExceptionPort;
 use crate::fib::FibReaderFactory;
 use crate::nat::{PoolUse, PortShare};
+use crate::record::StateFile;
 use crate::stats::WorkerStats;
 use crate::worker::run::{Command, HANDOVER_FRAMES, Peers, Queues, Wire, run};
 use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Trace, Verdict, Worker, WorkerConfig};
+
+pub use adopt::{Adopted, RESTORE_PAGE, RESTORE_SLICE, RestoreCursor, RestorePage};
 
 /// Requests that wait for the manager.
 pub const REQUESTS: usize = 64;
@@ -146,8 +151,12 @@ enum Request {
     Stats(Reply<SlowPathStats>),
     Nat(Reply<NatStats>),
     Trace(Vec<u8>, Reply<(u16, Trace)>),
+    /// Something that a file of its own knows.
+    Run(Job),
     Shutdown(oneshot::Sender<()>),
 }
+
+type Job = Box<dyn FnOnce(&mut Workers) + Send>;
 
 type Reply<T> = oneshot::Sender<Result<T, ManagerError>>;
 
@@ -274,13 +283,17 @@ impl Manager {
         let clock = Clock::system();
         let mut workers = Vec::new();
         // Workers agree on whose a connection is only if they hash alike.
-        let seed = config.seed.unwrap_or_else(rand::random);
+        let mut seed = config.seed.unwrap_or_else(rand::random);
+        let state = begin_records(config, seed, clock.now_ns());
+        if let Some(state) = &state {
+            seed = state.seed;
+        }
         let wires = wires(&port, config.workers)?;
         let rings = wires.into_iter().zip(Peers::mesh(config.workers));
         let ends = rings.zip(offload.into_iter().zip(exception));
         for (n, ((wire, peers), (offload, exception))) in (0u16..).zip(ends) {
             let queues = Queues { wire, peers, pool };
-            let worker = Worker::shared(
+            let mut worker = Worker::shared(
                 WorkerConfig {
                     max_connections: config.max_connections,
                     seed,
@@ -293,6 +306,11 @@ impl Manager {
                 offload,
                 exception,
             );
+            worker.set_starting(config.restores);
+            if let Some(state) = &state {
+                let ports = config.seed.unwrap_or_else(rand::random);
+                worker.keep_records(state.records(n), ports.wrapping_add(n.into()));
+            }
             let (commands, inbox) = sync::sync_channel::<Command>(COMMANDS);
             let (clock, idle_sleep) = (clock.clone(), config.idle_sleep);
             let cpu = config.cpus.get(usize::from(n)).copied();
@@ -312,6 +330,8 @@ impl Manager {
                         workers,
                         port,
                         capacity,
+                        clock,
+                        state,
                     },
                 )
             })
@@ -334,6 +354,24 @@ impl Manager {
         drop(handle);
         // It has answered: what is left of it is a return.
         let _ = tokio::task::spawn_blocking(move || thread.join()).await;
+    }
+}
+
+/// The file that connections are written down in; none if it cannot be had: forwarding is worth
+/// more.
+fn begin_records(config: &SlowPathConfig, seed: u64, now_ns: u64) -> Option<StateFile> {
+    let path = config.state_file.as_ref()?;
+    let (workers, connections) = (config.workers, config.max_connections);
+    match StateFile::begin(path, workers, connections, seed, now_ns) {
+        Ok(state) => Some(state),
+        Err(error) => {
+            tracing::error!(
+                path = %path.display(),
+                %error,
+                "no state file: connections that are not in hardware will not outlive the daemon"
+            );
+            None
+        }
     }
 }
 
@@ -405,9 +443,12 @@ struct Workers {
     workers: Vec<WorkerThread>,
     port: Port,
     capacity: u64,
+    clock: Clock,
+    /// Where connections are written down.
+    state: Option<StateFile>,
 }
 
-fn serve(mut requests: mpsc::Receiver<Request>, workers: Workers) {
+fn serve(mut requests: mpsc::Receiver<Request>, mut workers: Workers) {
     let mut shutdown = None;
     while let Some(request) = requests.blocking_recv() {
         // Nobody may be left to hear the answer.
@@ -427,6 +468,7 @@ fn serve(mut requests: mpsc::Receiver<Request>, workers: Workers) {
             Request::Trace(frame, reply) => {
                 let _ = reply.send(workers.trace(&frame));
             }
+            Request::Run(job) => job(&mut workers),
             Request::Shutdown(reply) => {
                 shutdown = Some(reply);
                 break;

@@ -64,6 +64,13 @@ pub struct Masquerade {
     pub when_exhausted: WhenExhausted,
 }
 
+impl Masquerade {
+    /// Whether its pool has that address and port.
+    pub fn gives(&self, address: IpAddr, port: u16) -> bool {
+        self.ports.contains(port) && self.pool.iter().any(|range| range.contains(address))
+    }
+}
+
 /// What a masquerade does with a packet from outside to an outside port that is leased, but that
 /// belongs to no connection (RFC 4787 section 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

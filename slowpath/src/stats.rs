@@ -59,6 +59,8 @@ drop_reasons! {
     Blackhole = "blackhole";
     /// It would leave through another VPC, and neither a peering nor a NAT rule allows it.
     NoPeering = "no_peering";
+    /// It may be of a connection that is not taken back yet: the daemon was just started.
+    Starting = "starting";
     /// It belongs to no connection and cannot begin one.
     NoConnection = "no_connection";
     /// A protocol, or ICMP type, of which no connection is made.

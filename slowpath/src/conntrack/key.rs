@@ -82,6 +82,27 @@ impl Key {
         Self { src, dst, rest }
     }
 
+    /// As five words: source, destination, and the rest.
+    #[inline]
+    pub(crate) const fn to_words(self) -> [u64; 5] {
+        let ([a, b], [c, d]) = (self.src, self.dst);
+        [a, b, c, d, self.rest]
+    }
+
+    /// The reverse of [`Key::to_words`]; `None`: no key has such words.
+    pub(crate) fn from_words([a, b, c, d, rest]: [u64; 5]) -> Option<Self> {
+        let (src, dst) = ([a, b], [c, d]);
+        let v6 = rest & 1 == 1;
+        let is_ipv4 = |[high, low]: [u64; 2]| high == 0 && low >> 32 == 0;
+        if VpcId::new((rest >> 16) as u16).is_none()
+            || rest & 0xfe != 0
+            || !(v6 || is_ipv4(src) && is_ipv4(dst))
+        {
+            return None;
+        }
+        Some(Self { src, dst, rest })
+    }
+
     /// The source address in words.
     #[inline]
     pub(crate) const fn src(&self) -> [u64; 2] {
@@ -222,7 +243,9 @@ mod tests {
                 src: address(src), dst: address(dst), proto, src_port: ports[0], dst_port: ports[1],
             };
             let key = FlowKey { vpc: VpcId::new(vpc).unwrap(), tuple };
-            prop_assert_eq!(Key::from(&key).flow_key(), key);
+            let kept = Key::from(&key);
+            prop_assert_eq!(kept.flow_key(), key);
+            prop_assert_eq!(Key::from_words(kept.to_words()), Some(kept));
         }
     }
 

@@ -189,6 +189,42 @@ impl Tracker {
         }
     }
 
+    /// That of a connection that was in hardware, and of which nothing else is known.
+    pub(crate) fn in_hardware(protocol: u8) -> Self {
+        Self::new(match protocol {
+            proto::TCP => State::Established,
+            _ => State::Replied,
+        })
+    }
+
+    /// All but the sequence numbers, in a byte.
+    #[inline]
+    pub(crate) const fn packed(&self) -> u8 {
+        self.state as u8
+            | (self.opener.index() as u8) << 4
+            | (self.closer.index() as u8) << 5
+            | (self.doubtful as u8) << 6
+    }
+
+    /// The reverse of [`Tracker::packed`]; sequence numbers are learned anew. `None`: no such
+    /// state, or not of that protocol.
+    pub(crate) fn unpacked(byte: u8, protocol: u8) -> Option<Self> {
+        let direction = |bit: u8| match byte >> bit & 1 {
+            0 => Direction::Forward,
+            _ => Direction::Reply,
+        };
+        let state = *State::ALL.get(usize::from(byte & 0xf))?;
+        if state.is_tcp() != (protocol == proto::TCP) || byte >> 7 != 0 {
+            return None;
+        }
+        Some(Self {
+            opener: direction(4),
+            closer: direction(5),
+            doubtful: byte >> 6 & 1 == 1,
+            ..Self::new(state)
+        })
+    }
+
     /// The state.
     pub const fn state(&self) -> State {
         self.state
@@ -582,6 +618,27 @@ mod tests {
         assert_eq!(tracker.state(), State::Adopted);
         tracker.see(Reply, &tcp(ACK));
         assert_eq!(tracker.state(), State::Established);
+    }
+
+    #[test]
+    fn a_tracker_in_a_byte_is_all_but_its_sequence_numbers() {
+        let mut seen = Vec::new();
+        for byte in 0..=u8::MAX {
+            for protocol in [proto::TCP, proto::UDP] {
+                let Some(tracker) = Tracker::unpacked(byte, protocol) else {
+                    continue;
+                };
+                assert_eq!(tracker.packed(), byte);
+                assert_eq!(tracker.state().is_tcp(), protocol == proto::TCP);
+                seen.push(tracker.state());
+            }
+        }
+        assert!(State::ALL.iter().all(|state| seen.contains(state)));
+        let mut closed = open();
+        closed.see(Reply, &at(FIN | ACK, 1001, 1001, 0));
+        let unpacked = Tracker::unpacked(closed.packed(), proto::TCP).unwrap();
+        closed.window = Window::default();
+        assert_eq!(unpacked, closed);
     }
 
     #[test]

@@ -12,12 +12,14 @@
 //! which the worker does only after the hardware has let go of it.
 
 mod addresses;
+mod origin;
 mod pool;
 mod prefix;
 mod rules;
 
 pub use addresses::MAX_ADDRESSES_TRIED;
-pub use pool::{Lease, LeaseError, Leased, Nat, PORT_BLOCK, PoolUse, PortShare};
+pub use origin::Origin;
+pub use pool::{Lease, LeaseError, Leased, Nat, PORT_BLOCK, PoolUse, PortShare, RetakeError};
 pub use prefix::NPTV6_PREFIX_MAX;
 pub use rules::{Destination, Rules, SourceRule};
 

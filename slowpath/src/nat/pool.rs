@@ -1,5 +1,7 @@
 //! Leases of outside addresses and ports.
 
+mod retake;
+
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
@@ -13,6 +15,8 @@ use super::Rules;
 use super::addresses::candidates;
 use crate::conntrack::{Index, Key, KeyHasher, address, hasher, words};
 use crate::policy::{Masquerade, PortRange};
+
+pub use retake::RetakeError;
 
 /// A share in a mapping. Not `Copy`: it is given back once, to [`Nat::release`].
 #[derive(Debug, PartialEq, Eq)]
@@ -163,9 +167,7 @@ impl Mapping {
     /// The outside address, if the rule could have given it and the port.
     fn address_of(&self, sets: &[PortSet], rule: &Masquerade) -> Option<IpAddr> {
         let address = sets.get(self.set as usize)?.address;
-        let given =
-            rule.ports.contains(self.port) && rule.pool.iter().any(|range| range.contains(address));
-        given.then_some(address)
+        rule.gives(address, self.port).then_some(address)
     }
 
     fn inside(&self, sets: &[PortSet], sixes: &Sixes) -> Inside {
@@ -412,11 +414,7 @@ impl Nat {
         if let Some(leased) = self.share(&inside, hash, rule) {
             return Ok(leased);
         }
-        let at = match self.free {
-            NOBODY if self.mappings.len() < self.capacity => self.mappings.len() as u32,
-            NOBODY => return Err(LeaseError::Full),
-            free => free,
-        };
+        let at = self.next_mapping().ok_or(LeaseError::Full)?;
         let lease = Lease::new(at).ok_or(LeaseError::Full)?;
         let (set, port) = self.find_port(rules, rule, &inside, tuple.src_port, at)?;
         let address = self
@@ -424,6 +422,26 @@ impl Nat {
             .get(set as usize)
             .map(|set| set.address)
             .ok_or(LeaseError::NoAddress)?;
+        self.hold(at, &inside, hash, tuple, set, port);
+        Ok(Leased {
+            lease,
+            address,
+            port,
+            fresh: true,
+        })
+    }
+
+    /// Where the next mapping will be.
+    fn next_mapping(&self) -> Option<u32> {
+        match self.free {
+            NOBODY if self.mappings.len() < self.capacity => Some(self.mappings.len() as u32),
+            NOBODY => None,
+            free => Some(free),
+        }
+    }
+
+    /// A new mapping, held once, in its place.
+    fn hold(&mut self, at: u32, inside: &Inside, hash: u64, tuple: &Tuple, set: u32, port: u16) {
         let mapping = Mapping {
             address: match tuple.src {
                 IpAddr::V4(address) => address.to_bits(),
@@ -444,12 +462,6 @@ impl Nat {
             None => self.mappings.push(mapping),
         }
         self.held += 1;
-        Ok(Leased {
-            lease,
-            address,
-            port,
-            fresh: true,
-        })
     }
 
     /// Who has leased an outside address and port: inside VPC, address and port.

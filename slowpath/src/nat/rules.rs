@@ -61,6 +61,8 @@ pub struct Rules {
     forwarded: HashSet<(VpcId, IpAddr), ahash::RandomState>,
     /// (from, to) → what `to` exposes; empty: all.
     peerings: Map<(VpcId, VpcId), Vec<IpNet>>,
+    /// VPCs that have addresses of pools, of static NAT or of forwarded ports; few.
+    outsides: Vec<VpcId>,
 }
 
 impl Rules {
@@ -108,6 +110,12 @@ impl Rules {
             let key = (peering.from, peering.to);
             rules.peerings.insert(key, peering.prefixes.clone());
         }
+        let masquerades = policy.masquerades.iter().map(|rule| rule.to);
+        let statics = policy.static_nat.iter().map(|rule| rule.to);
+        let forwards = policy.port_forwards.iter().map(|rule| rule.vpc);
+        rules.outsides = masquerades.chain(statics).chain(forwards).collect();
+        rules.outsides.sort_unstable();
+        rules.outsides.dedup();
         rules
     }
 
@@ -201,6 +209,11 @@ impl Rules {
         self.forwarded.contains(&(vpc, address))
             || self.pools_of(vpc, address).next().is_some()
             || self.inside(vpc, address).is_some()
+    }
+
+    /// VPCs in which packets may be addressed to what NAT hides.
+    pub fn outsides(&self) -> &[VpcId] {
+        &self.outsides
     }
 
     /// All masquerades, for a pool's use.

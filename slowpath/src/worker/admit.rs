@@ -55,6 +55,9 @@ impl Core {
         packet: &Packet,
         key: &FlowKey,
     ) -> Result<Verdict, Stop> {
+        if self.may_be_former(fib, key, ingress.hash) {
+            return Err(DropReason::Starting.into());
+        }
         let plan = self.plan(fib, ingress, packet, key)?;
         // Before anything is leased or remembered for a packet that cannot leave.
         self.check_leaving(packet, &plan.hop)?;
@@ -83,8 +86,12 @@ impl Core {
             .admit(now_ns, &fib.policy().limits, source, opens)?;
         let made = self.make(fib, now_ns, plan, counted);
         match &made {
-            Ok(_) if opens => self.quotas.half_open(key.vpc, true),
-            Ok(_) => {}
+            Ok(slot) => {
+                self.record(*slot);
+                if opens {
+                    self.quotas.half_open(key.vpc, true);
+                }
+            }
             Err(_) => self.quotas.release(counted, source),
         }
         made

@@ -10,6 +10,7 @@
 //!     │ fragment.rs fragments, by the ports of the first one
 //!     │ cut.rs      packets that are too big for the way out
 //!     │ offload.rs  what the connection's hardware entries need now
+//!     │ adopt.rs    connections of the daemon before, after a restart
 //!     ▼
 //!   Verdict: transmit · dropped · to the kernel · held for a neighbour
 //! ```
@@ -20,6 +21,7 @@
 //! [`run`] drives a worker on DPDK. [`Worker::trace`] says what a frame would meet.
 
 mod admit;
+mod adopt;
 mod cut;
 mod egress;
 pub mod fair;
@@ -49,8 +51,10 @@ use crate::fib::{Fib, FibReader};
 use crate::icmp::RateLimit;
 use crate::nat::{Nat, PoolUse, PortShare};
 use crate::packet::PacketBuf;
+use crate::record::Records;
 use crate::stats::{DropReason, WorkerStats};
 
+pub use adopt::{Former, Refusal, Restored, Source};
 pub use cut::MAX_CUT;
 pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
@@ -153,6 +157,10 @@ struct Core {
     spread: KeyHasher,
     /// The frames at hand were handed over by other workers, who have counted them.
     handed: bool,
+    /// Connections of the daemon before are not all taken back yet.
+    starting: bool,
+    /// Where connections are written down, for the next daemon.
+    records: Option<Records>,
     stats: WorkerStats,
     /// The tables' generation at the last poll.
     generation: u64,
@@ -194,10 +202,19 @@ impl Worker {
                 share,
                 spread: KeyHasher::new(config.seed),
                 handed: false,
+                starting: false,
+                records: None,
                 stats: WorkerStats::default(),
                 generation: 0,
             },
         }
+    }
+
+    /// Writes its connections down there from now on. Ports start elsewhere than the seed says,
+    /// which may be the one of the daemon before.
+    pub fn keep_records(&mut self, records: Records, ports: u64) {
+        self.core.records = Some(records);
+        self.core.nat.start_anew(ports);
     }
 
     /// Takes one frame from the switch. If the verdict says so, the buffer is to be sent. It goes
@@ -276,6 +293,9 @@ impl Worker {
         drop(fib);
         work += core.poll_kernel(output);
         core.exception.flush();
+        if let Some(records) = &core.records {
+            records.beat(now_ns);
+        }
         work
     }
 
@@ -466,6 +486,26 @@ impl Core {
             self.stats.sent.add(head.len() + frame.len());
         } else {
             self.stats.drop(DropReason::NoBuffer, None);
+        }
+    }
+
+    /// Writes a new connection down.
+    #[inline]
+    fn record(&self, slot: u32) {
+        if let Some(records) = &self.records
+            && let Some(connection) = self.table.get(slot)
+        {
+            records.write(slot, connection);
+        }
+    }
+
+    /// Writes a connection's state down, which has changed.
+    #[inline]
+    fn note(&self, slot: u32) {
+        if let Some(records) = &self.records
+            && let Some(connection) = self.table.get(slot)
+        {
+            records.note(slot, connection);
         }
     }
 

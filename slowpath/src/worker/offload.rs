@@ -11,6 +11,9 @@
 //!
 //! A connection leaves the table, and gives its port back, only from `Software`.
 
+use std::net::IpAddr;
+use std::time::Duration;
+
 use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit};
 use shunt_p4::flow::proto;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey};
@@ -93,6 +96,9 @@ impl Core {
         if anew {
             self.table.begin(slot, now_ns);
         }
+        if state != before {
+            self.note(slot);
+        }
         match offload {
             Offload::Software if wanted => self.install(fib, now_ns, slot),
             Offload::Installing | Offload::Installed if !state.is_open() => {
@@ -107,28 +113,9 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        let idle_timeout = fib.policy().timeouts.offload_idle;
-        let entry = |direction: Direction| {
-            let key = connection.key(direction);
-            let translation = connection.translation(direction);
-            let (old, new) = (key.tuple, translation.tuple);
-            let changed = |from: (std::net::IpAddr, u16), to: (std::net::IpAddr, u16)| {
-                (from != to).then_some(to)
-            };
-            FlowEntry {
-                key,
-                action: FlowAction {
-                    vpc: translation.route_vpc,
-                    src: changed((old.src, old.src_port), (new.src, new.src_port)),
-                    dst: changed((old.dst, old.dst_port), (new.dst, new.dst_port)),
-                },
-                idle_timeout,
-            }
-        };
-        let entries = [entry(Direction::Forward), entry(Direction::Reply)];
         let unit = OffloadUnit {
             id,
-            entries,
+            entries: entries(connection, fib.policy().timeouts.offload_idle),
             first_packet_ns: connection.offered_since_ns(now_ns),
             decided_ns: now_ns,
         };
@@ -144,7 +131,7 @@ impl Core {
     }
 
     /// Asks for both entries to be removed, once.
-    fn remove_entries(&mut self, slot: u32) {
+    pub(super) fn remove_entries(&mut self, slot: u32) {
         let id = self.id(slot);
         let Some(connection) = self.table.get_mut(slot) else {
             return;
@@ -172,6 +159,10 @@ impl Core {
         };
         match connection.offload {
             Offload::Software => {
+                if let Some(records) = &self.records {
+                    // Before its port is anybody's.
+                    records.clear(slot);
+                }
                 self.give_back(slot);
                 self.table.remove(slot);
                 self.stats.connections_ended += 1;
@@ -299,7 +290,7 @@ impl Core {
     }
 
     /// None of its entries is in hardware: it ends if it was to, else its timer counts again.
-    fn back_in_software(&mut self, fib: &Fib, slot: u32) {
+    pub(super) fn back_in_software(&mut self, fib: &Fib, slot: u32) {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
@@ -368,6 +359,26 @@ impl Core {
     }
 }
 
+/// What hardware does with a connection: forward, reply.
+pub(super) fn entries(connection: &Connection, idle_timeout: Duration) -> [FlowEntry; 2] {
+    let entry = |direction: Direction| {
+        let key = connection.key(direction);
+        let translation = connection.translation(direction);
+        let (old, new) = (key.tuple, translation.tuple);
+        let changed = |from: (IpAddr, u16), to: (IpAddr, u16)| (from != to).then_some(to);
+        FlowEntry {
+            key,
+            action: FlowAction {
+                vpc: translation.route_vpc,
+                src: changed((old.src, old.src_port), (new.src, new.src_port)),
+                dst: changed((old.dst, old.dst_port), (new.dst, new.dst_port)),
+            },
+            idle_timeout,
+        }
+    };
+    [entry(Direction::Forward), entry(Direction::Reply)]
+}
+
 fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection) -> bool {
     let policy = &fib.policy().offload;
     let packets = connection.packets.iter().sum();
@@ -402,7 +413,7 @@ pub(super) fn far_enough(policy: &OffloadPolicy, protocol: u8, state: State, pac
     }
 }
 
-fn timeout_ns(fib: &Fib, connection: &Connection) -> u64 {
+pub(super) fn timeout_ns(fib: &Fib, connection: &Connection) -> u64 {
     fib.timeouts()
         .of(connection.tracker.state(), connection.proto())
 }
@@ -423,6 +434,6 @@ fn id_of(event: &OffloadEvent) -> ConnectionId {
     *id
 }
 
-fn nanos(duration: std::time::Duration) -> u64 {
+fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -20,7 +20,7 @@ use shunt_p4::{FlowKey, Tuple, VpcId};
 use super::Core;
 use crate::conntrack::words;
 use crate::fib::{Fib, Resolution};
-use crate::nat::{PortShare, SourceRule};
+use crate::nat::{Origin, PortShare, Rules, SourceRule};
 
 impl Core {
     /// The other worker that a packet without a connection here belongs to; `None`: it is ours.
@@ -29,19 +29,58 @@ impl Core {
         if self.share.workers <= 1 || self.handed {
             return None;
         }
-        let owner = self.owner(fib, key, hash);
+        let owner = self.owner(fib.rules(), key, |vpc, dst, _| egress(fib, vpc, dst, hash));
         (owner != self.share.worker).then_some(owner)
     }
 
-    fn owner(&self, fib: &Fib, key: &FlowKey, hash: u32) -> u16 {
-        let (vpc, tuple) = (key.vpc, &key.tuple);
-        let Some(new) = fib.rules().destination(vpc, tuple) else {
-            return self.owner_out(fib, vpc, tuple, hash);
+    /// Whose a connection is that leaves through the VPC of its reply. `None`: its leased port is
+    /// one worker's, the inside socket that has it another's.
+    pub(super) fn owner_of(
+        &self,
+        rules: &Rules,
+        [forward, reply]: &[FlowKey; 2],
+        origin: &Origin<'_>,
+    ) -> Option<u16> {
+        let (old, new) = (&forward.tuple, &reply.tuple.reversed());
+        if self.share.workers <= 1 {
+            return Some(self.share.worker);
+        }
+        let of_lease = |port, vpc, address, inside_port| {
+            let by_port = PortShare::owner(port, self.share.workers);
+            let by_socket = self.by_socket(vpc, address, inside_port, old.proto);
+            (by_port == by_socket).then_some(by_port)
         };
-        let Some(to) = egress(fib, new.vpc, new.address, hash) else {
+        let source = origin
+            .source
+            .map(|rule| of_lease(new.src_port, rule.vpc, old.src, old.src_port));
+        let peer = origin
+            .peer
+            .map(|(_, rule)| of_lease(old.dst_port, rule.vpc, new.dst, new.dst_port));
+        match (source, peer) {
+            (Some(source), Some(peer)) => source.filter(|source| peer == Some(*source)),
+            (Some(owner), None) | (None, Some(owner)) => owner,
+            (None, None) => Some(self.owner(rules, forward, |_, _, back| {
+                Some(if back { forward.vpc } else { reply.vpc })
+            })),
+        }
+    }
+
+    /// `egress`: the VPC through which a destination is reached in a VPC; of the packet, or
+    /// (`true`) of its reply.
+    fn owner(
+        &self,
+        rules: &Rules,
+        key: &FlowKey,
+        egress: impl Fn(VpcId, IpAddr, bool) -> Option<VpcId>,
+    ) -> u16 {
+        let (vpc, tuple) = (key.vpc, &key.tuple);
+        let Some(new) = rules.destination(vpc, tuple) else {
+            return self.owner_out(rules, vpc, tuple, |vpc, dst| egress(vpc, dst, false));
+        };
+        let Some(to) = egress(new.vpc, new.address, false) else {
             return self.by_ends(tuple);
         };
-        let src = match fib.rules().source(vpc, to, tuple.src) {
+        let src = match rules.source(vpc, to, tuple.src) {
             Some(SourceRule::Masquerade(_)) => {
                 return self.by_socket(vpc, tuple.src, tuple.src_port, tuple.proto);
             }
@@ -55,19 +94,24 @@ impl Core {
             dst_port: tuple.src_port,
             proto: tuple.proto,
         };
-        self.owner_out(fib, to, &reply, hash)
+        self.owner_out(rules, to, &reply, |vpc, dst| egress(vpc, dst, true))
     }
 
     /// Of a packet whose destination no rule forwards.
-    fn owner_out(&self, fib: &Fib, vpc: VpcId, tuple: &Tuple, hash: u32) -> u16 {
-        let rules = fib.rules();
+    fn owner_out(
+        &self,
+        rules: &Rules,
+        vpc: VpcId,
+        tuple: &Tuple,
+        egress: impl Fn(VpcId, IpAddr) -> Option<VpcId>,
+    ) -> u16 {
         if rules.is_pooled(vpc, tuple.dst, tuple.dst_port) {
             return PortShare::owner(tuple.dst_port, self.share.workers);
         }
         // As its receiver knows it.
         let (route_vpc, dst) = rules.inside(vpc, tuple.dst).unwrap_or((vpc, tuple.dst));
         let inner = Tuple { dst, ..*tuple };
-        let Some(to) = egress(fib, route_vpc, dst, hash) else {
+        let Some(to) = egress(route_vpc, dst) else {
             return self.by_ends(&inner);
         };
         let hidden = |from, to, address| {

@@ -138,6 +138,24 @@ impl Quotas {
         })
     }
 
+    /// Counts a connection that was admitted before we were started, whatever the limits.
+    pub(super) fn readmit(&mut self, now_ns: u64, limits: &Limits, source: Source) -> Counted {
+        self.vpcs.entry(source.0).or_default().live += 1;
+        let by_source =
+            limits.connections_per_source.is_some() || limits.new_per_second_per_source.is_some();
+        let mut counted = false;
+        if by_source {
+            let sources = self
+                .sources
+                .get_or_insert_with(|| Sources::new(self.capacity, self.seed));
+            if let Some(found) = sources.find_or_add(now_ns, limits, source) {
+                found.live += 1;
+                counted = true;
+            }
+        }
+        Counted { source: counted }
+    }
+
     /// Whether [`Quotas::admit`] would count such a connection; counts nothing.
     pub(super) fn check(
         &self,

@@ -25,6 +25,10 @@ use crate::packet::{Fragment, Packet, PacketBuf, Transport, VecBuf};
 use crate::policy::WhenExhausted;
 use crate::stats::DropReason;
 
+/// Why nothing is begun or answered right after a start.
+const STARTING: &str =
+    "the daemon has just started, and has not taken all connections of the one before back";
+
 /// One decision on a packet's way.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
@@ -148,6 +152,10 @@ impl<'a> Tracer<'a> {
             Stop::Kernel(_) => Verdict::Exception,
             Stop::Handover(worker) => Verdict::Handover(worker),
             Stop::Drop(reason) => Verdict::Drop(reason),
+            Stop::Answer(..) if self.core.starting => {
+                self.step("verdict", STARTING);
+                Verdict::Drop(DropReason::Starting)
+            }
             Stop::Answer(reason, error) => match self.answer(&ingress, &mut buffer, error) {
                 Some(()) => {
                     self.trace.egress = Some(ingress.interface.id);
@@ -262,6 +270,10 @@ impl<'a> Tracer<'a> {
         packet: &Packet,
         key: &FlowKey,
     ) -> Result<Verdict, Stop> {
+        if self.core.may_be_former(self.fib, key, ingress.hash) {
+            self.step("connection", STARTING);
+            return Err(DropReason::Starting.into());
+        }
         let plan = match self.core.plan(self.fib, ingress, packet, key) {
             Ok(plan) => plan,
             Err(stop) => {

@@ -78,6 +78,11 @@ impl Core {
                 self.stats.drop(reason, Some(ingress.vpc));
                 Verdict::Drop(reason)
             }
+            Stop::Answer(..) if self.starting => {
+                // Routes may be missing yet.
+                self.stats.drop(DropReason::Starting, Some(ingress.vpc));
+                Verdict::Drop(DropReason::Starting)
+            }
             Stop::Answer(reason, error) => {
                 self.stats.drop(reason, Some(ingress.vpc));
                 match self.answer(fib, now_ns, &ingress, frame, error) {
