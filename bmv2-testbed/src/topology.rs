@@ -211,16 +211,17 @@ impl Topology {
 
     /// Starts the daemon with the demo's configuration and waits until it is ready.
     pub fn start_daemon(&self) -> Result<Service> {
-        self.start_daemon_with(&configuration(&self.socket()))
+        self.start_daemon_with(&configuration(&self.socket()), &[])
     }
 
-    /// The same with another configuration; its API listens at [`Topology::socket`].
-    pub fn start_daemon_with(&self, text: &str) -> Result<Service> {
+    /// The same with another configuration and more arguments; its API listens at
+    /// [`Topology::socket`].
+    pub fn start_daemon_with(&self, text: &str, arguments: &[String]) -> Result<Service> {
         let configuration = self.write_configuration_of(text)?;
         let mut command = self
             .gw
             .command(&binaries::find("shuntd")?.to_string_lossy());
-        command.arg("--config").arg(configuration);
+        command.arg("--config").arg(configuration).args(arguments);
         let mut daemon = Service::start("shuntd", &self.directory, command)?;
         // It answers when it is ready.
         wait_for("the daemon to answer", START_MAX, || {

@@ -31,25 +31,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shunt_offload::{Engine, EngineConfig, EngineHandle, P4RuntimeSink};
-use shunt_p4::NetworkOp;
-use shunt_slowpath::{
-    ExceptionReceiver, ExceptionSender, FibWriter, Manager, ManagerError, PortDevice,
-    SlowPathConfig,
-};
+use shunt_slowpath::{FibWriter, Manager, ManagerError, PortDevice, SlowPathConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Api, ApiSocket};
-use crate::config::Config;
-use crate::exception::{self, ExceptionPath};
+use crate::config::{Config, Configuration};
+use crate::exception;
 use crate::kernel::{
-    Batch, KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL,
-    SetupError, TapConfig,
+    KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL,
+    SetupError,
 };
 use crate::metrics::{Exporter, MetricsError};
 use crate::pools;
+use crate::pump::{Convergence, Pump};
 use crate::switch::{Connected, Member, Scope, SessionParts, SwitchError, SwitchHandle, Switches};
+use crate::taps::{Taps, tap_configs};
 
 /// Everything has stopped by then, or is left to the process's end.
 const STOP_WITHIN: Duration = Duration::from_millis(1800);
@@ -98,11 +96,12 @@ pub enum StartError {
 /// # Errors
 /// [`StartError`]; nothing is left behind then.
 pub async fn run(
-    config: Config,
+    configuration: Configuration,
     switch_timeout: Duration,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
-    let config = Arc::new(config);
+    let configuration = Arc::new(configuration);
+    let config = configuration.current().config;
     let socket = ApiSocket::bind(&config.api_socket).await?;
     let exporter = match config.metrics {
         Some(address) => Some(Exporter::start(address).await?),
@@ -116,8 +115,9 @@ pub async fn run(
     for warning in &kernel.warnings {
         tracing::warn!("{warning}");
     }
+    let taps = Taps::new(kernel);
 
-    let starting = Running::start(&config, &kernel, socket, exporter, switch_timeout);
+    let starting = Running::start(&configuration, &taps, socket, exporter, switch_timeout);
     let result = match stop.run_until_cancelled(starting).await {
         None => Err(StartError::Stopped),
         Some(Err(error)) => Err(error),
@@ -134,7 +134,7 @@ pub async fn run(
             Ok(())
         }
     };
-    kernel.remove().await;
+    taps.remove().await;
     result
 }
 
@@ -144,7 +144,7 @@ struct Running {
     slow_path: Manager,
     mirror: MirrorHandle,
     engine: EngineHandle,
-    exception: ExceptionPath,
+    taps: Taps,
     tasks: Vec<JoinHandle<()>>,
     /// Removed when dropped.
     _socket: ApiSocket,
@@ -152,26 +152,27 @@ struct Running {
 
 impl Running {
     async fn start(
-        config: &Arc<Config>,
-        kernel: &KernelSetup,
+        configuration: &Arc<Configuration>,
+        taps: &Taps,
         mut socket: ApiSocket,
         exporter: Option<Exporter>,
         switch_timeout: Duration,
     ) -> Result<Self, StartError> {
         let started = Instant::now();
         let stop = CancellationToken::new();
+        let config = &configuration.current().config;
 
         // The slow path: its tables are empty and drop everything until the pump has filled them.
         let (fib, readers) = FibWriter::new();
         let (mut worker_ports, mut installer_ports) = (Vec::new(), Vec::new());
-        let (mut exception_ports, mut taps) = (Vec::new(), Vec::new());
+        let (mut exception_ports, mut exception_ends) = (Vec::new(), Vec::new());
         for _ in 0..config.slow_path.workers {
             let (worker, installer) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
             worker_ports.push(worker);
             installer_ports.push(installer);
             let (port, up, down) = shunt_slowpath::exception::channel();
             exception_ports.push(port);
-            taps.push((up, down));
+            exception_ends.push((up, down));
         }
         let slow_path = start_slow_path(config, readers, worker_ports, exception_ports).await?;
 
@@ -186,7 +187,7 @@ impl Running {
 
         // The kernel's view, from here on in batches.
         let (batches_in, batches) = mpsc::channel(BATCH_QUEUE);
-        let mirror = match Mirror::start(mirror_config(config, kernel), batches_in).await {
+        let mirror = match Mirror::start(mirror_config(config, taps).await, batches_in).await {
             Ok(mirror) => mirror,
             Err(error) => {
                 slow_path.shutdown().await;
@@ -211,20 +212,37 @@ impl Running {
             handle,
         }]);
         let (synchronised_in, synchronised) = watch::channel(false);
-        let pump = tokio::spawn(pump(
-            Arc::clone(config),
+        let (applied_in, applied) = watch::channel(0);
+        let (refused_in, refused) = watch::channel(None);
+        let pump = Pump {
             fib,
-            switches.clone(),
+            slow_path: slow_path.handle(),
+            switches: switches.clone(),
+            configuration: configuration.watch(),
+            taps: taps.clone(),
+            mirror: mirror.clone(),
             batches,
-            synchronised_in,
-        ));
-        let exception = start_exception(kernel, taps, &mirror);
+            synchronised: synchronised_in,
+            applied: applied_in,
+            refused: refused_in,
+        };
+        let pump = tokio::spawn(pump.run());
+        let convergence = Convergence {
+            refused,
+            applied,
+            slow_path: slow_path.handle(),
+            switches: switches.clone(),
+        };
+        let resolver = mirror.clone();
+        taps.serve(|taps| exception::run(taps, exception_ends, resolver))
+            .await;
 
         let (pools, pools_task) =
-            pools::start(Arc::clone(config), slow_path.handle(), stop.clone());
+            pools::start(configuration.watch(), slow_path.handle(), stop.clone());
         let listener = socket.take_listener();
         let api = Api {
-            config: Arc::clone(config),
+            configuration: Arc::clone(configuration),
+            convergence,
             started,
             switches,
             mirror: mirror.clone(),
@@ -246,7 +264,7 @@ impl Running {
             slow_path,
             mirror,
             engine,
-            exception,
+            taps: taps.clone(),
             tasks: [api, session, pump, pools_task]
                 .into_iter()
                 .chain(metrics)
@@ -257,7 +275,7 @@ impl Running {
 
     /// From the edges inwards: nobody is asked who has stopped.
     async fn stop(self) {
-        self.exception.shutdown().await;
+        self.taps.silence().await;
         self.slow_path.shutdown().await;
         self.mirror.shutdown().await;
         self.stop.cancel();
@@ -268,66 +286,10 @@ impl Running {
     }
 }
 
-/// Gives every batch to the workers and to the switches. Workers first: what a switch does not
-/// know yet it sends to them.
-async fn pump(
-    config: Arc<Config>,
-    mut fib: FibWriter,
-    switches: Switches,
-    mut batches: mpsc::Receiver<Batch>,
-    synchronised: watch::Sender<bool>,
-) {
-    let ops = configured_ops(&config);
-    fib.set_policy(config.policy.clone());
-    fib.apply(ops.clone());
-    fib.publish();
-    switches.apply(&ops).await;
-    while let Some(batch) = batches.recv().await {
-        tracing::debug!(ops = batch.ops.len(), reason = ?batch.reason, "kernel batch");
-        if !batch.ops.is_empty() {
-            fib.apply(batch.ops.iter().cloned());
-            fib.publish();
-            switches.apply(&batch.ops).await;
-        }
-        if batch.complete && !synchronised.send_replace(true) {
-            switches.complete().await;
-        }
-    }
-}
-
-/// What the configuration says of the network; underlays before the tunnels over them.
-fn configured_ops(config: &Config) -> Vec<NetworkOp> {
-    let vpcs = config.vpcs.iter();
-    let vpcs = vpcs.map(|vpc| NetworkOp::SetVpc(vpc.vpc.clone()));
-    let interfaces = || config.interfaces.iter().map(|found| &found.interface);
-    let is_tunnel =
-        |interface: &&shunt_p4::Interface| matches!(interface.encap, shunt_p4::Encap::Vxlan { .. });
-    let ports = interfaces().filter(|interface| !is_tunnel(interface));
-    let tunnels = interfaces().filter(is_tunnel);
-    let interfaces = ports.chain(tunnels).cloned().map(NetworkOp::SetInterface);
-    vpcs.chain(interfaces).collect()
-}
-
-fn tap_configs(config: &Config) -> Vec<TapConfig> {
-    let interfaces = config.interfaces.iter();
-    interfaces
-        .filter_map(|found| {
-            let vpc = config.vpc(found.interface.vpc)?;
-            Some(TapConfig {
-                interface: found.interface.clone(),
-                tap: found.tap.clone(),
-                table: vpc.table,
-                extra_addresses: config.nat_addresses_on(&found.interface),
-            })
-        })
-        .collect()
-}
-
-fn mirror_config(config: &Config, kernel: &KernelSetup) -> MirrorConfig {
-    let taps = kernel.taps().iter();
+async fn mirror_config(config: &Config, taps: &Taps) -> MirrorConfig {
     let vpcs = config.vpcs.iter();
     MirrorConfig {
-        interfaces: taps.map(|tap| tap.interface.clone()).collect(),
+        interfaces: taps.interfaces().await,
         tables: vpcs.map(|vpc| (vpc.vpc.id, vpc.table)).collect(),
         receive_buffer: RECEIVE_BUFFER_BYTES,
         resync_interval: RESYNC_INTERVAL,
@@ -360,12 +322,4 @@ async fn start_slow_path(
         Ok(manager) => manager.map_err(failed),
         Err(_) => Err(failed(ManagerError::Stopped)),
     }
-}
-
-fn start_exception(
-    kernel: &KernelSetup,
-    workers: Vec<(ExceptionReceiver, ExceptionSender)>,
-    mirror: &MirrorHandle,
-) -> ExceptionPath {
-    exception::run(kernel.taps(), workers, mirror.clone())
 }

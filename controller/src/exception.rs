@@ -16,13 +16,13 @@
 use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use shunt_p4::InterfaceId;
 use shunt_slowpath::exception::{ExceptionEvent, ExceptionReceiver, ExceptionSender};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tun_rs::AsyncDevice;
 
@@ -30,6 +30,8 @@ use crate::kernel::Tap;
 
 /// Frames from one tap that may wait for the workers.
 pub const TAP_QUEUE: usize = 128;
+/// Frames from all taps that may.
+pub const TAPS_QUEUE: usize = 16_384;
 /// Largest frame from a tap: an MTU of 65,535 and the Ethernet header with two tags.
 const FRAME_BYTES: usize = 65_535 + 22;
 /// Smallest: an Ethernet header (IEEE 802.3).
@@ -75,11 +77,23 @@ impl Resolver for crate::kernel::MirrorHandle {
 }
 
 /// The running exception path. Dropping it stops it too.
-#[derive(Debug)]
 pub struct ExceptionPath {
     counters: Arc<Counters>,
     stop: CancellationToken,
     tasks: JoinSet<()>,
+    devices: Devices,
+    /// The task that reads each of them.
+    downs: HashMap<InterfaceId, AbortHandle>,
+    /// Towards the workers.
+    queue: mpsc::Sender<Queued>,
+}
+
+impl std::fmt::Debug for ExceptionPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExceptionPath")
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Reads its counters from elsewhere.
@@ -101,7 +115,8 @@ impl ExceptionCounters {
     }
 }
 
-type Devices = HashMap<InterfaceId, Arc<AsyncDevice>>;
+/// Shared by the tasks; written when taps come and go.
+type Devices = Arc<RwLock<HashMap<InterfaceId, Arc<AsyncDevice>>>>;
 
 /// Starts the tasks; `workers` has each worker's two ends.
 pub fn run(
@@ -112,11 +127,7 @@ pub fn run(
     let counters = Arc::new(Counters::default());
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
-    let devices: Arc<Devices> = Arc::new(
-        taps.iter()
-            .map(|tap| (tap.interface.interface.id, Arc::clone(&tap.device)))
-            .collect(),
-    );
+    let devices = Devices::default();
     let mut senders = Vec::with_capacity(workers.len());
     for (receiver, sender) in workers {
         let up = Up {
@@ -130,35 +141,62 @@ pub fn run(
         });
         senders.push(sender);
     }
-    // A tap holds at most its own share of places.
-    let (queue, frames) = mpsc::channel(TAP_QUEUE * taps.len().max(1));
-    for tap in taps {
-        let down = Down {
-            interface: tap.interface.interface.id,
-            device: Arc::clone(&tap.device),
-            share: Arc::new(tokio::sync::Semaphore::new(TAP_QUEUE)),
-            queue: queue.clone(),
-            counters: Arc::clone(&counters),
-        };
-        let stop = stop.clone();
-        tasks.spawn(async move {
-            stop.run_until_cancelled(down.run()).await;
-        });
-    }
+    let (queue, frames) = mpsc::channel(TAPS_QUEUE);
     let (to_workers, stopping) = (Arc::clone(&counters), stop.clone());
     tasks.spawn(async move {
         stopping
             .run_until_cancelled(distribute(frames, senders, to_workers))
             .await;
     });
-    ExceptionPath {
+    let mut path = ExceptionPath {
         counters,
         stop,
         tasks,
-    }
+        devices,
+        downs: HashMap::new(),
+        queue,
+    };
+    path.set_taps(taps);
+    path
 }
 
 impl ExceptionPath {
+    /// Frames go to and come from these taps from now on; the devices of others are let go of.
+    pub fn set_taps(&mut self, taps: &[Tap]) {
+        let mut devices = self.devices.write().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = |id: InterfaceId, device: &Arc<AsyncDevice>| {
+            let mut taps = taps.iter();
+            taps.any(|tap| tap.interface.interface.id == id && Arc::ptr_eq(&tap.device, device))
+        };
+        let downs = &mut self.downs;
+        devices.retain(|id, device| {
+            let kept = is_kept(*id, device);
+            if !kept && let Some(down) = downs.remove(id) {
+                down.abort();
+            }
+            kept
+        });
+        for tap in taps {
+            let interface = tap.interface.interface.id;
+            if devices.contains_key(&interface) {
+                continue;
+            }
+            devices.insert(interface, Arc::clone(&tap.device));
+            let down = Down {
+                interface,
+                device: Arc::clone(&tap.device),
+                share: Arc::new(tokio::sync::Semaphore::new(TAP_QUEUE)),
+                queue: self.queue.clone(),
+                counters: Arc::clone(&self.counters),
+            };
+            let stop = self.stop.clone();
+            let task = self.tasks.spawn(async move {
+                stop.run_until_cancelled(down.run()).await;
+            });
+            downs.insert(interface, task);
+        }
+    }
+
     /// Counters, as of now.
     pub fn stats(&self) -> ExceptionStats {
         self.counters().stats()
@@ -178,7 +216,7 @@ impl ExceptionPath {
 
 /// A worker's frames, upwards.
 struct Up<R> {
-    devices: Arc<Devices>,
+    devices: Devices,
     resolver: R,
     counters: Arc<Counters>,
 }
@@ -200,7 +238,8 @@ impl<R: Resolver> Up<R> {
 
     fn deliver(&self, interface: InterfaceId, frame: &[u8]) {
         let counters = &self.counters;
-        let device = self.devices.get(&interface);
+        let devices = self.devices.read().unwrap_or_else(PoisonError::into_inner);
+        let device = devices.get(&interface);
         let counter = match device.filter(|_| frame.len() >= FRAME_BYTES_MIN) {
             None => &counters.to_kernel_invalid,
             Some(device) if device.try_send(frame).is_ok() => &counters.to_kernel,

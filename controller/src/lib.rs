@@ -7,4 +7,7 @@ pub mod exception;
 pub mod kernel;
 pub mod metrics;
 pub mod pools;
+pub mod pump;
+pub mod store;
 pub mod switch;
+pub mod taps;

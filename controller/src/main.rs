@@ -1,14 +1,15 @@
 //! `shuntd`: the daemon of a shunt gateway.
 
 use std::io::IsTerminal as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use nix::sys::signal::{SigSet, Signal};
-use shunt_controller::config;
+use shunt_controller::config::{self, By, Configuration, Document};
 use shunt_controller::daemon::{self, StartError};
+use shunt_controller::store::{MemoryStore, SqliteStore, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -21,7 +22,7 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(name = "shuntd", version, max_term_width = 100)]
 struct Args {
-    /// The configuration (TOML).
+    /// The configuration (TOML). With --store it is what an empty store begins with.
     #[arg(
         long,
         short,
@@ -29,6 +30,11 @@ struct Args {
         default_value = "/etc/shunt/shunt.toml"
     )]
     config: PathBuf,
+
+    /// Keep every revision of the configuration in this file (SQLite), and start with the newest.
+    /// Without, changes end with the daemon, and the next one starts from --config again.
+    #[arg(long, env = "SHUNT_STORE", value_name = "FILE")]
+    store: Option<PathBuf>,
 
     /// Check the configuration and name every fault; start nothing.
     #[arg(long)]
@@ -68,20 +74,14 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let config = match config::load(&args.config) {
-        Ok(config) => config,
-        Err(error) => return fail(MISUSED, &error),
-    };
     if args.check {
-        println!(
-            "{}: {} VPCs, {} interfaces, no faults",
-            args.config.display(),
-            config.vpcs.len(),
-            config.interfaces.len()
-        );
-        return ExitCode::SUCCESS;
+        return check(&args.config);
     }
     start_log(&args);
+    let configuration = match open(&args) {
+        Ok(configuration) => configuration,
+        Err(error) => return fail(MISUSED, error.as_ref()),
+    };
     unblock_signals();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -92,7 +92,7 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         let stop = stop_on_signals()?;
-        daemon::run(config, args.switch_timeout, stop)
+        daemon::run(configuration, args.switch_timeout, stop)
             .await
             .map_err(Failure::Start)
     });
@@ -102,6 +102,49 @@ fn main() -> ExitCode {
         Ok(()) | Err(Failure::Start(StartError::Stopped)) => ExitCode::SUCCESS,
         Err(error) => fail(FAILED, &error),
     }
+}
+
+fn check(path: &Path) -> ExitCode {
+    match config::load(path) {
+        Ok(document) => {
+            println!(
+                "{}: {} VPCs, {} interfaces, no faults",
+                path.display(),
+                document.vpc.len(),
+                document.interface.len()
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(MISUSED, &error),
+    }
+}
+
+/// The store's newest revision, or the file.
+fn open(args: &Args) -> Result<Configuration, Box<dyn std::error::Error>> {
+    let store: Box<dyn Store> = match &args.store {
+        Some(path) => Box::new(SqliteStore::open(path)?),
+        None => Box::<MemoryStore>::default(),
+    };
+    let is_empty = store.head()? == 0;
+    let from_file = || config::load(&args.config);
+    let first = is_empty.then(from_file).transpose()?;
+    let comment = format!("from {}", args.config.display());
+    let configuration = Configuration::open(store, first, By::now("shuntd", comment))?;
+    if let Some(path) = &args.store {
+        let revision = configuration.current().revision;
+        let path = path.display();
+        tracing::info!(revision, %path, "configuration");
+        // Somebody may have edited it and expect that to count.
+        let differs = |document: &Document| *document != *configuration.current().document;
+        if !is_empty && from_file().is_ok_and(|document| differs(&document)) {
+            let file = args.config.display();
+            tracing::warn!(
+                "{file} differs from revision {revision} of {path}, which is in force: \
+                 `shunt config apply {file}` applies it"
+            );
+        }
+    }
+    Ok(configuration)
 }
 
 #[derive(Debug, thiserror::Error)]

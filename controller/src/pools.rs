@@ -10,7 +10,7 @@ use shunt_slowpath::ManagerHandle;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
+use crate::config::{Config, Current};
 
 /// How often the slow path is asked.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -32,8 +32,8 @@ pub const KINDS: [(u8, bool); 6] = [
 /// A masquerade that has refused connections, of one protocol and family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exhausted {
-    /// Its place among the configuration's masquerades.
-    pub rule: usize,
+    /// Its name.
+    pub rule: String,
     /// IP protocol number.
     pub protocol: u8,
     /// The family.
@@ -49,8 +49,9 @@ pub struct Exhausted {
 impl Exhausted {
     /// What an operator should know and do.
     pub fn text(&self, config: &Config) -> String {
-        let rule = config.policy.masquerades.get(self.rule);
-        let name = rule.map_or("?", |rule| rule.name.as_str());
+        let mut rules = config.policy.masquerades.iter();
+        let rule = rules.find(|rule| rule.name == self.rule);
+        let name = &self.rule;
         let pool: Vec<_> = rule
             .iter()
             .flat_map(|rule| &rule.pool)
@@ -73,22 +74,22 @@ impl Exhausted {
 
 /// What was seen so far.
 #[derive(Debug, Default)]
-struct Seen(HashMap<(usize, u8, bool), Exhausted>);
+struct Seen(HashMap<(String, u8, bool), Exhausted>);
 
 impl Seen {
     /// Takes a count of refused connections into account; true: to be logged.
     fn look(
         &mut self,
         now: Instant,
-        rule: usize,
+        rule: &str,
         (protocol, ipv4): (u8, bool),
         refused: u64,
     ) -> bool {
         let seen = self
             .0
-            .entry((rule, protocol, ipv4))
+            .entry((rule.to_owned(), protocol, ipv4))
             .or_insert_with(|| Exhausted {
-                rule,
+                rule: rule.to_owned(),
                 protocol,
                 ipv4,
                 refused: 0,
@@ -111,7 +112,7 @@ impl Seen {
 
     fn all(&self) -> Vec<Exhausted> {
         let mut all: Vec<_> = self.0.values().cloned().collect();
-        all.sort_by_key(|seen| (seen.rule, !seen.ipv4, seen.protocol));
+        all.sort_by(|a, b| (&a.rule, !a.ipv4, a.protocol).cmp(&(&b.rule, !b.ipv4, b.protocol)));
         all
     }
 }
@@ -131,19 +132,23 @@ impl Pools {
 
 /// Starts watching, until `stop`.
 pub fn start(
-    config: Arc<Config>,
+    configuration: watch::Receiver<Current>,
     slow_path: ManagerHandle,
     stop: CancellationToken,
 ) -> (Pools, tokio::task::JoinHandle<()>) {
     let (sender, receiver) = watch::channel(Vec::new());
     let task = tokio::spawn(async move {
-        stop.run_until_cancelled(look(&config, &slow_path, &sender))
+        stop.run_until_cancelled(look(&configuration, &slow_path, &sender))
             .await;
     });
     (Pools(receiver), task)
 }
 
-async fn look(config: &Config, slow_path: &ManagerHandle, found: &watch::Sender<Vec<Exhausted>>) {
+async fn look(
+    configuration: &watch::Receiver<Current>,
+    slow_path: &ManagerHandle,
+    found: &watch::Sender<Vec<Exhausted>>,
+) {
     let mut seen = Seen::default();
     let mut ticks = tokio::time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -154,12 +159,19 @@ async fn look(config: &Config, slow_path: &ManagerHandle, found: &watch::Sender<
             continue;
         };
         let now = Instant::now();
-        for (at, rule) in config.policy.masquerades.iter().enumerate() {
+        let config = Arc::clone(&configuration.borrow().config);
+        let rules = &config.policy.masquerades;
+        seen.0
+            .retain(|(name, ..), _| rules.iter().any(|rule| rule.name == *name));
+        for rule in rules {
             for (protocol, ipv4) in KINDS {
                 let refused = stats.counters.exhausted(&rule.name, protocol, ipv4);
-                if refused > 0 && seen.look(now, at, (protocol, ipv4), refused) {
-                    let said = seen.0.get(&(at, protocol, ipv4));
-                    tracing::warn!("{}", said.map(|seen| seen.text(config)).unwrap_or_default());
+                if refused > 0 && seen.look(now, &rule.name, (protocol, ipv4), refused) {
+                    let said = seen.0.get(&(rule.name.clone(), protocol, ipv4));
+                    tracing::warn!(
+                        "{}",
+                        said.map(|seen| seen.text(&config)).unwrap_or_default()
+                    );
                 }
             }
         }
@@ -177,20 +189,20 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut seen = Seen::default();
         let udp = (UDP, true);
-        assert!(seen.look(at(0), 0, udp, 1));
-        assert!(!seen.look(at(2), 0, udp, 5), "logged a moment ago");
-        assert!(seen.look(at(2), 1, udp, 5), "another rule");
-        assert!(!seen.look(at(60), 0, udp, 5), "nothing new");
-        assert!(seen.look(at(62), 0, udp, 6));
-        assert!(!seen.look(at(121), 0, udp, 7));
-        assert!(seen.look(at(122), 0, udp, 8));
+        assert!(seen.look(at(0), "a", udp, 1));
+        assert!(!seen.look(at(2), "a", udp, 5), "logged a moment ago");
+        assert!(seen.look(at(2), "b", udp, 5), "another rule");
+        assert!(!seen.look(at(60), "a", udp, 5), "nothing new");
+        assert!(seen.look(at(62), "a", udp, 6));
+        assert!(!seen.look(at(121), "a", udp, 7));
+        assert!(seen.look(at(122), "a", udp, 8));
     }
 
     #[test]
     fn a_pool_is_exhausted_for_a_minute_after_the_last_refusal() {
         let start = Instant::now();
         let mut seen = Seen::default();
-        seen.look(start, 0, (TCP, true), 3);
+        seen.look(start, "a", (TCP, true), 3);
         let (_sender, receiver) = watch::channel(seen.all());
         let pools = Pools(receiver);
         assert_eq!(pools.exhausted(start)[0].refused, 3);
@@ -200,9 +212,9 @@ mod tests {
     #[test]
     fn the_text_names_rule_pool_and_remedy() {
         let text = shunt_testbed::topology::configuration(std::path::Path::new("/tmp/s.sock"));
-        let config = crate::config::parse(std::path::Path::new("demo.toml"), &text).unwrap();
+        let config = crate::config::validate(&crate::config::document_of(&text).unwrap()).unwrap();
         let mut seen = Seen::default();
-        seen.look(Instant::now(), 2, (UDP, true), 7);
+        seen.look(Instant::now(), "green-out", (UDP, true), 7);
         assert_eq!(
             seen.all()[0].text(&config),
             "the pool 203.0.113.12-203.0.113.13 of masquerade green-out is exhausted for udp: \

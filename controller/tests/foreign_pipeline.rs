@@ -98,7 +98,7 @@ async fn connect(p4info: P4Info) -> Result<Connected, SwitchError> {
     let server = tokio::spawn(server);
     let text = include_str!("../src/config/testdata/good.toml");
     let text = text.replace("127.0.0.1:9559", &address);
-    let config = config::parse("good.toml".as_ref(), &text).unwrap();
+    let config = config::validate(&config::document_of(&text).unwrap()).unwrap();
     let result = Connected::open(&config.switch, Duration::from_secs(10)).await;
     server.abort();
     result

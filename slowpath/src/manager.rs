@@ -31,7 +31,9 @@ use crate::nat::{PoolUse, PortShare};
 use crate::record::StateFile;
 use crate::stats::WorkerStats;
 use crate::worker::run::{Command, HANDOVER_FRAMES, Peers, Queues, Wire, run};
-use crate::worker::{Census, FlowFilter, FlowView, RuleUse, Trace, Verdict, Worker, WorkerConfig};
+use crate::worker::{
+    Census, FlowFilter, FlowView, Reviewed, RuleUse, Trace, Verdict, Worker, WorkerConfig,
+};
 
 pub use adopt::{Adopted, RESTORE_PAGE, RESTORE_SLICE, RestoreCursor, RestorePage};
 
@@ -153,6 +155,7 @@ enum Request {
     Trace(Vec<u8>, Reply<(u16, Trace)>),
     /// Something that a file of its own knows.
     Run(Job),
+    Reviewed(Reply<Reviewed>),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -214,6 +217,15 @@ impl ManagerHandle {
     /// As [`ManagerHandle::list_flows`].
     pub async fn trace(&self, frame: Vec<u8>) -> Result<(u16, Trace), ManagerError> {
         self.ask(|reply| Request::Trace(frame, reply)).await
+    }
+
+    /// How far the workers are with their connections after a change of the tables: the least
+    /// generation, and what all of them have still to take out of hardware.
+    ///
+    /// # Errors
+    /// As [`ManagerHandle::list_flows`].
+    pub async fn reviewed(&self) -> Result<Reviewed, ManagerError> {
+        self.ask(Request::Reviewed).await
     }
 
     /// Stops the workers and closes the port; returns when that is done, also if it was already.
@@ -469,6 +481,9 @@ fn serve(mut requests: mpsc::Receiver<Request>, mut workers: Workers) {
                 let _ = reply.send(workers.trace(&frame));
             }
             Request::Run(job) => job(&mut workers),
+            Request::Reviewed(reply) => {
+                let _ = reply.send(workers.reviewed());
+            }
             Request::Shutdown(reply) => {
                 shutdown = Some(reply);
                 break;
@@ -606,6 +621,19 @@ impl Workers {
         let frame = frame.to_vec();
         let trace = self.ask(owner, move |worker, now_ns| worker.trace(now_ns, &frame))?;
         Ok((owner, trace))
+    }
+
+    fn reviewed(&self) -> Result<Reviewed, ManagerError> {
+        let mut all = Reviewed {
+            generation: u64::MAX,
+            leaving: 0,
+        };
+        for n in self.numbers() {
+            let one = self.ask(n, |worker, _| worker.reviewed())?;
+            all.generation = all.generation.min(one.generation);
+            all.leaving += one.leaving;
+        }
+        Ok(all)
     }
 
     fn nat(&self) -> Result<NatStats, ManagerError> {

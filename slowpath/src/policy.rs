@@ -40,6 +40,16 @@ impl Policy {
         let found = self.weights.iter().find(|(id, _)| *id == vpc);
         found.map_or(crate::worker::fair::DEFAULT_WEIGHT, |(_, weight)| *weight)
     }
+
+    /// Whether a connection that one of the two allows is the same by the other, and goes into
+    /// hardware by the same rules. Timeouts, limits and weights are for what comes.
+    pub fn makes_the_same_connections(&self, other: &Self) -> bool {
+        self.masquerades == other.masquerades
+            && self.static_nat == other.static_nat
+            && self.port_forwards == other.port_forwards
+            && self.peerings == other.peerings
+            && self.offload == other.offload
+    }
 }
 
 /// Source NAT: connections from `vpc` that leave through `to` get an address and a port of

@@ -61,6 +61,9 @@ drop_reasons! {
     NoPeering = "no_peering";
     /// It may be of a connection that is not taken back yet: the daemon was just started.
     Starting = "starting";
+    /// Its connection was made by a rule or route that is no more, and is not yet out of the
+    /// hardware.
+    Revoked = "revoked";
     /// It belongs to no connection and cannot begin one.
     NoConnection = "no_connection";
     /// A protocol, or ICMP type, of which no connection is made.
@@ -163,6 +166,8 @@ pub struct WorkerStats {
     pub connections_created: u64,
     /// Connections ended.
     pub connections_ended: u64,
+    /// Of those, that a change of configuration or routes contradicted.
+    pub connections_revoked: u64,
     /// Connections offered to hardware.
     pub offload_installs: u64,
     /// Connections taken out of hardware.
@@ -208,6 +213,7 @@ impl Default for WorkerStats {
             tcp_ignored: 0,
             connections_created: 0,
             connections_ended: 0,
+            connections_revoked: 0,
             offload_installs: 0,
             offload_removals: 0,
             offload_installed: 0,
@@ -303,6 +309,7 @@ impl WorkerStats {
             (&mut self.tcp_ignored, other.tcp_ignored),
             (&mut self.connections_created, other.connections_created),
             (&mut self.connections_ended, other.connections_ended),
+            (&mut self.connections_revoked, other.connections_revoked),
             (&mut self.offload_installs, other.offload_installs),
             (&mut self.offload_removals, other.offload_removals),
             (&mut self.offload_installed, other.offload_installed),

@@ -19,6 +19,14 @@ pub(crate) enum Error {
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),
+    /// A file that cannot be read.
+    #[error("{} cannot be read: {source}", path.display())]
+    File {
+        /// Which.
+        path: std::path::PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// A file of captured frames.
     #[error("the capture {}: {what}", path.display())]
     Capture {

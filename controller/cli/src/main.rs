@@ -2,8 +2,10 @@
 //!
 //! Exit codes: 0 success; 1 the daemon or switch refused or failed; 2 wrong usage (clap); 3 the
 //! daemon or switch cannot be reached; 4 not as it should be: `status` not converged or degraded,
-//! `switch diff` with differences, `switch reconcile` with some left.
+//! `switch diff` with differences, `switch reconcile` with some left, `config … --wait` not
+//! converged in time.
 
+mod config;
 mod error;
 mod flows;
 mod interfaces;
@@ -30,7 +32,8 @@ use output::{Format, Output};
 ///
 /// Exit codes: 0 success, 1 the daemon or switch refused or failed, 2 wrong usage, 3 the daemon
 /// or switch cannot be reached, 4 not as it should be (status: not converged or degraded;
-/// switch diff: there are differences; switch reconcile: some are left).
+/// switch diff: there are differences; switch reconcile: some are left; config --wait: not
+/// converged in time).
 #[derive(Parser)]
 #[command(name = "shunt", version)]
 struct Arguments {
@@ -50,6 +53,9 @@ struct Arguments {
 enum Noun {
     /// Is everything converged, what is degraded and why.
     Status,
+    /// The configuration: show, change, compare, return to an older one.
+    #[command(subcommand)]
+    Config(config::Verb),
     /// The gateway's interfaces, their encapsulation and state.
     Interfaces,
     /// The VPCs, their kernel tables and interfaces.
@@ -84,6 +90,7 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let connect = || shunt_api::connect(&arguments.socket);
     match arguments.noun {
         Noun::Status => return status::run(&mut connect().await?, &out).await,
+        Noun::Config(what) => return config::run(&mut connect().await?, &out, what).await,
         Noun::Interfaces => interfaces::run(&mut connect().await?, &out).await?,
         Noun::Vpc => vpc::run(&mut connect().await?, &out).await?,
         Noun::Routes(which) => routes::run(&mut connect().await?, &out, which).await?,

@@ -3,6 +3,8 @@
 //! `UPDATE_GOLDEN=1` writes the files anew; look at the difference before it is committed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod stable;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -182,6 +184,52 @@ impl Shunt for Stable {
     type ListFlowsStream = Listing<Flow>;
     type DiffSwitchStream = Listing<v1::DiffSwitchResponse>;
     type ReconcileSwitchStream = Listing<v1::ReconcileSwitchResponse>;
+    type ListConfigLogStream = Listing<v1::ConfigRevision>;
+    type WaitConfigStream = Listing<v1::WaitConfigResponse>;
+
+    async fn get_config(
+        &self,
+        request: Request<v1::GetConfigRequest>,
+    ) -> Result<Response<v1::GetConfigResponse>, Status> {
+        stable::get(request.into_inner().revision).map(Response::new)
+    }
+
+    async fn validate_config(
+        &self,
+        request: Request<v1::ValidateConfigRequest>,
+    ) -> Result<Response<v1::ValidateConfigResponse>, Status> {
+        Ok(Response::new(stable::faults(
+            &request.into_inner().document,
+        )))
+    }
+
+    async fn diff_config(
+        &self,
+        request: Request<v1::DiffConfigRequest>,
+    ) -> Result<Response<v1::DiffConfigResponse>, Status> {
+        Ok(Response::new(stable::diff(&request.into_inner())))
+    }
+
+    async fn change_config(
+        &self,
+        request: Request<v1::ChangeConfigRequest>,
+    ) -> Result<Response<v1::ChangeConfigResponse>, Status> {
+        stable::changed(request.into_inner()).map(Response::new)
+    }
+
+    async fn list_config_log(
+        &self,
+        request: Request<v1::ListConfigLogRequest>,
+    ) -> Result<Response<Self::ListConfigLogStream>, Status> {
+        listing(stable::log(&request.into_inner()))
+    }
+
+    async fn wait_config(
+        &self,
+        request: Request<v1::WaitConfigRequest>,
+    ) -> Result<Response<Self::WaitConfigStream>, Status> {
+        listing(stable::wait(&request.into_inner()))
+    }
 
     async fn get_status(
         &self,
@@ -329,52 +377,14 @@ impl Shunt for Stable {
         &self,
         _: Request<v1::ListNatRequest>,
     ) -> Result<Response<v1::ListNatResponse>, Status> {
-        let pool = |addresses: &str, protocol: &str, leased, refused| v1::NatPool {
-            rule: "red-out".to_owned(),
-            vpc: "red".to_owned(),
-            to: "wan".to_owned(),
-            addresses: addresses.to_owned(),
-            protocol: protocol.to_owned(),
-            leased,
-            capacity: 129_024,
-            refused,
-            used: vec![v1::NatAddress {
-                address: "203.0.113.12".to_owned(),
-                leased,
-                capacity: 64_512,
-            }],
-        };
-        Ok(Response::new(v1::ListNatResponse {
-            pools: vec![
-                pool("203.0.113.12-203.0.113.13", "tcp", 64_512, 0),
-                pool("203.0.113.12-203.0.113.13", "udp", 7, 12),
-            ],
-        }))
+        Ok(Response::new(stable::nat_pools()))
     }
 
     async fn list_nat_rules(
         &self,
         _: Request<v1::ListNatRulesRequest>,
     ) -> Result<Response<v1::ListNatRulesResponse>, Status> {
-        let rule = |kind: &str, name: &str, original: &str, translated: &str| v1::NatRule {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-            vpc: "red".to_owned(),
-            to: "wan".to_owned(),
-            original: original.to_owned(),
-            translated: translated.to_owned(),
-        };
-        Ok(Response::new(v1::ListNatRulesResponse {
-            rules: vec![
-                rule(
-                    "masquerade",
-                    "red-out",
-                    "any source",
-                    "203.0.113.12-203.0.113.13 ports 1024-65535",
-                ),
-                rule("static", "mail", "10.0.0.9", "203.0.113.30"),
-            ],
-        }))
+        Ok(Response::new(stable::nat_rules()))
     }
 
     async fn trace_packet(
@@ -661,6 +671,21 @@ async fn every_command_prints_what_its_file_says() {
         for name in ["same", "away", "sw9"] {
             let output = shunt(&socket, &["switch", "diff", name]);
             golden(&format!("switch-diff-{name}.table"), &output, &mut faults);
+        }
+        let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/documents");
+        for (name, words) in stable::COMMANDS {
+            let words = [&["config"], words].concat();
+            let output = shunt_in(&documents, &socket, &words);
+            golden(&format!("config-{name}"), &output, &mut faults);
+        }
+        for list in stable::LISTS {
+            for format in ["table", "json", "jsonl"] {
+                let words = ["config"].into_iter().chain(list.split(' '));
+                let words: Vec<_> = words.chain(["-o", format]).collect();
+                let name = list.replace(" --", "-").replace(' ', "-");
+                let output = shunt(&socket, &words);
+                golden(&format!("config-{name}.{format}"), &output, &mut faults);
+            }
         }
         let help = shunt(&socket, &["--help"]);
         golden("help.txt", &help, &mut faults);

@@ -187,7 +187,7 @@ mod tests {
 
     fn config() -> Config {
         let text = shunt_testbed::topology::configuration(Path::new("/tmp/s.sock"));
-        crate::config::parse(Path::new("demo.toml"), &text).unwrap()
+        crate::config::validate(&crate::config::document_of(&text).unwrap()).unwrap()
     }
 
     fn asked(change: impl FnOnce(&mut v1::FlowFilter)) -> Result<FlowFilter, String> {

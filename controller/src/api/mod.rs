@@ -1,5 +1,6 @@
 //! The API: gRPC on a unix socket, with reflection and health.
 
+mod configuration;
 mod convert;
 mod devices;
 mod flows;

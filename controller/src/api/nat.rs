@@ -161,7 +161,7 @@ mod tests {
                inside = \"10.0.0.9\"\noutside = \"203.0.113.30\"\n\
                [[static_nat]]\nname = \"six\"\nvpc = \"red\"\nto = \"wan\"\nnptv6 = true\n\
                inside = \"fd00:1::/48\"\noutside = \"2001:db8:1::/48\"\n";
-        crate::config::parse(Path::new("demo.toml"), &text).unwrap()
+        crate::config::validate(&crate::config::document_of(&text).unwrap()).unwrap()
     }
 
     #[test]

@@ -17,6 +17,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use super::configuration;
 use super::convert;
 use super::devices::Devices;
 use super::flows;
@@ -24,16 +25,19 @@ use super::nat;
 use super::status::{Parts, status};
 use super::switches;
 use super::trace;
-use crate::config::Config;
+use crate::config::{Config, Configuration};
 use crate::kernel::{MirrorHandle, Snapshot};
 use crate::pools::Pools;
+use crate::pump::Convergence;
 use crate::switch::{Member, SwitchView, Switches};
 
 /// What the service asks.
 #[derive(Clone, Debug)]
 pub struct Api {
-    /// The configuration in force.
-    pub config: Arc<Config>,
+    /// The configuration and its revisions.
+    pub configuration: Arc<Configuration>,
+    /// Whether it has been done.
+    pub convergence: Convergence,
     /// When the daemon started.
     pub started: Instant,
     /// The switches.
@@ -81,6 +85,11 @@ pub async fn serve(
 pub(super) type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Api {
+    /// The configuration in force.
+    fn config(&self) -> Arc<Config> {
+        self.configuration.current().config
+    }
+
     /// Tables with their sizes, from the P4Info.
     pub(super) fn tables(&self, entries: &[(&'static str, u64)]) -> Vec<v1::TableOccupancy> {
         let sizes = parse_p4info_text(shunt_p4::P4INFO).map(|info| info.tables);
@@ -126,7 +135,10 @@ impl Api {
         // First, so that what is converged was so before the rest was asked.
         let switch_converged = self.switches.are_converged();
         let synchronised = *self.synchronised.borrow();
+        let current = self.configuration.current();
         let parts = Parts {
+            missing: self.convergence.missing(current.revision).await,
+            current,
             switch: self.view(),
             switch_converged,
             mirror: self.mirror.stats(),
@@ -145,6 +157,58 @@ impl Shunt for Api {
     type ListFlowsStream = Listing<v1::Flow>;
     type DiffSwitchStream = Listing<v1::DiffSwitchResponse>;
     type ReconcileSwitchStream = Listing<v1::ReconcileSwitchResponse>;
+    type ListConfigLogStream = Listing<v1::ConfigRevision>;
+    type WaitConfigStream = Listing<v1::WaitConfigResponse>;
+
+    async fn get_config(
+        &self,
+        request: Request<v1::GetConfigRequest>,
+    ) -> Result<Response<v1::GetConfigResponse>, Status> {
+        let answer = configuration::get(&self.configuration, request.into_inner().revision);
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn validate_config(
+        &self,
+        request: Request<v1::ValidateConfigRequest>,
+    ) -> Result<Response<v1::ValidateConfigResponse>, Status> {
+        let faults = configuration::faults(&request.into_inner().document);
+        Ok(Response::new(v1::ValidateConfigResponse { faults }))
+    }
+
+    async fn diff_config(
+        &self,
+        request: Request<v1::DiffConfigRequest>,
+    ) -> Result<Response<v1::DiffConfigResponse>, Status> {
+        let answer = configuration::diff(&self.configuration, request.into_inner());
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn change_config(
+        &self,
+        request: Request<v1::ChangeConfigRequest>,
+    ) -> Result<Response<v1::ChangeConfigResponse>, Status> {
+        let author = configuration::author(&request);
+        let answer = configuration::change(&self.configuration, author, request.into_inner());
+        Ok(Response::new(answer.await?))
+    }
+
+    async fn list_config_log(
+        &self,
+        request: Request<v1::ListConfigLogRequest>,
+    ) -> Result<Response<Self::ListConfigLogStream>, Status> {
+        let log = configuration::log(Arc::clone(&self.configuration), request.into_inner());
+        Ok(Response::new(Box::pin(log)))
+    }
+
+    async fn wait_config(
+        &self,
+        request: Request<v1::WaitConfigRequest>,
+    ) -> Result<Response<Self::WaitConfigStream>, Status> {
+        let newest = self.configuration.current().revision;
+        let told = configuration::wait(self.convergence.clone(), newest, request.into_inner())?;
+        Ok(Response::new(Box::pin(told)))
+    }
 
     async fn get_status(
         &self,
@@ -158,8 +222,9 @@ impl Shunt for Api {
         _: Request<v1::ListVpcsRequest>,
     ) -> Result<Response<v1::ListVpcsResponse>, Status> {
         let routes = self.snapshot().await?.routes;
-        let interfaces = &self.config.interfaces;
-        let vpcs = self.config.vpcs.iter().map(|found| v1::Vpc {
+        let config = self.config();
+        let interfaces = &config.interfaces;
+        let vpcs = config.vpcs.iter().map(|found| v1::Vpc {
             name: found.vpc.name.clone(),
             id: found.vpc.id.get().into(),
             table: found.table,
@@ -185,10 +250,11 @@ impl Shunt for Api {
     ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
         let view = self.view();
         let devices = Devices::now();
-        let interfaces = self.config.interfaces.iter();
+        let config = self.config();
+        let interfaces = config.interfaces.iter();
         Ok(Response::new(v1::ListInterfacesResponse {
             interfaces: interfaces
-                .map(|interface| convert::interface(&self.config, &view, &devices, interface))
+                .map(|interface| convert::interface(&config, &view, &devices, interface))
                 .collect(),
         }))
     }
@@ -197,8 +263,8 @@ impl Shunt for Api {
         &self,
         request: Request<v1::ListRoutesRequest>,
     ) -> Result<Response<Self::ListRoutesStream>, Status> {
-        let vpc = flows::vpc_named(&self.config, &request.into_inner().vpc)?;
-        let config = Arc::clone(&self.config);
+        let vpc = flows::vpc_named(&self.config(), &request.into_inner().vpc)?;
+        let config = self.config();
         let routes = self.snapshot().await?.routes.into_iter();
         let listing = routes
             .filter(move |route| route.active && vpc.is_none_or(|vpc| route.vpc == vpc))
@@ -213,9 +279,9 @@ impl Shunt for Api {
         let name = request.into_inner().interface;
         let wanted = match name.as_str() {
             "" => None,
-            name => Some(trace::interface_named(&self.config, name)?.id),
+            name => Some(trace::interface_named(&self.config(), name)?.id),
         };
-        let config = Arc::clone(&self.config);
+        let config = self.config();
         let neighbors = self.snapshot().await?.neighbors.into_iter();
         let listing = neighbors
             .filter(move |neighbor| wanted.is_none_or(|id| neighbor.interface == id))
@@ -228,8 +294,8 @@ impl Shunt for Api {
         request: Request<v1::ListFlowsRequest>,
     ) -> Result<Response<Self::ListFlowsStream>, Status> {
         let request = request.into_inner();
-        let filter = flows::filter(&self.config, &request.filter.unwrap_or_default())?;
-        let (config, slow_path) = (Arc::clone(&self.config), self.slow_path.clone());
+        let filter = flows::filter(&self.config(), &request.filter.unwrap_or_default())?;
+        let (config, slow_path) = (self.config(), self.slow_path.clone());
         Ok(Response::new(flows::listing(
             config,
             slow_path,
@@ -242,7 +308,7 @@ impl Shunt for Api {
         &self,
         request: Request<v1::DeleteFlowsRequest>,
     ) -> Result<Response<v1::DeleteFlowsResponse>, Status> {
-        let filter = flows::deleted(&self.config, request.into_inner())?;
+        let filter = flows::deleted(&self.config(), request.into_inner())?;
         let deleted = self
             .slow_path
             .delete_flows(filter)
@@ -258,7 +324,7 @@ impl Shunt for Api {
     ) -> Result<Response<v1::ListNatResponse>, Status> {
         let stats = self.slow_path.nat().await;
         let stats = stats.map_err(|error| Status::unavailable(error.to_string()))?;
-        let pools = nat::pools(&self.config, &stats);
+        let pools = nat::pools(&self.config(), &stats);
         Ok(Response::new(v1::ListNatResponse { pools }))
     }
 
@@ -266,7 +332,7 @@ impl Shunt for Api {
         &self,
         _: Request<v1::ListNatRulesRequest>,
     ) -> Result<Response<v1::ListNatRulesResponse>, Status> {
-        let rules = nat::rules(&self.config);
+        let rules = nat::rules(&self.config());
         Ok(Response::new(v1::ListNatRulesResponse { rules }))
     }
 
@@ -274,10 +340,10 @@ impl Shunt for Api {
         &self,
         request: Request<v1::TracePacketRequest>,
     ) -> Result<Response<v1::TracePacketResponse>, Status> {
-        let frame = trace::frame(&self.config, request.into_inner())?;
+        let frame = trace::frame(&self.config(), request.into_inner())?;
         let told = self.slow_path.trace(frame).await;
         let (worker, told) = told.map_err(|error| Status::unavailable(error.to_string()))?;
-        Ok(Response::new(trace::told(&self.config, worker, told)))
+        Ok(Response::new(trace::told(&self.config(), worker, told)))
     }
 
     async fn get_offload(
@@ -292,7 +358,7 @@ impl Shunt for Api {
         let refusals = RefuseReason::ALL.iter().zip(stats.refused);
         let latencies = &stats.latencies;
         Ok(Response::new(v1::GetOffloadResponse {
-            enabled: self.config.policy.offload.enabled,
+            enabled: self.config().policy.offload.enabled,
             connections_offloaded: stats.in_hardware,
             connections_pending: stats.queued + stats.installing,
             connections_installed: stats.installs,
@@ -344,7 +410,7 @@ impl Shunt for Api {
     ) -> Result<Response<Self::DiffSwitchStream>, Status> {
         let name = request.into_inner().switch;
         let members = self.switches.named(&name).map_err(switches::unknown)?;
-        let config = Arc::clone(&self.config);
+        let config = self.config();
         // All are asked at once: a slow one keeps only its own answer back.
         let asked = members.into_iter().map(|member| async move {
             let comparison = member.handle.diff().await;

@@ -9,11 +9,15 @@ use super::convert::count;
 use super::devices::Devices;
 use super::service::Api;
 use super::switches;
+use crate::config::Current;
 use crate::kernel::MirrorStats;
 use crate::switch::{SwitchState, SwitchView};
 
 /// Everything that the status is made of, as of one moment.
 pub(super) struct Parts {
+    pub(super) current: Current,
+    /// What the newest revision still asks for.
+    pub(super) missing: Option<String>,
     pub(super) switch: SwitchView,
     pub(super) switch_converged: bool,
     pub(super) mirror: MirrorStats,
@@ -23,14 +27,15 @@ pub(super) struct Parts {
 }
 
 pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
-    let converged = parts.switch_converged && parts.synchronised;
+    let converged = parts.switch_converged && parts.synchronised && parts.missing.is_none();
+    let config = &parts.current.config;
     v1::GetStatusResponse {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: api.started.elapsed().as_secs(),
         converged,
         problems: problems(api, parts),
         switch: Some(switches::state(
-            &api.config.switch,
+            &config.switch,
             &parts.switch,
             api.tables(&parts.switch.tables),
         )),
@@ -43,9 +48,12 @@ pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
             overruns: parts.mirror.overruns,
             resyncs: parts.mirror.resyncs,
         }),
-        slow_path: parts.slow_path.as_ref().map(|stats| slow_path(api, stats)),
+        slow_path: parts
+            .slow_path
+            .as_ref()
+            .map(|stats| slow_path(&config.slow_path.device, stats)),
         offload: parts.offload.as_ref().map(|stats| v1::OffloadSummary {
-            enabled: api.config.policy.offload.enabled,
+            enabled: config.policy.offload.enabled,
             installed: stats.in_hardware,
             pending: stats.queued + stats.installing,
         }),
@@ -54,7 +62,8 @@ pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
 
 fn problems(api: &Api, parts: &Parts) -> Vec<String> {
     let mut problems = Vec::new();
-    let name = &api.config.switch.name;
+    let config = &parts.current.config;
+    let name = &config.switch.name;
     let view = &parts.switch;
     let because = view
         .last_error
@@ -70,7 +79,7 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
         state => problems.push(format!("switch {name} is {}{because}", state.as_str())),
     }
     for id in &view.unresolved {
-        let Some(found) = api.config.interface(*id) else {
+        let Some(found) = config.interface(*id) else {
             continue;
         };
         if let Encap::Vxlan { remote, .. } = found.interface.encap {
@@ -81,10 +90,25 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
             ));
         }
     }
+    let revision = parts.current.revision;
+    let waiting = &parts.current.waiting;
+    if !waiting.is_empty() {
+        problems.push(format!(
+            "revision {revision} of the configuration: {} takes effect when shuntd is started again",
+            waiting.join(", ")
+        ));
+    }
+    // A switch that is not ready has been told of.
+    let missing = parts.missing.as_ref();
+    if let Some(missing) = missing.filter(|_| view.state == SwitchState::Ready) {
+        problems.push(format!(
+            "revision {revision} of the configuration: {missing}"
+        ));
+    }
     let devices = Devices::now();
-    let taps = api.config.interfaces.iter();
+    let taps = config.interfaces.iter();
     let taps = taps.map(|found| (found.tap.as_str(), "no routes lead over it"));
-    let slow_path = api.config.slow_path.device.as_str();
+    let slow_path = config.slow_path.device.as_str();
     for (device, effect) in taps.chain([(slow_path, "no new connection gets through")]) {
         match devices.fault(device) {
             Some("down") => problems.push(format!(
@@ -117,20 +141,20 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
         None => problems.push("the offload engine has ended".to_owned()),
     }
     let exhausted = api.pools.exhausted(std::time::Instant::now());
-    problems.extend(exhausted.iter().map(|pool| pool.text(&api.config)));
+    problems.extend(exhausted.iter().map(|pool| pool.text(config)));
     if parts.slow_path.is_none() {
         problems.push("the slow path does not answer".to_owned());
     }
     problems
 }
 
-fn slow_path(api: &Api, stats: &SlowPathStats) -> v1::SlowPathStatus {
+fn slow_path(device: &str, stats: &SlowPathStats) -> v1::SlowPathStatus {
     let counters = &stats.counters;
     let punts = PuntReason::ALL.iter();
     let drops = DropReason::ALL.iter();
     let states = State::ALL.iter();
     v1::SlowPathStatus {
-        device: api.config.slow_path.device.clone(),
+        device: device.to_owned(),
         connections: stats.connections(),
         connections_max: stats.capacity,
         rx_packets: counters.received.packets,

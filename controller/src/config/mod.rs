@@ -7,13 +7,16 @@
 //! ```
 //! Kernel routes are never in it: the kernel is their source of truth.
 
+pub mod change;
 pub mod document;
+pub mod edit;
 mod fault;
 mod model;
 #[cfg(test)]
 mod nat_tests;
+mod revisions;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod validate;
 mod values;
 
@@ -21,13 +24,28 @@ use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub use change::{Change, ChangeError, diff};
 pub use document::Document;
+pub use edit::EditError;
 pub use fault::Fault;
 pub use model::{Config, InterfaceConfig, PuntMeter, SlowPath, Switch, VpcConfig};
+pub use revisions::{By, Configuration, ConfigurationError, Current, Edit, Made};
 pub use validate::validate;
 
 /// A document cannot be larger, bytes.
-const DOCUMENT_MAX: u64 = 16 << 20;
+const DOCUMENT_MAX: usize = 16 << 20;
+
+/// A text that is no document.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}, column {column}: {message}")]
+pub struct SyntaxError {
+    /// From 1.
+    pub line: usize,
+    /// From 1, characters.
+    pub column: usize,
+    /// What is wrong there.
+    pub message: String,
+}
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -44,16 +62,12 @@ pub enum ConfigError {
         source: io::Error,
     },
     /// It is not TOML, or not of the document's shape.
-    #[error("{}, line {line}, column {column}: {message}", path.display())]
+    #[error("{}, {error}", path.display())]
     Syntax {
         /// Which.
         path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// From 1, characters.
-        column: usize,
-        /// What is wrong there.
-        message: String,
+        /// Where and what.
+        error: SyntaxError,
     },
     /// Its values don't hold together.
     #[error("{}", faulty(path, faults))]
@@ -82,7 +96,7 @@ fn faulty(path: &Path, faults: &[Fault]) -> String {
 ///
 /// # Errors
 /// One message that names the file, the place and what is wrong.
-pub fn load(path: &Path) -> Result<Config, ConfigError> {
+pub fn load(path: &Path) -> Result<Document, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable {
         path: path.to_owned(),
         source,
@@ -94,30 +108,40 @@ pub fn load(path: &Path) -> Result<Config, ConfigError> {
     if metadata.is_dir() {
         return Err(unreadable(io::ErrorKind::IsADirectory.into()));
     }
-    if metadata.len() > DOCUMENT_MAX {
+    if metadata.len() > DOCUMENT_MAX as u64 {
         return Err(unreadable(io::ErrorKind::FileTooLarge.into()));
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
-    parse(path, &text)
-}
-
-/// Checks a document's text; `path` is for messages.
-///
-/// # Errors
-/// As [`load`].
-pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
-    let document: Document = toml::from_str(text).map_err(|error| {
-        let (line, column) = position(text, error.span().map_or(0, |span| span.start));
-        ConfigError::Syntax {
-            path: path.to_owned(),
-            line,
-            column,
-            message: error.message().trim().replace('\n', ", "),
-        }
+    let document = document_of(&text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        error,
     })?;
     validate(&document).map_err(|faults| ConfigError::Faulty {
         path: path.to_owned(),
         faults,
+    })?;
+    Ok(document)
+}
+
+/// A document's text (TOML), nothing checked but its shape.
+///
+/// # Errors
+/// [`SyntaxError`].
+pub fn document_of(text: &str) -> Result<Document, SyntaxError> {
+    if text.len() > DOCUMENT_MAX {
+        return Err(SyntaxError {
+            line: 1,
+            column: 1,
+            message: format!("a configuration has at most {DOCUMENT_MAX} bytes"),
+        });
+    }
+    toml::from_str(text).map_err(|error| {
+        let (line, column) = position(text, error.span().map_or(0, |span| span.start));
+        SyntaxError {
+            line,
+            column,
+            message: error.message().trim().replace('\n', ", "),
+        }
     })
 }
 

@@ -33,6 +33,36 @@ pub struct Config {
 }
 
 impl Config {
+    /// What a daemon that was started with this does when the configuration becomes `new`, and
+    /// the sections that wait for its next start.
+    pub fn changed_to(&self, new: Config) -> (Config, Vec<String>) {
+        let Config {
+            api_socket,
+            metrics,
+            switch,
+            slow_path,
+            ..
+        } = self.clone();
+        let differs = [
+            (
+                "daemon",
+                (&api_socket, metrics) != (&new.api_socket, new.metrics),
+            ),
+            ("switch", switch != new.switch),
+            ("slow_path", slow_path != new.slow_path),
+        ];
+        let waiting = differs.iter().filter(|(_, differs)| *differs);
+        let waiting = waiting.map(|(section, _)| (*section).to_owned()).collect();
+        let config = Config {
+            api_socket,
+            metrics,
+            switch,
+            slow_path,
+            ..new
+        };
+        (config, waiting)
+    }
+
     /// The interface of that id.
     pub fn interface(&self, id: InterfaceId) -> Option<&InterfaceConfig> {
         self.interfaces

@@ -4,7 +4,7 @@ use super::*;
 
 const GOOD: &str = include_str!("testdata/good.toml");
 
-pub(super) fn good() -> Document {
+pub(crate) fn good() -> Document {
     toml::from_str(GOOD).unwrap()
 }
 
@@ -94,7 +94,7 @@ fn every_fault_is_named_at_once() {
 fn files_that_are_none() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("shunt.toml");
-    let message = |result: Result<Config, ConfigError>| {
+    let message = |result: Result<Document, ConfigError>| {
         let text = result.unwrap_err().to_string();
         text.replace(dir.path().to_str().unwrap(), "")
     };

@@ -77,6 +77,11 @@ impl Keeper {
         }
     }
 
+    /// Other interfaces: their devices.
+    pub(crate) fn set_devices(&mut self, indices: HashMap<InterfaceId, u32>) {
+        self.indices = indices;
+    }
+
     pub(crate) fn counts(&self) -> KeeperCounts {
         self.counts
     }

@@ -100,6 +100,8 @@ pub struct Batch {
     pub reason: BatchReason,
     /// Nothing more is known to be due. The first such batch ends the first load.
     pub complete: bool,
+    /// How many calls of [`MirrorHandle::configure`] it, and those before it, do justice to.
+    pub configured: u64,
 }
 
 /// What the mirror has seen and done since it started, and what it holds.
@@ -150,6 +152,7 @@ pub struct MirrorStats {
 enum Command {
     Resolve(InterfaceId, IpAddr),
     Resync,
+    Configure(Vec<TapInterface>, Vec<(VpcId, u32)>),
     Snapshot(oneshot::Sender<Snapshot>),
     Shutdown,
 }
@@ -181,6 +184,20 @@ impl MirrorHandle {
         let _ = self.commands.try_send(Command::Resolve(interface, address));
     }
 
+    /// Mirrors these devices and tables from now on. What that changes comes in batches; the last
+    /// of them counts it in [`Batch::configured`].
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn configure(
+        &self,
+        interfaces: Vec<TapInterface>,
+        tables: Vec<(VpcId, u32)>,
+    ) -> Result<(), Stopped> {
+        let command = Command::Configure(interfaces, tables);
+        self.commands.send(command).await.map_err(|_| Stopped)
+    }
+
     /// Compares everything with the kernel soon.
     pub async fn resync(&self) -> Result<(), Stopped> {
         let sent = self.commands.send(Command::Resync).await;
@@ -209,6 +226,8 @@ pub struct Mirror {
     stats: MirrorStats,
     publish: watch::Sender<MirrorStats>,
     loaded: bool,
+    /// Calls of [`MirrorHandle::configure`], and those that batches have told of.
+    configured: (u64, u64),
     /// Not before this is dumped again.
     dump_pause: Instant,
     /// What to look at once more, each kind some time after it was last asked for.
@@ -222,18 +241,14 @@ impl Mirror {
         config: MirrorConfig,
         ops: mpsc::Sender<Batch>,
     ) -> Result<MirrorHandle, SocketError> {
-        let taps = config.interfaces.iter().map(|tap| {
-            let interface = &tap.interface;
-            (tap.ifindex, interface.id, interface.vpc)
-        });
-        let indices = taps.clone().map(|(index, id, _)| (id, index)).collect();
+        let taps = config.interfaces.iter().map(numbered);
         let state = State::new(taps, config.tables.iter().copied());
         let events = NetlinkSocket::subscribe(&GROUPS, config.receive_buffer)?;
         let (publish, stats) = watch::channel(MirrorStats::default());
         let mut mirror = Self {
             state,
             requests: NetlinkSocket::open()?,
-            keeper: Keeper::new(NetlinkSocket::open()?, indices),
+            keeper: Keeper::new(NetlinkSocket::open()?, devices(&config.interfaces)),
             stats: MirrorStats {
                 receive_buffer: events.receive_buffer() as u64,
                 ..MirrorStats::default()
@@ -241,6 +256,7 @@ impl Mirror {
             events,
             publish,
             loaded: false,
+            configured: (0, 0),
             dump_pause: Instant::now(),
             settle: BTreeMap::new(),
         };
@@ -313,7 +329,8 @@ impl Mirror {
 
     /// Whether a batch has to go out.
     fn is_due(&self) -> bool {
-        self.state.is_dirty() || !self.loaded
+        let (asked, told) = self.configured;
+        self.state.is_dirty() || !self.loaded || (asked > told && !self.state.needs_dump())
     }
 
     fn batch(&mut self) -> Option<Batch> {
@@ -324,8 +341,13 @@ impl Mirror {
         } else {
             BatchReason::Start
         };
-        if ops.is_empty() && (self.loaded || !complete) {
+        let (asked, told) = self.configured;
+        let tells = complete && asked > told && !self.state.needs_dump();
+        if ops.is_empty() && !tells && (self.loaded || !complete) {
             return None;
+        }
+        if tells {
+            self.configured.1 = asked;
         }
         self.loaded |= complete;
         self.stats.batches += 1;
@@ -334,6 +356,7 @@ impl Mirror {
             ops,
             reason,
             complete,
+            configured: self.configured.1,
         })
     }
 
@@ -381,6 +404,14 @@ impl Mirror {
                 self.keeper.resolve(interface, address, Instant::now());
             }
             Command::Resync => self.state.request_dump(DumpKind::ALL),
+            Command::Configure(interfaces, tables) => {
+                self.keeper.set_devices(devices(&interfaces));
+                self.state
+                    .configure(interfaces.iter().map(numbered), tables);
+                self.configured.0 += 1;
+                // At once: somebody waits.
+                self.redump(BTreeSet::new()).await;
+            }
             Command::Snapshot(answer) => {
                 let _ = answer.send(self.state.snapshot());
             }
@@ -466,6 +497,16 @@ impl Mirror {
         self.stats.resolve_refused = keeper.refused;
         self.publish.send_replace(self.stats);
     }
+}
+
+/// The kernel's number of a tap, its interface and its VPC.
+fn numbered(tap: &TapInterface) -> (u32, InterfaceId, VpcId) {
+    (tap.ifindex, tap.interface.id, tap.interface.vpc)
+}
+
+fn devices(interfaces: &[TapInterface]) -> std::collections::HashMap<InterfaceId, u32> {
+    let numbered = interfaces.iter().map(numbered);
+    numbered.map(|(index, id, _)| (id, index)).collect()
 }
 
 async fn sleep_until(at: Option<Instant>) {

@@ -3,6 +3,7 @@
 
 pub mod setup;
 
+mod change;
 mod choice;
 mod decode;
 mod keeper;

@@ -78,6 +78,11 @@ struct End {
 }
 
 impl Output {
+    /// Every prefix that is published.
+    pub(crate) fn prefixes(&self) -> impl Iterator<Item = (VpcId, IpNet)> {
+        self.routes.keys().copied()
+    }
+
     /// Notes what a prefix is to be; `None`: nothing.
     pub(crate) fn set_route(&mut self, key: (VpcId, IpNet), desired: Option<Desired>) {
         let before = self.routes.remove(&key);

@@ -101,7 +101,7 @@ impl Rule {
         }
     }
 
-    async fn remove(&self, requests: &Requests) -> Result<(), SocketError> {
+    pub(crate) async fn remove(&self, requests: &Requests) -> Result<(), SocketError> {
         let request = requests.handle().rule().del(self.message());
         match done(request.execute()).await {
             Err(error) if error.errno() == Some(Errno::ENOENT) => Ok(()),

@@ -109,9 +109,12 @@ fn hint(error: &SocketError) -> &'static str {
 /// go with it and with what else holds their devices.
 #[derive(Debug)]
 pub struct KernelSetup {
-    taps: Vec<Tap>,
+    pub(super) taps: Vec<Tap>,
+    /// What they are set up as, in the same order.
+    pub(super) configs: Vec<TapConfig>,
+    pub(super) check_interval: Duration,
     /// Ends with the setup.
-    upkeep: Option<Upkeep>,
+    pub(super) upkeep: Option<Upkeep>,
     /// Things that work, but perhaps not as wished.
     pub warnings: Vec<String>,
 }
@@ -131,6 +134,8 @@ impl KernelSetup {
         let requests = Requests::open()?;
         let mut setup = Self {
             taps: Vec::with_capacity(configs.len()),
+            configs: configs.to_vec(),
+            check_interval,
             upkeep: None,
             warnings: Vec::new(),
         };
@@ -153,17 +158,10 @@ impl KernelSetup {
                 break;
             }
         }
-        let indices = setup.taps.iter().map(|tap| tap.interface.ifindex);
-        let taps: Vec<_> = indices.zip(configs.iter().cloned()).collect();
-        let apart = configs.iter().filter(|config| config.table != MAIN_TABLE);
-        let rules = apart.flat_map(|config| rules_of(config, &shared)).collect();
-        let start = |()| Ok(upkeep::start(requests, taps, rules, check_interval)?);
-        match result.and_then(start) {
-            Ok(upkeep) => setup.upkeep = Some(upkeep),
-            Err(error) => {
-                setup.remove().await;
-                return Err(error);
-            }
+        let keep = |()| setup.keep(requests);
+        if let Err(error) = result.and_then(keep) {
+            setup.remove().await;
+            return Err(error);
         }
         Ok(setup)
     }
@@ -171,6 +169,16 @@ impl KernelSetup {
     /// The taps, in the order of the configuration.
     pub fn taps(&self) -> &[Tap] {
         &self.taps
+    }
+
+    /// Keeps the taps as they are set up from now on.
+    pub(super) fn keep(&mut self, requests: Requests) -> Result<(), SetupError> {
+        let indices = self.taps.iter().map(|tap| tap.interface.ifindex);
+        let taps: Vec<_> = indices.zip(self.configs.iter().cloned()).collect();
+        let rules = wanted_rules(&self.configs);
+        let upkeep = upkeep::start(requests, taps, rules, self.check_interval)?;
+        self.upkeep = Some(upkeep);
+        Ok(())
     }
 
     /// Removes the rules, and the taps as soon as nobody holds their devices.
@@ -199,7 +207,7 @@ pub fn tables(configs: &[TapConfig]) -> Vec<(VpcId, u32)> {
     tables.into_iter().collect()
 }
 
-fn create_tap(config: &TapConfig) -> Result<Tap, SetupError> {
+pub(super) fn create_tap(config: &TapConfig) -> Result<Tap, SetupError> {
     let failed = |source: std::io::Error| SetupError::Create {
         tap: config.tap.clone(),
         remedy: remedy(&source),
@@ -248,7 +256,7 @@ fn remedy(error: &std::io::Error) -> &'static str {
     }
 }
 
-async fn configure(
+pub(super) async fn configure(
     requests: &Requests,
     config: &TapConfig,
     index: u32,
@@ -322,7 +330,7 @@ pub(crate) async fn add_addresses(
 }
 
 /// The gateway's addresses that more than one VPC has.
-fn shared_addresses(configs: &[TapConfig]) -> BTreeSet<IpAddr> {
+pub(super) fn shared_addresses(configs: &[TapConfig]) -> BTreeSet<IpAddr> {
     let mut owner: HashMap<IpAddr, u32> = HashMap::new();
     let mut shared = BTreeSet::new();
     for config in configs {
@@ -334,6 +342,13 @@ fn shared_addresses(configs: &[TapConfig]) -> BTreeSet<IpAddr> {
         }
     }
     shared
+}
+
+/// Every rule that the taps need; those of the main table are the kernel's own.
+pub(super) fn wanted_rules(configs: &[TapConfig]) -> Vec<Rule> {
+    let shared = shared_addresses(configs);
+    let apart = configs.iter().filter(|config| config.table != MAIN_TABLE);
+    apart.flat_map(|config| rules_of(config, &shared)).collect()
 }
 
 /// What arrives on the tap, what is bound to it, and what the gateway answers from an address
@@ -380,7 +395,7 @@ pub(crate) async fn set_mac_and_mtu(
     done(requests.handle().link().set(message).execute()).await
 }
 
-async fn add_address(
+pub(super) async fn add_address(
     requests: &Requests,
     index: u32,
     address: IpNet,
@@ -399,7 +414,7 @@ async fn add_address(
 }
 
 /// What the kernel adds by itself to its main table, here in the VPC's.
-fn connected_route(index: u32, address: IpNet, table: u32) -> RouteMessage {
+pub(super) fn connected_route(index: u32, address: IpNet, table: u32) -> RouteMessage {
     match address {
         IpNet::V4(net) => RouteMessageBuilder::<Ipv4Addr>::new()
             .destination_prefix(net.network(), net.prefix_len())

@@ -89,17 +89,13 @@ impl State {
         taps: impl IntoIterator<Item = (u32, InterfaceId, VpcId)>,
         tables: impl IntoIterator<Item = (VpcId, u32)>,
     ) -> Self {
-        let mut by_table: HashMap<u32, Vec<VpcId>> = HashMap::new();
         let table_of: HashMap<VpcId, u32> = tables.into_iter().collect();
-        for (&vpc, &table) in &table_of {
-            by_table.entry(table).or_default().push(vpc);
-        }
         Self {
             taps: taps
                 .into_iter()
                 .map(|(index, interface, vpc)| (index, (interface, vpc)))
                 .collect(),
-            tables: by_table,
+            tables: by_table(&table_of),
             table_of,
             links: HashMap::new(),
             nexthops: HashMap::new(),
@@ -112,6 +108,54 @@ impl State {
             redump: BTreeSet::new(),
             output: Output::default(),
         }
+    }
+
+    /// Other devices and tables. What they have to do with becomes dirty; everything has to be
+    /// dumped, for of what was not mapped nothing is known.
+    pub(crate) fn configure(
+        &mut self,
+        taps: impl IntoIterator<Item = (u32, InterfaceId, VpcId)>,
+        tables: impl IntoIterator<Item = (VpcId, u32)>,
+    ) {
+        let taps: Taps = taps
+            .into_iter()
+            .map(|(index, interface, vpc)| (index, (interface, vpc)))
+            .collect();
+        let table_of: HashMap<VpcId, u32> = tables.into_iter().collect();
+        let moved: HashSet<u32> = differences(&self.taps, &taps).into_iter().collect();
+        let (output, old) = (&mut self.output, &self.taps);
+        self.neighbors.retain(|(index, address), _| {
+            if let Some(&(interface, _)) = old.get(index).filter(|_| moved.contains(index)) {
+                output.set_neighbor((interface, *address), None);
+            }
+            !moved.contains(index)
+        });
+        self.dirty_neighbors
+            .retain(|(index, _)| !moved.contains(index));
+        let mut vpcs: HashSet<VpcId> = differences(&self.table_of, &table_of).into_iter().collect();
+        // The local addresses of a device are its VPC's.
+        let of = |taps: &Taps| -> Vec<VpcId> {
+            let found = moved.iter().filter_map(|index| taps.get(index));
+            found.map(|&(_, vpc)| vpc).collect()
+        };
+        vpcs.extend(of(&self.taps));
+        vpcs.extend(of(&taps));
+        let published = self.output.prefixes().filter(|(vpc, _)| vpcs.contains(vpc));
+        self.dirty_routes.extend(published);
+        self.changed_links.extend(&moved);
+        self.taps = taps;
+        self.tables = by_table(&table_of);
+        self.table_of = table_of;
+        for (&key, _) in self.rib.iter() {
+            let of_table = self.tables.get(&key.0).into_iter().flatten().copied();
+            let touched: Vec<VpcId> = match key.0 {
+                LOCAL_TABLE => vpcs.iter().copied().collect(),
+                _ => of_table.filter(|vpc| vpcs.contains(vpc)).collect(),
+            };
+            self.dirty_routes
+                .extend(touched.into_iter().map(|vpc| (vpc, key.1)));
+        }
+        self.request_dump(DumpKind::ALL);
     }
 
     pub(crate) fn taps(&self) -> &Taps {
@@ -458,6 +502,14 @@ impl State {
     pub(crate) fn gauges(&self) -> Gauges {
         self.output.gauges()
     }
+}
+
+fn by_table(table_of: &HashMap<VpcId, u32>) -> HashMap<u32, Vec<VpcId>> {
+    let mut by_table: HashMap<u32, Vec<VpcId>> = HashMap::new();
+    for (&vpc, &table) in table_of {
+        by_table.entry(table).or_default().push(vpc);
+    }
+    by_table
 }
 
 /// Marks a prefix in every VPC that the table belongs to.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use shunt_p4::NetworkOp;
+use shunt_slowpath::policy::Peering;
 
 use super::handle::SwitchHandle;
-use crate::config::Switch;
+use crate::config::{PuntMeter, Switch};
 
 /// A switch and its session.
 #[derive(Clone, Debug)]
@@ -64,6 +65,15 @@ impl Switches {
             .0
             .iter()
             .map(|member| member.handle.apply(ops.to_vec()));
+        futures::future::join_all(all).await;
+    }
+
+    /// As [`SwitchHandle::configure`], of every switch.
+    pub async fn configure(&self, meters: &[PuntMeter], peerings: &[Peering]) {
+        let all = self
+            .0
+            .iter()
+            .map(|member| member.handle.configure(meters.to_vec(), peerings.to_vec()));
         futures::future::join_all(all).await;
     }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use shunt_p4::NetworkOp;
+use shunt_slowpath::policy::Peering;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -12,6 +13,7 @@ use super::connect::Connected;
 use super::diff::{Comparison, NotNow, Repair};
 use super::session::{Command, Input, Session, SessionParts};
 use super::view::{SwitchState, SwitchView};
+use crate::config::PuntMeter;
 
 /// Batches of changes that wait for the session's task.
 const INPUT_QUEUE: usize = 64;
@@ -50,6 +52,13 @@ impl SwitchHandle {
     pub async fn apply(&self, ops: Vec<NetworkOp>) {
         self.submitted.fetch_add(1, Ordering::SeqCst);
         let _ = self.inputs.send(Input::Ops(ops)).await;
+    }
+
+    /// Other meters and peerings; waits as [`SwitchHandle::apply`] does. Routes that a peering
+    /// holds back, or no longer does, are to be applied again.
+    pub async fn configure(&self, meters: Vec<PuntMeter>, peerings: Vec<Peering>) {
+        self.submitted.fetch_add(1, Ordering::SeqCst);
+        let _ = self.inputs.send(Input::Configure(meters, peerings)).await;
     }
 
     /// The whole of the network has been said: from now on what is not wanted goes, and before

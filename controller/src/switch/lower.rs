@@ -131,6 +131,24 @@ impl Lowering {
             .collect()
     }
 
+    /// Other meters and peerings; returns what has to change in the tables but for the routes that
+    /// the peerings hold back: those are to be applied again.
+    pub(crate) fn configure(
+        &mut self,
+        meters: Vec<PuntMeter>,
+        peerings: Vec<Peering>,
+    ) -> Vec<Change> {
+        self.peerings = Some(peerings);
+        if self.meters != meters {
+            self.meters = meters;
+            self.changes = self.fixed();
+            let ids: Vec<InterfaceId> = self.interfaces.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.refresh(id));
+            self.tunnels_affected = true;
+        }
+        std::mem::take(&mut self.changes)
+    }
+
     /// Applies ops in order; returns what has to change in the tables, in no particular order.
     /// Tunnels come after, in [`Lowering::tunnels`].
     pub(crate) fn apply(&mut self, ops: Vec<NetworkOp>) -> Vec<Change> {

@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use super::connect::Connected;
 use super::diff::{Comparison, NotNow, REFUSALS_MAX, Repair};
 use super::ledger::Ledger;
-use super::lower::{Lowering, Scope};
+use super::lower::{Change, Lowering, Scope};
 use super::tables::Reading;
 use super::view::{SwitchState, SwitchView};
 use crate::config::{PuntMeter, Switch};
@@ -55,6 +55,8 @@ pub type Resolver = Arc<dyn Fn(InterfaceId, IpAddr) + Send + Sync>;
 /// What a session's task is told.
 #[derive(Debug)]
 pub(super) enum Input {
+    /// The configuration changes.
+    Configure(Vec<PuntMeter>, Vec<Peering>),
     /// The network changes.
     Ops(Vec<NetworkOp>),
     /// The whole of the network has been said.
@@ -77,7 +79,7 @@ pub struct SessionParts {
     /// The switch's own interfaces.
     pub scope: Scope,
     /// Which VPC's routes may lead into which, where no connections are tracked; none given: all
-    /// may. Neither a VPC's mode nor an interface's VPC changes after routes lead there.
+    /// may.
     pub peerings: Option<Vec<Peering>>,
     /// The engine that owns its flows.
     pub engine: Option<EngineRef>,
@@ -254,17 +256,25 @@ impl Session {
         match input {
             None => return Err(End::Stopped),
             Some(Input::Complete) => self.complete = true,
+            Some(Input::Configure(meters, peerings)) => {
+                let changes = self.lowering.configure(meters, peerings);
+                self.want(changes);
+            }
             Some(Input::Ops(ops)) => {
                 let changes = self.lowering.apply(ops);
-                self.ledger.want(changes);
-                let routing = |vpc, to| self.ledger.routing(vpc, to);
-                let changes = self.lowering.tunnels(&routing);
-                self.ledger.want(changes);
-                self.applied += 1;
-                self.resolve();
+                self.want(changes);
             }
         }
         Ok(())
+    }
+
+    fn want(&mut self, changes: Vec<Change>) {
+        self.ledger.want(changes);
+        let routing = |vpc, to| self.ledger.routing(vpc, to);
+        let changes = self.lowering.tunnels(&routing);
+        self.ledger.want(changes);
+        self.applied += 1;
+        self.resolve();
     }
 
     fn resolve(&self) {

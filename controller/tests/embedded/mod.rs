@@ -75,7 +75,7 @@ pub async fn switch(addr: &str) -> Switch {
 pub fn configuration(address: &str) -> Config {
     let text = include_str!("../../src/config/testdata/good.toml");
     let text = text.replace("127.0.0.1:9559", address);
-    config::parse("good.toml".as_ref(), &text).unwrap()
+    config::validate(&config::document_of(&text).unwrap()).unwrap()
 }
 
 pub fn configured(config: &Config) -> Vec<NetworkOp> {

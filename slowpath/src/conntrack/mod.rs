@@ -88,7 +88,7 @@ pub struct Connection {
     pub tracker: Tracker,
     /// Its place in hardware.
     pub offload: Offload,
-    /// `ENDING` and `COUNTED`.
+    /// `ENDING`, `COUNTED`, `REVOKED` and `LEAVING`.
     flags: u8,
     /// It has a share in the port that it is addressed to, of somebody else inside: the VPC of
     /// that outside address; 0: it has none.
@@ -110,6 +110,10 @@ pub struct Connection {
 const ENDING: u8 = 1;
 /// It is counted for its source.
 const COUNTED: u8 = 2;
+/// What it was made by does not hold any more.
+const REVOKED: u8 = 4;
+/// A change of the tables takes it out of hardware.
+const LEAVING: u8 = 8;
 
 /// In `offload_from_ns`: not before the next packet, whenever that comes.
 const NEXT_PACKET: u64 = u64::MAX;
@@ -198,6 +202,25 @@ impl Connection {
         self.flags |= ENDING;
     }
 
+    /// The configuration or the routes contradict it: nothing is forwarded for it any more, and
+    /// it is gone as soon as the hardware has let go of it.
+    #[inline]
+    pub fn is_revoked(&self) -> bool {
+        self.flags & REVOKED != 0
+    }
+
+    /// See [`Connection::is_revoked`].
+    pub fn revoke(&mut self) {
+        self.flags |= ENDING | REVOKED;
+    }
+
+    /// A change of the tables takes it out of hardware. Says whether that is new.
+    pub(crate) fn leave_hardware(&mut self) -> bool {
+        let new = self.offload != Offload::Software && self.flags & LEAVING == 0;
+        self.flags |= if new { LEAVING } else { 0 };
+        new
+    }
+
     /// It is counted for its source, not for its VPC only.
     pub fn is_counted(&self) -> bool {
         self.flags & COUNTED != 0
@@ -225,10 +248,14 @@ impl Connection {
         self.flags &= !ENDING;
     }
 
-    /// It is in software (again) and may be offered to hardware from its next packet on.
-    pub fn back_in_software(&mut self) {
+    /// It is in software (again) and may be offered to hardware from its next packet on. Says
+    /// whether that is because of a change of the tables.
+    pub fn back_in_software(&mut self) -> bool {
+        let leaving = self.flags & LEAVING != 0;
+        self.flags &= !LEAVING;
         self.offload = Offload::Software;
         self.offload_from_ns = NEXT_PACKET;
+        leaving
     }
 
     /// It is not offered to hardware before that moment.

@@ -5,6 +5,7 @@
 //! worker has left the old copy, which is at most one burst. Every operation is applied to both
 //! copies, so a batch costs what changed, not the table's size.
 
+mod review;
 mod table;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use left_right::{Absorb, ReadGuard, ReadHandle, ReadHandleFactory, WriteHandle};
 use shunt_p4::NetworkOp;
 
+pub use review::{MAX_REMEMBERED, MAX_WITHDRAWN, Scope};
 pub use table::{Fib, NextHop, Resolution};
 
 use crate::conntrack::TimeoutTable;
@@ -103,13 +105,29 @@ impl FibWriter {
             .append(FibOp::Policy(Arc::new(PolicySnapshot::new(policy))));
     }
 
-    /// Shows everything queued to the workers, at once. Waits for their current bursts.
-    pub fn publish(&mut self) {
-        if self.writer.has_pending_operations() {
-            self.generation += 1;
-            self.writer.append(FibOp::Generation(self.generation));
-            self.writer.publish();
+    /// Shows everything queued to the workers, at once. Waits for their current bursts. Says
+    /// whether it may contradict connections that there are: the workers look through them from
+    /// now on (see [`FibWriter::generation`]).
+    pub fn publish(&mut self) -> bool {
+        if !self.writer.has_pending_operations() {
+            return false;
         }
+        let before = self.generation;
+        self.generation += 1;
+        self.writer.append(FibOp::Generation(self.generation));
+        self.writer.publish();
+        let fib = self.published();
+        fib.is_some_and(|fib| !fib.to_review(before).is_empty())
+    }
+
+    /// The tables as published last.
+    pub fn published(&self) -> Option<ReadGuard<'_, Fib>> {
+        self.writer.enter()
+    }
+
+    /// Of what was published last.
+    pub fn generation(&self) -> u64 {
+        self.generation
     }
 }
 

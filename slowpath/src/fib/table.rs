@@ -9,6 +9,7 @@ use prefix_trie::PrefixMap;
 use shunt_p4::{Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, Vpc, VpcId};
 
 use super::PolicySnapshot;
+use super::review::{Leaves, Reviews, Scope};
 use crate::conntrack::TimeoutTable;
 use crate::nat::Rules;
 use crate::policy::Policy;
@@ -33,6 +34,7 @@ pub struct Fib {
     neighbors: Map<(InterfaceId, IpAddr), MacAddr>,
     policy: Arc<PolicySnapshot>,
     generation: u64,
+    reviews: Reviews,
 }
 
 /// Where a destination leads.
@@ -131,6 +133,15 @@ impl Fib {
         }
     }
 
+    /// All routes of a VPC.
+    pub fn routes(&self, vpc: VpcId) -> impl Iterator<Item = (IpNet, &Route)> {
+        self.routes.get(&vpc).into_iter().flat_map(|routes| {
+            let v4 = routes.v4.iter().map(|(net, route)| (net.into(), route));
+            let v6 = routes.v6.iter().map(|(net, route)| (net.into(), route));
+            v4.chain(v6)
+        })
+    }
+
     /// The MAC address of a neighbour.
     pub fn neighbor(&self, interface: InterfaceId, address: IpAddr) -> Option<MacAddr> {
         self.neighbors.get(&(interface, address)).copied()
@@ -157,26 +168,76 @@ impl Fib {
         self.generation
     }
 
+    /// What changed after a generation that may contradict connections made until then.
+    pub fn to_review(&self, since: u64) -> Vec<Scope> {
+        self.reviews.since(since)
+    }
+
     pub(super) fn set_generation(&mut self, generation: u64) {
         self.generation = generation;
+        self.reviews.publish(generation);
     }
 
     pub(super) fn set_policy(&mut self, policy: Arc<PolicySnapshot>) {
+        if !self
+            .policy
+            .policy
+            .makes_the_same_connections(&policy.policy)
+        {
+            self.reviews.all();
+        }
         self.policy = policy;
+    }
+
+    /// How packets leave that a prefix covers, as far as no longer prefix has them.
+    fn leaves(&self, vpc: VpcId, prefix: &IpNet) -> Leaves {
+        let Some(routes) = self.routes.get(&vpc) else {
+            return Leaves::No;
+        };
+        let route = match prefix {
+            IpNet::V4(prefix) => routes.v4.get_lpm(prefix).map(|(_, route)| route),
+            IpNet::V6(prefix) => routes.v6.get_lpm(prefix).map(|(_, route)| route),
+        };
+        let Some(Route::Nexthops(paths)) = route else {
+            return Leaves::No;
+        };
+        let egress = |id: &NexthopId| Some(self.interface(self.nexthops.get(id)?.interface)?.vpc);
+        let mut leaves = Leaves::No;
+        for by in paths.iter().filter_map(|(id, _)| egress(id)) {
+            leaves = match leaves {
+                Leaves::No => Leaves::By(by),
+                Leaves::By(other) if other == by => leaves,
+                _ => Leaves::Several,
+            };
+        }
+        leaves
     }
 
     pub(super) fn apply(&mut self, op: NetworkOp) {
         match op {
             NetworkOp::SetVpc(vpc) => {
                 let id = vpc.id.get();
+                if self
+                    .vpc(vpc.id)
+                    .is_some_and(|old| old.stateless != vpc.stateless)
+                {
+                    self.reviews.all();
+                }
                 put(&mut self.vpcs, id, vpc);
             }
             NetworkOp::RemoveVpc(id) => {
                 take(&mut self.vpcs, id.get());
                 self.routes.remove(&id);
+                self.reviews.all();
             }
             NetworkOp::SetInterface(interface) => {
                 let id = interface.id.get();
+                if self
+                    .interface(interface.id)
+                    .is_some_and(|old| old.vpc != interface.vpc)
+                {
+                    self.reviews.all();
+                }
                 put(&mut self.interfaces, id, interface);
             }
             NetworkOp::RemoveInterface(id) => {
@@ -184,6 +245,11 @@ impl Fib {
                 self.neighbors.retain(|(interface, _), _| *interface != id);
             }
             NetworkOp::SetNexthop(id, nexthop) => {
+                let vpc = |nexthop: &Nexthop| Some(self.interface(nexthop.interface)?.vpc);
+                let old = self.nexthops.get(&id);
+                if old.is_some_and(|old| vpc(old) != vpc(&nexthop)) {
+                    self.reviews.all();
+                }
                 self.nexthops.insert(id, nexthop);
             }
             NetworkOp::RemoveNexthop(id) => {
@@ -194,19 +260,25 @@ impl Fib {
                     // The order of the switch's groups.
                     paths.sort_unstable();
                 }
+                let before = self.leaves(vpc, &prefix);
                 let routes = self.routes.entry(vpc).or_default();
                 match prefix {
                     IpNet::V4(prefix) => drop(routes.v4.insert(prefix.trunc(), route)),
                     IpNet::V6(prefix) => drop(routes.v6.insert(prefix.trunc(), route)),
                 }
+                let now = self.leaves(vpc, &prefix);
+                self.reviews.route(vpc, prefix.trunc(), before, now);
             }
             NetworkOp::RemoveRoute(vpc, prefix) => {
+                let before = self.leaves(vpc, &prefix);
                 if let Some(routes) = self.routes.get_mut(&vpc) {
                     match prefix {
                         IpNet::V4(prefix) => drop(routes.v4.remove(&prefix.trunc())),
                         IpNet::V6(prefix) => drop(routes.v6.remove(&prefix.trunc())),
                     }
                 }
+                let now = self.leaves(vpc, &prefix);
+                self.reviews.route(vpc, prefix.trunc(), before, now);
             }
             NetworkOp::SetNeighbor(interface, address, mac) => {
                 self.neighbors.insert((interface, address), mac);

@@ -40,9 +40,17 @@ pub(super) struct Plan<'a> {
 
 /// Where a packet to an outside address goes.
 #[derive(Clone, Copy)]
-struct Inward {
-    new: Destination,
+pub(super) struct Inward {
+    pub(super) new: Destination,
     mapping: Option<(VpcId, IpAddr, u16)>,
+}
+
+/// What the tables say of a connection.
+pub(super) struct Decision<'a> {
+    pub(super) inward: Option<Inward>,
+    pub(super) source: Option<SourceRule<'a>>,
+    pub(super) route_vpc: VpcId,
+    pub(super) hop: NextHop<'a>,
 }
 
 impl Core {
@@ -184,28 +192,50 @@ impl Core {
         packet: &Packet,
         key: &FlowKey,
     ) -> Result<Plan<'a>, Stop> {
+        let decision = self.decide(fib, ingress.hash, key)?;
+        let translated = decision.source.is_some() || decision.inward.is_some();
+        // A translated connection that we do not know has lost its port: nothing can be adopted.
+        let tracker = Tracker::begin(&packet.transport)
+            .or_else(|| Tracker::adopt(&packet.transport).filter(|_| !translated))
+            .ok_or(DropReason::NoConnection)?;
+        Ok(Plan {
+            key: *key,
+            destination: decision.inward.map(|inward| inward.new),
+            mapping: decision.inward.and_then(|inward| inward.mapping),
+            source: decision.source,
+            route_vpc: decision.route_vpc,
+            hop: decision.hop,
+            tracker,
+        })
+    }
+
+    /// What policy, NAT rules and routes say of a connection's first packet, whatever its state.
+    pub(super) fn decide<'a>(
+        &self,
+        fib: &'a Fib,
+        hash: u32,
+        key: &FlowKey,
+    ) -> Result<Decision<'a>, Stop> {
         let rules = fib.rules();
         let mut inward = self.inward(fib, key.vpc, &key.tuple, false);
-        let (route_vpc, dst) = match &inward {
+        let routed = |inward: &Option<Inward>| match inward {
             Some(Inward { new, .. }) => (new.vpc, new.address),
             None => (key.vpc, key.tuple.dst),
         };
-        let mut hop = way(fib, route_vpc, dst, ingress.hash, inward.is_some())?;
+        let (vpc, dst) = routed(&inward);
+        let mut hop = way(fib, vpc, dst, hash, inward.is_some())?;
         // The VPC that it leaves to, and is translated for.
         let to = hop.interface.vpc;
         if inward.is_none() && to != key.vpc && rules.is_outside(to, dst) {
             // It would come back at once (hairpinning, RFC 4787 REQ-9).
             inward = self.inward(fib, to, &key.tuple, true);
             if let Some(Inward { new, .. }) = &inward {
-                hop = way(fib, new.vpc, new.address, ingress.hash, true)?;
+                hop = way(fib, new.vpc, new.address, hash, true)?;
             }
         }
         let hairpin = inward.is_some() && to != hop.interface.vpc;
         let source = rules.source(key.vpc, to, key.tuple.src);
-        let (route_vpc, dst) = match &inward {
-            Some(Inward { new, .. }) => (new.vpc, new.address),
-            None => (key.vpc, key.tuple.dst),
-        };
+        let (route_vpc, dst) = routed(&inward);
         let allowed = match hairpin {
             true => rules.may_cross(key.vpc, to, key.tuple.dst),
             false => rules.may_cross(route_vpc, hop.interface.vpc, dst),
@@ -213,19 +243,11 @@ impl Core {
         if source.is_none() && !allowed {
             return Err(DropReason::NoPeering.into());
         }
-        let translated = source.is_some() || inward.is_some();
-        // A translated connection that we do not know has lost its port: nothing can be adopted.
-        let tracker = Tracker::begin(&packet.transport)
-            .or_else(|| Tracker::adopt(&packet.transport).filter(|_| !translated))
-            .ok_or(DropReason::NoConnection)?;
-        Ok(Plan {
-            key: *key,
-            destination: inward.map(|inward| inward.new),
-            mapping: inward.and_then(|inward| inward.mapping),
+        Ok(Decision {
+            inward,
             source,
             route_vpc,
             hop,
-            tracker,
         })
     }
 

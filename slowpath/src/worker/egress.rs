@@ -25,6 +25,9 @@ impl Core {
         direction: Direction,
     ) -> Result<Verdict, Stop> {
         let connection = self.table.get(slot).ok_or(DropReason::NoConnection)?;
+        if connection.is_revoked() {
+            return Err(DropReason::Revoked.into());
+        }
         let translation = connection.translation(direction);
         let from = connection.key(direction).tuple;
         let hop = routed(

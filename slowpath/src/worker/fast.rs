@@ -121,6 +121,9 @@ impl Core {
     ) -> Option<usize> {
         let (l4, end) = (usize::from(plain.l4), usize::from(plain.end));
         let connection = self.table.get(slot)?;
+        if connection.is_revoked() {
+            return None;
+        }
         let key = connection.raw_key(direction.other());
         let [forward, reply] = connection.route_vpcs();
         let route_vpc = match direction {

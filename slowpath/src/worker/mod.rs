@@ -11,6 +11,7 @@
 //!     │ cut.rs      packets that are too big for the way out
 //!     │ offload.rs  what the connection's hardware entries need now
 //!     │ adopt.rs    connections of the daemon before, after a restart
+//!     │ review.rs   connections that a change of the tables contradicts
 //!     ▼
 //!   Verdict: transmit · dropped · to the kernel · held for a neighbour
 //! ```
@@ -34,6 +35,7 @@ mod offload;
 mod owner;
 mod quota;
 mod related;
+mod review;
 pub mod run;
 mod trace;
 mod view;
@@ -61,6 +63,7 @@ pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
 pub use hops::{MAX_HOPS, MAX_NUMBERED};
 pub use nat_use::RuleUse;
 pub use quota::MAX_SOURCES;
+pub use review::{REVIEW_SLOTS, Reviewed};
 pub use trace::{Step, Trace};
 pub use view::{FlowFilter, FlowSide, FlowView};
 
@@ -162,6 +165,7 @@ struct Core {
     /// Where connections are written down, for the next daemon.
     records: Option<Records>,
     stats: WorkerStats,
+    review: review::Review,
     /// The tables' generation at the last poll.
     generation: u64,
 }
@@ -205,6 +209,7 @@ impl Worker {
                 starting: false,
                 records: None,
                 stats: WorkerStats::default(),
+                review: review::Review::default(),
                 generation: 0,
             },
         }
@@ -286,6 +291,7 @@ impl Worker {
             return 0;
         };
         let mut work = core.poll_offload(&fib, now_ns);
+        work += core.poll_review(&fib);
         work += core.poll_timers(&fib, now_ns);
         work += core.poll_outbox(output);
         work += core.poll_held(&fib, now_ns, output);
@@ -325,6 +331,11 @@ impl Worker {
         let weight = |fib: &Fib| Some(fib.policy().weight(VpcId::new(vpc)?));
         fib.and_then(|fib| weight(&fib))
             .unwrap_or(fair::DEFAULT_WEIGHT)
+    }
+
+    /// How far it is with its connections after a change of the tables.
+    pub fn reviewed(&self) -> Reviewed {
+        self.core.review.done()
     }
 
     /// Connections that it tracks.

@@ -294,7 +294,9 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        connection.back_in_software();
+        if connection.back_in_software() {
+            self.review.left();
+        }
         if connection.is_ending() {
             self.end(slot);
         } else {

@@ -86,6 +86,9 @@ impl Core {
             quoted_key(ingress, frame, packet).and_then(|(quoted, sent, key)| {
                 let (slot, direction) = self.table.find(&key)?;
                 let connection = self.table.get(slot)?;
+                if connection.is_revoked() {
+                    return None;
+                }
                 Some(Related {
                     quoted,
                     sent,

@@ -216,6 +216,10 @@ impl<'a> Tracer<'a> {
     ) -> Result<Verdict, Stop> {
         let connection = self.core.table.get(slot).ok_or(DropReason::NoConnection)?;
         self.trace.known = true;
+        if connection.is_revoked() {
+            self.step("connection", words::REVOKED);
+            return Err(DropReason::Revoked.into());
+        }
         let mut tracker = connection.tracker;
         let taken = tracker.see(direction, &packet.transport);
         self.step(

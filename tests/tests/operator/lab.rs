@@ -1,8 +1,9 @@
 //! The demo's network with servers behind the wan, and sockets in its hosts.
 
+use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -19,7 +20,10 @@ pub const UDP_PORT: u16 = 7;
 /// Everything that runs.
 pub struct Lab {
     pub topology: Topology,
-    pub daemon: Service,
+    daemon: RefCell<Option<Service>>,
+    configuration: String,
+    arguments: Vec<String>,
+    directory: PathBuf,
     _services: Vec<Service>,
 }
 
@@ -28,12 +32,26 @@ pub struct Lab {
 pub fn run(name: &str, change: impl Fn(String) -> String, body: impl FnOnce(&Lab) -> Result<()>) {
     sandbox::test(name, || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
-        body(&Lab::start(directory.path(), change)?)
+        body(&Lab::start(directory.path(), change, Vec::new())?)
+    });
+}
+
+/// The same; the daemon keeps its configuration in a store.
+pub fn run_with_store(name: &str, body: impl FnOnce(&Lab) -> Result<()>) {
+    sandbox::test(name, || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let store = directory.path().join("shunt.db").display().to_string();
+        let arguments = vec!["--store".to_owned(), store];
+        body(&Lab::start(directory.path(), |text| text, arguments)?)
     });
 }
 
 impl Lab {
-    fn start(directory: &Path, change: impl Fn(String) -> String) -> Result<Self> {
+    fn start(
+        directory: &Path,
+        change: impl Fn(String) -> String,
+        arguments: Vec<String>,
+    ) -> Result<Self> {
         let kind = match std::env::var("SWITCH").as_deref() {
             Ok("bmv2") => SwitchKind::Bmv2,
             _ => SwitchKind::Embedded,
@@ -41,7 +59,8 @@ impl Lab {
         let topology = Topology::build(directory)?;
         let mut services = vec![topology.start_switch(kind)?];
         let text = configuration(&topology.socket()).replace("\"5s\"", "\"5m\"");
-        let daemon = topology.start_daemon_with(&change(text))?;
+        let text = change(text);
+        let daemon = topology.start_daemon_with(&text, &arguments)?;
         topology.add_routes()?;
         for (task, port) in [("http-server", HTTP_PORT), ("udp-echo", UDP_PORT)] {
             let program = binaries::find("shunt-testbed")?;
@@ -53,15 +72,65 @@ impl Lab {
         }
         let lab = Self {
             topology,
-            daemon,
+            daemon: RefCell::new(Some(daemon)),
+            configuration: text,
+            arguments,
+            directory: directory.to_owned(),
             _services: services,
         };
+        lab.wait_converged()?;
+        Ok(lab)
+    }
+
+    fn wait_converged(&self) -> Result<()> {
         wait_for("the daemon to report `converged`", DEADLINE, || {
-            lab.topology
+            self.topology
                 .shunt(&["status"])
                 .is_ok_and(|status| status["converged"] == Value::Bool(true))
-        })?;
-        Ok(lab)
+        })
+        .map(|_| ())
+    }
+
+    /// Where files may be put.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// What the daemon has printed.
+    pub fn log(&self) -> String {
+        let daemon = self.daemon.borrow();
+        daemon.as_ref().map(Service::output).unwrap_or_default()
+    }
+
+    /// Kills the daemon (SIGKILL) and starts it again; its taps' routes are made anew.
+    pub fn restart(&self) -> Result<()> {
+        drop(self.daemon.borrow_mut().take());
+        let daemon = self
+            .topology
+            .start_daemon_with(&self.configuration, &self.arguments)?;
+        *self.daemon.borrow_mut() = Some(daemon);
+        self.topology.add_routes()?;
+        self.wait_converged()
+    }
+
+    /// What a command prints (JSON, where it has the choice).
+    pub fn run_shunt(&self, words: &[&str]) -> Result<String> {
+        let mut command = std::process::Command::new(binaries::find("shunt")?);
+        command.arg("--socket").arg(self.topology.socket());
+        let output = command
+            .args(["--output", "json"])
+            .args(words)
+            .output()
+            .map_err(Error::file("shunt"))?;
+        if !output.status.success() {
+            return Err(Error::Other(format!(
+                "`shunt {}` ({}): {}",
+                words.join(" "),
+                output.status,
+                String::from_utf8_lossy(&output.stderr)
+            )));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
     /// A command's answer; a listing's as its items.

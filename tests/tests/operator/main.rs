@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod config;
 mod floods;
 mod flows;
 mod lab;

@@ -48,7 +48,7 @@ fn an_exhausted_pool_is_told() {
             lab.problems()
                 .is_ok_and(|problems| problems.iter().any(|said| said.starts_with(wanted)))
         })?;
-        let log = lab.daemon.output();
+        let log = lab.log();
         assert!(log.contains(wanted), "{log}");
         // Another rule's pool is not touched by it.
         let _blue = udp(&lab.topology.blue)?;

@@ -113,7 +113,7 @@ impl Lab {
             .replace("{p4runtime}", P4RUNTIME)
             .replace("{table}", &table.to_string())
             .replace("{stateless}", &(mode == Mode::Stateless).to_string());
-        let daemon = topology.start_daemon_with(&configuration)?;
+        let daemon = topology.start_daemon_with(&configuration, &[])?;
         let lab = Self {
             topology,
             other,

@@ -66,7 +66,7 @@ impl Lab {
         if !offloads {
             text += "\n[offload]\nenabled = false\n";
         }
-        services.push(topology.start_daemon_with(&text)?);
+        services.push(topology.start_daemon_with(&text, &[])?);
         topology.add_routes()?;
         for table in [101, 104] {
             topology.gw.run(&format!(

@@ -543,3 +543,56 @@ fn a_stateless_vpc_s_routes_cross_only_where_a_peering_allows_all_of_it() {
     assert!(!crosses(2, "10.1.0.0/16"), "the other way round");
     assert!(crosses(3, "10.2.0.0/16"));
 }
+
+/// What the configuration says beside the network may change while it is there.
+#[test]
+fn other_meters_and_peerings_reach_what_is_there() {
+    let mut lab = lowering_with(Scope::All, Some(Vec::new()));
+    let (one, two) = (
+        interface(1, 1, Encap::Untagged),
+        interface(2, 2, Encap::Untagged),
+    );
+    let nexthop = Nexthop {
+        interface: interface_id(2),
+        gateway: None,
+        mtu: None,
+    };
+    let route = NetworkOp::SetRoute(vpc_id(1), net("10.2.0.0/16"), {
+        Route::Nexthops(vec![(nexthop_id(1), 1)])
+    });
+    let network = vec![
+        vpc(1, true),
+        vpc(2, true),
+        NetworkOp::SetInterface(one),
+        NetworkOp::SetInterface(two),
+        NetworkOp::SetNexthop(nexthop_id(1), nexthop),
+        route.clone(),
+    ];
+    let held_back = |changes: &[Change]| {
+        let mut routes = changes.iter().filter_map(|change| match change {
+            Change::Set(AnyEntry::Route4(route)) => Some(route.action),
+            _ => None,
+        });
+        routes.next() == Some(Route4Action::Unreachable)
+    };
+    assert!(held_back(&lab.apply(network)));
+    let peering = Peering {
+        from: vpc_id(1),
+        to: vpc_id(2),
+        prefixes: Vec::new(),
+    };
+    let meters = lab.lowering.meters.clone();
+    assert_eq!(lab.lowering.configure(meters.clone(), vec![peering]), []);
+    assert!(!held_back(&lab.apply(vec![route.clone()])));
+    let mut slower = meters;
+    slower.iter_mut().for_each(|meter| meter.rate_pps = 7);
+    let changes = texts(&lab.lowering.configure(slower, Vec::new()));
+    // One for all of each reason, and the interfaces' own of the reason that is per interface.
+    let punts = changes.iter().filter(|text| text.starts_with("+ punt"));
+    assert_eq!(punts.count(), 4, "{changes:#?}");
+    assert!(
+        changes.iter().all(|text| text.starts_with('+')),
+        "{changes:#?}"
+    );
+    assert!(held_back(&lab.apply(vec![route])));
+}

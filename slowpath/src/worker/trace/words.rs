@@ -34,6 +34,10 @@ fn end(address: IpAddr, port: u16) -> String {
     }
 }
 
+/// A connection that nothing is forwarded for.
+pub(super) const REVOKED: &str =
+    "the rule or route that it was made by is no more; it ends when the switch has let go of it";
+
 /// `tcp 10.0.0.2:1234 -> 192.0.2.80:443`.
 pub(super) fn tuple(tuple: &Tuple) -> String {
     format!(

@@ -1,0 +1,224 @@
+//! Some of the stable answers: of the configuration and of NAT.
+
+use shunt_api::v1;
+use shunt_api::v1::change_config_request::Edit;
+use tonic::Status;
+
+const TOML: &str = "[limits]\nhold_timeout = \"3s\"\n\n[[vpc]]\nname = \"red\"\nid = 1\n";
+const JSON: &str = r#"{"limits":{"hold_timeout":"3s"},"vpc":[{"name":"red","id":1}]}"#;
+
+fn change(path: &str, before: Option<&str>, after: Option<&str>) -> v1::ConfigChange {
+    v1::ConfigChange {
+        path: path.to_owned(),
+        before: before.map(ToOwned::to_owned),
+        after: after.map(ToOwned::to_owned),
+    }
+}
+
+fn revision(number: u64) -> v1::ConfigRevision {
+    let changes = match number {
+        1 => vec![change("vpc.red", None, Some(r#"{"id":1,"name":"red"}"#))],
+        2 => vec![
+            change("limits.hold_timeout", Some("\"5s\""), Some("\"3s\"")),
+            change("vpc.blue", Some(r#"{"id":2,"name":"blue"}"#), None),
+        ],
+        _ => Vec::new(),
+    };
+    v1::ConfigRevision {
+        number,
+        author: if number == 1 { "shuntd" } else { "alice" }.to_owned(),
+        time_ms: 1_790_000_000_000 + number * 60_000,
+        comment: if number == 1 { "from shunt.toml" } else { "" }.to_owned(),
+        changes,
+    }
+}
+
+pub(crate) fn get(number: u64) -> Result<v1::GetConfigResponse, Status> {
+    if number > 2 {
+        return Err(Status::not_found(
+            "there is no revision 7 (the newest is 2)",
+        ));
+    }
+    Ok(v1::GetConfigResponse {
+        revision: Some(revision(if number == 0 { 2 } else { number })),
+        toml: TOML.to_owned(),
+        json: JSON.to_owned(),
+        newest: 2,
+        waiting: vec!["slow_path".to_owned()],
+        store: "/var/lib/shunt/shunt.db".to_owned(),
+    })
+}
+
+pub(crate) fn faults(document: &str) -> v1::ValidateConfigResponse {
+    let fault = |path: &str, message: &str| v1::ConfigFault {
+        path: path.to_owned(),
+        message: message.to_owned(),
+    };
+    let faults = match document.contains("redd") {
+        true => vec![
+            fault("interface[2].vpc", "no VPC named \"redd\" (known: red)"),
+            fault("masquerade[0].pool", "it is empty"),
+        ],
+        false => Vec::new(),
+    };
+    v1::ValidateConfigResponse { faults }
+}
+
+pub(crate) fn diff(request: &v1::DiffConfigRequest) -> v1::DiffConfigResponse {
+    let changes = match (request.from, &request.document) {
+        (1, None) => revision(2).changes,
+        (_, Some(_)) => vec![change("vpc.red.id", Some("1"), Some("3"))],
+        _ => Vec::new(),
+    };
+    v1::DiffConfigResponse { changes }
+}
+
+pub(crate) fn changed(
+    request: v1::ChangeConfigRequest,
+) -> Result<v1::ChangeConfigResponse, Status> {
+    if request.base != 2 {
+        return Err(Status::aborted("revision 2 by alice was there first"));
+    }
+    let (changes, store) = match request.edit.unwrap() {
+        Edit::Document(_) => (Vec::new(), ""),
+        Edit::Set(set) => {
+            let after = serde_json::json!([request.comment, set.value]).to_string();
+            (vec![change(&set.path, None, Some(&after))], "/s.db")
+        }
+        Edit::Remove(remove) if !remove.cascade => {
+            return Err(Status::failed_precondition(
+                "vpc.red is referred to by interface.a.vpc; change or remove those first, or have \
+                 them removed too (--cascade)",
+            ));
+        }
+        Edit::Remove(remove) => (vec![change(&remove.path, Some("{}"), None)], ""),
+        Edit::Rewind(number) => (revision(number + 1).changes, "/s.db"),
+    };
+    let revision = if changes.is_empty() || request.dry_run {
+        2
+    } else {
+        3
+    };
+    Ok(v1::ChangeConfigResponse {
+        revision,
+        changes,
+        waiting: if revision == 3 {
+            vec!["slow_path".to_owned()]
+        } else {
+            Vec::new()
+        },
+        store: store.to_owned(),
+    })
+}
+
+pub(crate) fn log(request: &v1::ListConfigLogRequest) -> Vec<v1::ConfigRevision> {
+    let all = [2, 1].map(revision).into_iter();
+    let all = all.filter(|one| request.before == 0 || one.number < request.before);
+    all.take(request.limit as usize).collect()
+}
+
+pub(crate) fn wait(request: &v1::WaitConfigRequest) -> Vec<v1::WaitConfigResponse> {
+    let answer = |converged, missing: &str| v1::WaitConfigResponse {
+        converged,
+        missing: missing.to_owned(),
+    };
+    let leaving = "7 connections that it contradicts are still in the switch";
+    match request.patience_ms {
+        1 => vec![answer(false, leaving)],
+        _ => vec![answer(false, leaving), answer(true, "")],
+    }
+}
+
+/// Names of files, and the words that they are the answer to.
+pub(crate) const COMMANDS: [(&str, &[&str]); 25] = [
+    ("show.table", &["show"]),
+    ("show.json", &["show", "-o", "json"]),
+    ("show.jsonl", &["show", "-o", "jsonl"]),
+    ("show-old.table", &["show", "--revision", "1"]),
+    ("show-part.table", &["show", "vpc.red"]),
+    ("show-value.table", &["show", "limits.hold_timeout"]),
+    ("show-nothing.table", &["show", "vpc.blue"]),
+    ("show-7.table", &["show", "--revision", "7"]),
+    ("export.table", &["export"]),
+    ("validate.table", &["validate", "good.toml"]),
+    ("validate-bad.table", &["validate", "bad.toml"]),
+    ("validate-bad.json", &["validate", "bad.toml", "-o", "json"]),
+    ("validate-none.table", &["validate", "no.toml"]),
+    ("diff.table", &["diff"]),
+    ("diff.json", &["diff", "1", "2", "-o", "json"]),
+    ("diff-file.table", &["diff", "--file", "good.toml"]),
+    ("apply.table", &["apply", "good.toml"]),
+    ("apply-old.table", &["apply", "exported.toml"]),
+    (
+        "set.table",
+        &[
+            "set",
+            "vpc.green",
+            "{ id = 3 }",
+            "--comment",
+            "why",
+            "--wait",
+        ],
+    ),
+    (
+        "set-late.table",
+        &["set", "vpc.green", "x", "--wait", "--timeout", "1ms"],
+    ),
+    (
+        "set-dry.json",
+        &["set", "vpc.green", "x", "--dry-run", "-o", "json"],
+    ),
+    ("remove.table", &["remove", "vpc.red"]),
+    ("remove-cascade.table", &["remove", "vpc.red", "--cascade"]),
+    ("rewind.table", &["rewind", "1"]),
+    ("wait.json", &["wait", "-o", "json"]),
+];
+
+/// Lists, whose forms are tried by themselves.
+pub(crate) const LISTS: [&str; 3] = ["log", "log --changes", "log --before 2"];
+
+pub(crate) fn nat_pools() -> v1::ListNatResponse {
+    let pool = |addresses: &str, protocol: &str, leased, refused| v1::NatPool {
+        rule: "red-out".to_owned(),
+        vpc: "red".to_owned(),
+        to: "wan".to_owned(),
+        addresses: addresses.to_owned(),
+        protocol: protocol.to_owned(),
+        leased,
+        capacity: 129_024,
+        refused,
+        used: vec![v1::NatAddress {
+            address: "203.0.113.12".to_owned(),
+            leased,
+            capacity: 64_512,
+        }],
+    };
+    v1::ListNatResponse {
+        pools: vec![
+            pool("203.0.113.12-203.0.113.13", "tcp", 64_512, 0),
+            pool("203.0.113.12-203.0.113.13", "udp", 7, 12),
+        ],
+    }
+}
+
+pub(crate) fn nat_rules() -> v1::ListNatRulesResponse {
+    let rule = |kind: &str, name: &str, original: &str, translated: &str| v1::NatRule {
+        kind: kind.to_owned(),
+        name: name.to_owned(),
+        vpc: "red".to_owned(),
+        to: "wan".to_owned(),
+        original: original.to_owned(),
+        translated: translated.to_owned(),
+    };
+    v1::ListNatRulesResponse {
+        rules: vec![
+            rule(
+                "masquerade",
+                "red-out",
+                "any source",
+                "203.0.113.12-203.0.113.13 ports 1024-65535",
+            ),
+            rule("static", "mail", "10.0.0.9", "203.0.113.30"),
+        ],
+    }
+}

@@ -1,0 +1,295 @@
+//! Carries every change to the workers and to the switches: what the kernel tells and what the
+//! operator configures, one after another.
+//!
+//! Workers first: what a switch does not know yet it sends to them. A change that contradicts
+//! connections waits between the two until their entries have left the hardware, so that no
+//! packet takes a new route by an old translation.
+
+use std::time::Duration;
+
+use shunt_p4::{Encap, Interface, InterfaceId, NetworkOp, Vpc, VpcId};
+use shunt_slowpath::{FibWriter, ManagerHandle};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use crate::config::{Config, Current, InterfaceConfig};
+use crate::kernel::{Batch, MirrorHandle};
+use crate::switch::Switches;
+use crate::taps::{Taps, tap_configs};
+
+/// How long contradicting connections may take to leave the hardware before the rest of a change
+/// goes on without them (a switch that is away holds up nothing).
+pub const LEAVE_WITHIN: Duration = Duration::from_secs(5);
+/// How often the workers are asked.
+pub const ASK_EVERY: Duration = Duration::from_millis(1);
+/// When taps that the kernel refused are tried again.
+pub const TAPS_AGAIN: Duration = Duration::from_secs(5);
+
+/// What it needs.
+pub struct Pump {
+    /// The workers' tables.
+    pub fib: FibWriter,
+    /// The workers.
+    pub slow_path: ManagerHandle,
+    /// The switches.
+    pub switches: Switches,
+    /// The configuration.
+    pub configuration: watch::Receiver<Current>,
+    /// The kernel's side of the interfaces.
+    pub taps: Taps,
+    /// What tells the kernel's changes.
+    pub mirror: MirrorHandle,
+    /// The kernel's changes.
+    pub batches: mpsc::Receiver<Batch>,
+    /// Becomes true with the mirror's first load.
+    pub synchronised: watch::Sender<bool>,
+    /// The newest revision that workers and switches have been told.
+    pub applied: watch::Sender<u64>,
+    /// What the kernel refused of the taps; `None`: nothing.
+    pub refused: watch::Sender<Option<String>>,
+}
+
+impl std::fmt::Debug for Pump {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pump").finish_non_exhaustive()
+    }
+}
+
+impl Pump {
+    /// Until the mirror ends.
+    pub async fn run(mut self) {
+        let mut configured = 0;
+        let first = self.configuration.borrow_and_update().clone();
+        let mut config = first.config;
+        self.fib.set_policy(config.policy.clone());
+        self.apply(configured_ops(&config)).await;
+        self.applied.send_replace(first.revision);
+        loop {
+            tokio::select! {
+                biased;
+                Ok(()) = self.configuration.changed() => {
+                    let next = self.configuration.borrow_and_update().clone();
+                    self.configure(&config, &next.config, &mut configured).await;
+                    config = next.config;
+                    self.applied.send_replace(next.revision);
+                }
+                batch = self.batches.recv() => match batch {
+                    Some(batch) => self.batch(batch).await,
+                    None => return,
+                },
+                // What the kernel refused may be possible by now.
+                () = tokio::time::sleep(TAPS_AGAIN), if self.refused.borrow().is_some() => {
+                    self.set_taps(&config, &mut configured).await;
+                }
+            }
+        }
+    }
+
+    async fn batch(&mut self, batch: Batch) {
+        tracing::debug!(ops = batch.ops.len(), reason = ?batch.reason, "kernel batch");
+        self.apply(batch.ops).await;
+        if batch.complete && !self.synchronised.send_replace(true) {
+            self.switches.complete().await;
+        }
+    }
+
+    async fn apply(&mut self, ops: Vec<NetworkOp>) {
+        if ops.is_empty() {
+            return;
+        }
+        self.fib.apply(ops.iter().cloned());
+        self.publish().await;
+        self.switches.apply(&ops).await;
+    }
+
+    /// From one configuration to another. What goes leaves first: connections by the rules, then
+    /// routes, then interfaces and VPCs; what comes is there before anything leads to it.
+    async fn configure(&mut self, old: &Config, new: &Config, configured: &mut u64) {
+        if old.policy != new.policy {
+            self.fib.set_policy(new.policy.clone());
+            self.publish().await;
+        }
+        let stays = |found: &InterfaceConfig| {
+            let now = new.interface(found.interface.id);
+            now.is_some_and(|now| {
+                (now.interface.vpc, &now.tap) == (found.interface.vpc, &found.tap)
+            })
+        };
+        let gone = old.interfaces.iter().filter(|found| !stays(found));
+        let gone: Vec<InterfaceId> = gone.map(|found| found.interface.id).collect();
+        let gone_vpcs = old.vpcs.iter().map(|vpc| vpc.vpc.id);
+        let gone_vpcs: Vec<VpcId> = gone_vpcs.filter(|id| new.vpc(*id).is_none()).collect();
+        if !gone.is_empty() || !gone_vpcs.is_empty() {
+            let mut less = old.clone();
+            less.interfaces
+                .retain(|found| !gone.contains(&found.interface.id));
+            less.vpcs.retain(|vpc| !gone_vpcs.contains(&vpc.vpc.id));
+            self.mirror(&less, configured).await;
+            // Tunnels before what is under them.
+            let (tunnels, ports): (Vec<_>, Vec<_>) = gone.into_iter().partition(|id| {
+                old.interface(*id)
+                    .is_some_and(|found| is_tunnel(&found.interface))
+            });
+            let interfaces = tunnels.into_iter().chain(ports);
+            let vpcs = gone_vpcs.into_iter().map(NetworkOp::RemoveVpc);
+            let ops = interfaces.map(NetworkOp::RemoveInterface).chain(vpcs);
+            self.apply(ops.collect()).await;
+        }
+        let (meters, peerings) = (&new.punt_meters, &new.policy.peerings);
+        if old.punt_meters != *meters || old.policy.peerings != *peerings {
+            self.switches.configure(meters, peerings).await;
+        }
+        let same = configured_ops(old);
+        let mut ops = configured_ops(new);
+        ops.retain(|op| !same.contains(op));
+        self.apply(ops).await;
+        let changed_mode = |vpc: &Vpc| {
+            let before = old.vpc(vpc.id);
+            before.is_some_and(|before| before.vpc.stateless != vpc.stateless)
+        };
+        let peered_anew = old.policy.peerings != *peerings;
+        self.reroute(|vpc| changed_mode(vpc) || (peered_anew && vpc.stateless))
+            .await;
+        if tap_configs(old) != tap_configs(new) || tables(old) != tables(new) {
+            self.set_taps(new, configured).await;
+        }
+    }
+
+    /// Makes the taps what they should be, and mirrors them.
+    async fn set_taps(&mut self, config: &Config, configured: &mut u64) {
+        let refused = self.taps.become_(&tap_configs(config)).await.err();
+        if let Some(error) = &refused {
+            tracing::error!(%error, "trying again in {TAPS_AGAIN:?}");
+        }
+        let refused = refused.map(|error| error.to_string());
+        self.refused.send_replace(refused);
+        self.mirror(config, configured).await;
+    }
+
+    /// Mirrors these interfaces and tables from now on, and hands on what that changes.
+    async fn mirror(&mut self, config: &Config, configured: &mut u64) {
+        let wanted = |id: InterfaceId| config.interface(id).is_some();
+        let mut interfaces = self.taps.interfaces().await;
+        interfaces.retain(|tap| wanted(tap.interface.id));
+        if self
+            .mirror
+            .configure(interfaces, tables(config))
+            .await
+            .is_err()
+        {
+            return;
+        }
+        *configured += 1;
+        while let Some(batch) = self.batches.recv().await {
+            let seen = batch.configured;
+            self.batch(batch).await;
+            if seen >= *configured {
+                return;
+            }
+        }
+    }
+
+    /// Says the routes of some VPCs to the switches again.
+    async fn reroute(&mut self, which: impl Fn(&Vpc) -> bool) {
+        let mut ops = Vec::new();
+        // A million routes at most, and seldom.
+        if let Some(fib) = self.fib.published() {
+            let vpcs: Vec<VpcId> = fib
+                .vpcs()
+                .filter(|vpc| which(vpc))
+                .map(|vpc| vpc.id)
+                .collect();
+            for vpc in vpcs {
+                let routes = fib.routes(vpc);
+                ops.extend(routes.map(|(net, route)| NetworkOp::SetRoute(vpc, net, route.clone())));
+            }
+        }
+        if !ops.is_empty() {
+            self.switches.apply(&ops).await;
+        }
+    }
+
+    /// Shows the workers what was queued, and waits until what it contradicts has left the
+    /// hardware.
+    async fn publish(&mut self) {
+        if !self.fib.publish() {
+            return;
+        }
+        let generation = self.fib.generation();
+        let deadline = Instant::now() + LEAVE_WITHIN;
+        loop {
+            match self.slow_path.reviewed().await {
+                Ok(seen) if seen.generation >= generation && seen.leaving == 0 => return,
+                // It ends, or is in trouble of its own, which the status tells.
+                Err(_) => return,
+                Ok(seen) if Instant::now() >= deadline => {
+                    tracing::warn!(
+                        connections = seen.leaving,
+                        "connections that a change contradicts are still in the switch after \
+                         {LEAVE_WITHIN:?}; going on"
+                    );
+                    return;
+                }
+                Ok(_) => tokio::time::sleep(ASK_EVERY).await,
+            }
+        }
+    }
+}
+
+/// What the configuration says of the network; underlays before the tunnels over them.
+fn configured_ops(config: &Config) -> Vec<NetworkOp> {
+    let vpcs = config.vpcs.iter();
+    let vpcs = vpcs.map(|vpc| NetworkOp::SetVpc(vpc.vpc.clone()));
+    let interfaces = || config.interfaces.iter().map(|found| &found.interface);
+    let ports = interfaces().filter(|interface| !is_tunnel(interface));
+    let tunnels = interfaces().filter(|interface| is_tunnel(interface));
+    let interfaces = ports.chain(tunnels).cloned().map(NetworkOp::SetInterface);
+    vpcs.chain(interfaces).collect()
+}
+
+const fn is_tunnel(interface: &Interface) -> bool {
+    matches!(interface.encap, Encap::Vxlan { .. })
+}
+
+/// Each VPC's kernel table.
+fn tables(config: &Config) -> Vec<(VpcId, u32)> {
+    let vpcs = config.vpcs.iter();
+    vpcs.map(|vpc| (vpc.vpc.id, vpc.table)).collect()
+}
+
+/// Whether the workers and the switches have done all that a revision asks.
+#[derive(Clone, Debug)]
+pub struct Convergence {
+    /// What the kernel refused of the taps.
+    pub refused: watch::Receiver<Option<String>>,
+    /// The newest revision that they have been told.
+    pub applied: watch::Receiver<u64>,
+    /// The workers.
+    pub slow_path: ManagerHandle,
+    /// The switches.
+    pub switches: Switches,
+}
+
+impl Convergence {
+    /// What is still to be done for a revision; `None`: nothing.
+    pub async fn missing(&self, revision: u64) -> Option<String> {
+        if *self.applied.borrow() < revision {
+            return Some("it is being handed to the workers and the switches".to_owned());
+        }
+        if let Some(refused) = &*self.refused.borrow() {
+            return Some(refused.clone());
+        }
+        match self.slow_path.reviewed().await {
+            Ok(seen) if seen.leaving > 0 => {
+                return Some(format!(
+                    "{} connections that it contradicts are still in the switch",
+                    seen.leaving
+                ));
+            }
+            Ok(_) => {}
+            Err(error) => return Some(error.to_string()),
+        }
+        (!self.switches.are_converged())
+            .then(|| "the switch does not hold all of it yet".to_owned())
+    }
+}
