@@ -89,6 +89,9 @@ impl Pump {
         tracing::debug!(ops = batch.ops.len(), reason = ?batch.reason, "kernel batch");
         self.apply(batch.ops).await;
         if batch.complete && !self.synchronised.send_replace(true) {
+            // Connections of a daemon before, by the routes that there are now.
+            self.fib.review();
+            self.publish().await;
             self.switches.complete().await;
         }
     }

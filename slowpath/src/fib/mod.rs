@@ -45,6 +45,8 @@ impl PolicySnapshot {
 enum FibOp {
     Network(NetworkOp),
     Policy(Arc<PolicySnapshot>),
+    /// Every connection is to be held against the tables.
+    Review,
     Generation(u64),
 }
 
@@ -66,6 +68,7 @@ fn absorb(fib: &mut Fib, op: FibOp) {
     match op {
         FibOp::Network(op) => fib.apply(op),
         FibOp::Policy(policy) => fib.set_policy(policy),
+        FibOp::Review => fib.review(),
         FibOp::Generation(generation) => fib.set_generation(generation),
     }
 }
@@ -103,6 +106,12 @@ impl FibWriter {
     pub fn set_policy(&mut self, policy: Policy) {
         self.writer
             .append(FibOp::Policy(Arc::new(PolicySnapshot::new(policy))));
+    }
+
+    /// Queues a look at every connection: those that were taken over from a daemon before were
+    /// made by routes that are not known here.
+    pub fn review(&mut self) {
+        self.writer.append(FibOp::Review);
     }
 
     /// Shows everything queued to the workers, at once. Waits for their current bursts. Says

@@ -173,6 +173,10 @@ impl Fib {
         self.reviews.since(since)
     }
 
+    pub(super) fn review(&mut self) {
+        self.reviews.all();
+    }
+
     pub(super) fn set_generation(&mut self, generation: u64) {
         self.generation = generation;
         self.reviews.publish(generation);

@@ -104,7 +104,10 @@ struct Lab {
 
 impl Lab {
     fn start() -> Result<Self, BenchError> {
-        let config = config::parse(Path::new("bench"), CONFIG).map_err(BenchError::failed)?;
+        let document = config::document_of(CONFIG).map_err(BenchError::failed)?;
+        let config = config::validate(&document).map_err(|faults| {
+            BenchError::failed(faults.iter().map(ToString::to_string).collect::<String>())
+        })?;
         for line in [
             "ip link set lo up",
             "sysctl -qw net.ipv6.route.max_size=2147483647",

@@ -1,9 +1,9 @@
 //! The demo's network with servers behind the wan, and sockets in its hosts.
 
-use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -20,7 +20,7 @@ pub const UDP_PORT: u16 = 7;
 /// Everything that runs.
 pub struct Lab {
     pub topology: Topology,
-    daemon: RefCell<Option<Service>>,
+    daemon: Mutex<Option<Service>>,
     configuration: String,
     arguments: Vec<String>,
     directory: PathBuf,
@@ -72,7 +72,7 @@ impl Lab {
         }
         let lab = Self {
             topology,
-            daemon: RefCell::new(Some(daemon)),
+            daemon: Mutex::new(Some(daemon)),
             configuration: text,
             arguments,
             directory: directory.to_owned(),
@@ -98,17 +98,17 @@ impl Lab {
 
     /// What the daemon has printed.
     pub fn log(&self) -> String {
-        let daemon = self.daemon.borrow();
+        let daemon = self.daemon.lock().unwrap();
         daemon.as_ref().map(Service::output).unwrap_or_default()
     }
 
     /// Kills the daemon (SIGKILL) and starts it again; its taps' routes are made anew.
     pub fn restart(&self) -> Result<()> {
-        drop(self.daemon.borrow_mut().take());
+        drop(self.daemon.lock().unwrap().take());
         let daemon = self
             .topology
             .start_daemon_with(&self.configuration, &self.arguments)?;
-        *self.daemon.borrow_mut() = Some(daemon);
+        *self.daemon.lock().unwrap() = Some(daemon);
         self.topology.add_routes()?;
         self.wait_converged()
     }
