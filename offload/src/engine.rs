@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 use p4runtime::p4::v1::IdleTimeoutNotification;
-use shunt_p4::FlowKey;
 use shunt_p4::tables::flow_key_from_entry;
+use shunt_p4::{FlowKey, VpcId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use crate::clock::Clock;
 use crate::installer::{Control, Installer, Session};
 use crate::queue::InstallerPort;
-use crate::sink::FlowSink;
+use crate::sink::{FlowReading, FlowSink};
 use crate::stats::OffloadStats;
 
 /// Updates in one batch, by default.
@@ -30,8 +30,52 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// repeats them.
 pub const CONTROL_QUEUE: usize = 256;
 
+/// Between two sweeps over the switch's counters, by default.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+/// Entries a second that a sweep reads, by default: a twentieth of a core; a million entries take
+/// 50 s.
+pub const SWEEP_RATE: u32 = 20_000;
+/// Keys that [`EngineRef::read`] asks for in one request.
+pub const READ_KEYS_MAX: usize = 1_024;
+
 /// How long [`EngineHandle::shutdown`] waits for batches in flight.
 pub const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Entries that the switch's tables take, by its P4Info.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableSizes {
+    /// Of `flow4`.
+    pub flow4: u64,
+    /// Of `flow6`.
+    pub flow6: u64,
+}
+
+impl TableSizes {
+    /// The switch alone knows: it is asked until it refuses.
+    pub const UNKNOWN: Self = Self {
+        flow4: u64::MAX,
+        flow6: u64::MAX,
+    };
+}
+
+/// How much of the switch's tables a VPC may have. The smaller one counts if both are given.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VpcShare {
+    /// Connections.
+    pub connections: Option<u32>,
+    /// Of what fits into the larger of both tables; at most 100.
+    pub percent: Option<u8>,
+}
+
+/// What the operator wants of the engine; may change while it runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EnginePolicy {
+    /// Shares, by the VPC that connections are opened from; others may fill the tables.
+    pub shares: Vec<(VpcId, VpcShare)>,
+    /// Who had no packet in hardware for so long may be evicted when room is wanted; `None`:
+    /// nobody.
+    pub evict_idle: Option<Duration>,
+}
 
 /// The engine's limits, and its clock.
 #[derive(Clone, Debug)]
@@ -48,6 +92,14 @@ pub struct EngineConfig {
     pub backoff_min: Duration,
     /// The longest such delay.
     pub backoff_max: Duration,
+    /// The size of the switch's tables.
+    pub tables: TableSizes,
+    /// Between the starts of two sweeps over the switch's counters.
+    pub sweep_interval: Duration,
+    /// Entries a second that a sweep reads; a tenth of them while there is much to write.
+    pub sweep_rate: u32,
+    /// What the operator wants at first.
+    pub policy: EnginePolicy,
     /// The workers' clock.
     pub clock: Clock,
 }
@@ -61,6 +113,10 @@ impl Default for EngineConfig {
             give_up_after: GIVE_UP_AFTER,
             backoff_min: BACKOFF_MIN,
             backoff_max: BACKOFF_MAX,
+            tables: TableSizes::UNKNOWN,
+            sweep_interval: SWEEP_INTERVAL,
+            sweep_rate: SWEEP_RATE,
+            policy: EnginePolicy::default(),
             clock: Clock::system(),
         }
     }
@@ -187,6 +243,30 @@ impl EngineRef {
         let (answer, stats) = oneshot::channel();
         self.send(Control::Stats(answer)).await?;
         stats.await.map_err(|_| EngineEnded)
+    }
+
+    /// Changes shares and idleness. Who has more than its new share keeps it until it leaves, or
+    /// is evicted for idleness.
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn set_policy(&self, policy: EnginePolicy) -> Result<(), EngineEnded> {
+        self.send(Control::Policy(policy)).await
+    }
+
+    /// What the switch counts at these keys now, in their order; `None`: nothing is known. What
+    /// it does not answer, or is asked by too many at once, is said as it was read last.
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn read(&self, keys: &[FlowKey]) -> Result<Vec<Option<FlowReading>>, EngineEnded> {
+        let mut all = Vec::with_capacity(keys.len());
+        for keys in keys.chunks(READ_KEYS_MAX) {
+            let (answer, found) = oneshot::channel();
+            self.send(Control::Read(keys.to_vec(), answer)).await?;
+            all.append(&mut found.await.map_err(|_| EngineEnded)?);
+        }
+        Ok(all)
     }
 
     async fn send(&self, control: Control) -> Result<(), EngineEnded> {

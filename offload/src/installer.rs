@@ -24,11 +24,12 @@ use shunt_p4::FlowKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::clock::as_ns;
-use crate::engine::EngineConfig;
-use crate::ledger::{Ledger, Share};
+use crate::engine::{EngineConfig, EnginePolicy};
+use crate::lasting::Lasting;
+use crate::ledger::{Ledger, READ_UNITS_MAX, Read, Share};
 use crate::queue::InstallerPort;
-use crate::sink::{FlowSink, Outcome, SinkError};
-use crate::stats::{LinkState, OffloadStats};
+use crate::sink::{FlowReading, FlowSink, Outcome, SinkError};
+use crate::stats::{LinkState, OffloadStats, Trouble, TroubleKind};
 
 /// Commands taken from one port before the others have their turn.
 const DRAIN_MAX: usize = 4_096;
@@ -41,12 +42,20 @@ const EVENTS_RETRY: Duration = Duration::from_millis(1);
 /// The longest sleep: a clock that is not tokio's is looked at now and then.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
+/// Readings of counters in flight, of the engine's own and of those that somebody asked for: they
+/// share the switch with the writes.
+const READS_IN_FLIGHT_MAX: usize = 2;
+/// See [`READS_IN_FLIGHT_MAX`].
+const ASKED_IN_FLIGHT_MAX: usize = 4;
+
 /// Messages from the engine's handle.
 #[derive(Debug)]
 pub(crate) enum Control {
     Idle(Vec<FlowKey>),
     Settled(oneshot::Sender<()>),
     Stats(oneshot::Sender<OffloadStats>),
+    Policy(EnginePolicy),
+    Read(Vec<FlowKey>, oneshot::Sender<Vec<Option<FlowReading>>>),
     Shutdown,
 }
 
@@ -63,6 +72,18 @@ enum Answer {
     Read(Result<Vec<TableEntry>, SinkError>),
     /// Deletion of entries that are no flows.
     Foreign(Result<Vec<Outcome>, SinkError>),
+}
+
+type Found = Result<Vec<Option<FlowReading>>, SinkError>;
+
+/// Counters that came back. They wait for no write, and no write waits for them.
+enum Counters {
+    Own(Read, Found),
+    Asked(
+        Vec<FlowKey>,
+        oneshot::Sender<Vec<Option<FlowReading>>>,
+        Found,
+    ),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +108,11 @@ pub(crate) struct Installer<S> {
     ledger: Ledger,
     requests: FuturesUnordered<BoxFuture<'static, Answer>>,
     batches_in_flight: usize,
+    reads: FuturesUnordered<BoxFuture<'static, Counters>>,
+    /// Of them, those that somebody asked for.
+    asked: usize,
+    /// A worker's ring was found full, or the engine has as much to write as it keeps.
+    queue_full: Lasting,
     link: Link,
     /// Since when the switch has not answered.
     silent_since_ns: Option<u64>,
@@ -107,6 +133,7 @@ struct Port {
 /// What woke the task.
 enum Wake {
     Answer(Answer),
+    Counters(Counters),
     Control(Option<Control>),
     Session,
     Timer,
@@ -123,7 +150,7 @@ impl<S: FlowSink> Installer<S> {
     ) -> Self {
         let now_ns = config.clock.now_ns();
         Self {
-            ledger: Ledger::new(ports.len(), config.units_max),
+            ledger: Ledger::new(ports.len(), &config),
             ports: ports
                 .into_iter()
                 .map(|port| Port {
@@ -137,6 +164,9 @@ impl<S: FlowSink> Installer<S> {
             session,
             requests: FuturesUnordered::new(),
             batches_in_flight: 0,
+            reads: FuturesUnordered::new(),
+            asked: 0,
+            queue_full: Lasting::default(),
             link: Link::Reading { asked: false },
             silent_since_ns: Some(now_ns),
             backoff: config.backoff_min,
@@ -154,6 +184,7 @@ impl<S: FlowSink> Installer<S> {
             self.ledger.advance(now_ns);
             self.take_commands(now_ns);
             self.send_batches(now_ns);
+            self.start_reads(now_ns);
             self.hand_over_events();
             self.answer_waiting();
             if self.ending && self.requests.is_empty() {
@@ -161,6 +192,7 @@ impl<S: FlowSink> Installer<S> {
             }
             match self.wake(now_ns).await {
                 Wake::Answer(answer) => self.answered(answer),
+                Wake::Counters(counters) => self.counted(counters),
                 Wake::Session => self.session_changed(),
                 Wake::Control(Some(control)) => self.controlled(control),
                 // Every handle has gone.
@@ -182,6 +214,9 @@ impl<S: FlowSink> Installer<S> {
             Some(answer) = self.requests.next(), if !self.requests.is_empty() => {
                 Wake::Answer(answer)
             }
+            Some(counters) = self.reads.next(), if !self.reads.is_empty() => {
+                Wake::Counters(counters)
+            }
             Ok(()) = self.session.changed(), if !self.ending => Wake::Session,
             control = self.control.recv(), if !self.ending => Wake::Control(control),
             () = sleep => Wake::Timer,
@@ -198,7 +233,8 @@ impl<S: FlowSink> Installer<S> {
             let at_ns = since_ns.saturating_add(as_ns(self.config.give_up_after));
             if at_ns > now_ns { at_ns } else { u64::MAX }
         });
-        let due = [self.ledger.next_due(), retry_ns, give_up_ns];
+        let read_ns = self.may_read().then(|| self.ledger.read_due());
+        let due = [self.ledger.next_due(), retry_ns, give_up_ns, read_ns];
         let due_ns = due.into_iter().flatten().min().unwrap_or(u64::MAX);
         let mut sleep = Duration::from_nanos(due_ns.saturating_sub(now_ns)).min(SLEEP_MAX);
         if self.ledger.has_events() {
@@ -213,6 +249,10 @@ impl<S: FlowSink> Installer<S> {
     }
 
     fn take_commands(&mut self, now_ns: u64) {
+        let full = self.ports.iter().any(|port| port.port.is_full());
+        if full || self.ledger.backlog() >= BACKLOG_MAX {
+            self.queue_full.see(now_ns);
+        }
         for (index, port) in self.ports.iter_mut().enumerate() {
             if port.closed || self.ending {
                 continue;
@@ -247,6 +287,65 @@ impl<S: FlowSink> Installer<S> {
             self.requests.push(Box::pin(async move {
                 Answer::Write(batch.shares, sink.write(batch.updates).await)
             }));
+        }
+    }
+
+    fn own_reads(&self) -> usize {
+        self.reads.len().saturating_sub(self.asked)
+    }
+
+    fn may_read(&self) -> bool {
+        self.link == Link::Up && !self.ending && self.own_reads() < READS_IN_FLIGHT_MAX
+    }
+
+    fn start_reads(&mut self, now_ns: u64) {
+        let busy = self.ledger.backlog() > READ_UNITS_MAX
+            || self.batches_in_flight >= self.config.in_flight_max;
+        while self.may_read() {
+            let Some(read) = self.ledger.next_read(now_ns, busy) else {
+                return;
+            };
+            let sink = Arc::clone(&self.sink);
+            self.reads.push(Box::pin(async move {
+                let found = sink.read_counters(read.keys.clone()).await;
+                Counters::Own(read, found)
+            }));
+        }
+    }
+
+    /// Somebody wants to know what the switch counts.
+    fn read_for(&mut self, keys: Vec<FlowKey>, answer: oneshot::Sender<Vec<Option<FlowReading>>>) {
+        if self.link != Link::Up || self.asked >= ASKED_IN_FLIGHT_MAX {
+            let _ = answer.send(self.last_readings(&keys));
+            return;
+        }
+        self.asked += 1;
+        let sink = Arc::clone(&self.sink);
+        self.reads.push(Box::pin(async move {
+            let found = sink.read_counters(keys.clone()).await;
+            Counters::Asked(keys, answer, found)
+        }));
+    }
+
+    fn last_readings(&self, keys: &[FlowKey]) -> Vec<Option<FlowReading>> {
+        let now_ns = self.config.clock.now_ns();
+        let last = |key| self.ledger.last_reading(key, now_ns);
+        keys.iter().map(last).collect()
+    }
+
+    fn counted(&mut self, counters: Counters) {
+        let now_ns = self.config.clock.now_ns();
+        match counters {
+            Counters::Own(read, Ok(found)) => self.ledger.was_read(&read, &found, now_ns),
+            Counters::Own(read, Err(error)) => {
+                tracing::debug!(%error, "offload: the switch does not give its counters");
+                self.ledger.was_not_read(&read, now_ns);
+            }
+            Counters::Asked(keys, answer, found) => {
+                self.asked -= 1;
+                let found = found.unwrap_or_else(|_| self.last_readings(&keys));
+                let _ = answer.send(found);
+            }
         }
     }
 
@@ -350,6 +449,8 @@ impl<S: FlowSink> Installer<S> {
             Control::Stats(answer) => {
                 let _ = answer.send(self.stats());
             }
+            Control::Policy(policy) => self.ledger.set_policy(&policy),
+            Control::Read(keys, answer) => self.read_for(keys, answer),
             Control::Shutdown => self.ending = true,
         }
     }
@@ -365,6 +466,19 @@ impl<S: FlowSink> Installer<S> {
     }
 
     fn stats(&self) -> OffloadStats {
+        let now_ns = self.config.clock.now_ns();
+        let mut stats = self.ledger.stats(now_ns);
+        let since = |kind| move |since_ns| Trouble::new(kind, since_ns, now_ns);
+        let away = match (self.ledger.is_refusing(), self.link) {
+            (true, _) => self.silent_since_ns.map(since(TroubleKind::Refusing)),
+            (false, Link::Down { .. } | Link::Held) => {
+                self.silent_since_ns.map(since(TroubleKind::SwitchAway))
+            }
+            (false, Link::Up | Link::Reading { .. }) => None,
+        };
+        let queue_full = self.queue_full.since_ns(now_ns);
+        let queue_full = queue_full.map(since(TroubleKind::QueueFull));
+        stats.troubles.extend(away.into_iter().chain(queue_full));
         OffloadStats {
             link: match self.link {
                 Link::Reading { .. } => LinkState::Reading,
@@ -374,7 +488,7 @@ impl<S: FlowSink> Installer<S> {
             },
             batches_in_flight: self.batches_in_flight as u64,
             last_error: self.last_error.clone(),
-            ..self.ledger.stats()
+            ..stats
         }
     }
 

@@ -7,7 +7,9 @@
 
 mod entries;
 mod idleness;
+mod reading;
 mod resync;
+mod room;
 mod units;
 
 use std::cmp::Reverse;
@@ -18,12 +20,18 @@ use shunt_p4::FlowKey;
 use shunt_p4::tables::FlowUpdate;
 
 use crate::clock::as_ns;
+use crate::engine::{EngineConfig, EnginePolicy};
 use crate::idle::IdlePair;
-use crate::queue::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
-use crate::stats::{OffloadStats, Recorders};
+use crate::queue::{
+    ConnectionId, EvictReason, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason,
+};
+use crate::stats::{OffloadStats, Recorders, ShareUse, TableUse, Times, Trouble, TroubleKind};
 use crate::unit::{Life, Outcome, Step, Unit};
 
 use entries::{Entries, is_writable};
+use reading::Readings;
+pub(crate) use reading::{READ_UNITS_MAX, Read};
+use room::{Family, Room};
 use units::{Held, Units};
 
 /// Delay before a write is tried again; doubles with each attempt.
@@ -77,13 +85,18 @@ pub(crate) struct Ledger {
     events: Vec<VecDeque<OffloadEvent>>,
     /// New units are refused: the switch does not answer.
     refusing: bool,
+    room: Room,
+    readings: Readings,
+    /// Units that are evicted, not gone yet.
+    evicting: Map<UnitRef, EvictReason>,
     recorders: Recorders,
     stats: OffloadStats,
 }
 
 impl Ledger {
-    pub(crate) fn new(ports: usize, units_max: usize) -> Self {
-        Self {
+    pub(crate) fn new(ports: usize, config: &EngineConfig) -> Self {
+        let units_max = config.units_max;
+        let mut ledger = Self {
             units_max,
             units: Units::new(ports, units_max),
             waiters: Map::default(),
@@ -94,16 +107,29 @@ impl Ledger {
             idle_watch: BinaryHeap::new(),
             events: vec![VecDeque::new(); ports],
             refusing: false,
+            room: Room::new(config.tables),
+            readings: Readings::new(config.sweep_interval, config.sweep_rate),
+            evicting: Map::default(),
             recorders: Recorders::default(),
             stats: OffloadStats::default(),
-        }
+        };
+        ledger.set_policy(&config.policy);
+        ledger
+    }
+
+    /// Shares and idleness, from now on.
+    pub(crate) fn set_policy(&mut self, policy: &EnginePolicy) {
+        self.room.set_shares(policy);
+        self.readings.set_evict_idle(policy.evict_idle);
     }
 
     /// Takes a worker's command.
     pub(crate) fn command(&mut self, port: usize, command: OffloadCommand, now_ns: u64) {
         match command {
             OffloadCommand::Install(unit) => self.install(port, &unit, now_ns),
-            OffloadCommand::Remove(id) => self.remove(Owner { port, id }, now_ns),
+            OffloadCommand::Remove { id, decided_ns } => {
+                self.remove(Owner { port, id }, decided_ns, now_ns);
+            }
         }
     }
 
@@ -130,21 +156,19 @@ impl Ledger {
             owner: Some(owner),
             waits: true,
             first_packet_ns: unit.first_packet_ns,
-            decided_ns: unit.decided_ns,
-            batched_ns: 0,
-            remove_ns: 0,
+            times: Times::new(unit.decided_ns, now_ns),
         });
         self.admit(at, now_ns);
     }
 
-    fn remove(&mut self, owner: Owner, now_ns: u64) {
+    fn remove(&mut self, owner: Owner, decided_ns: u64, now_ns: u64) {
         let Some(at) = self.units.of(owner) else {
             self.stats.removals += 1;
             self.tell(owner.port, OffloadEvent::Removed(owner.id));
             return;
         };
         if let Some(held) = self.units.get_mut(at) {
-            held.remove_ns = now_ns;
+            held.times = Times::new(decided_ns, now_ns);
         }
         self.change(at, now_ns, Unit::remove);
     }
@@ -154,7 +178,7 @@ impl Ledger {
         let Some(held) = self.units.get(at).filter(|held| held.waits) else {
             return;
         };
-        let owner = held.owner;
+        let (owner, place) = (held.owner, held.entries.place());
         let holder = |key: Option<FlowKey>| Some(self.units.holder(&key?)?.0);
         let holders = held.entries.keys().map(holder);
         let mut wait_for = None;
@@ -175,6 +199,13 @@ impl Ledger {
         }
         if let Some(holder) = wait_for {
             self.waiters.entry(holder).or_default().push(at);
+            return;
+        }
+        if let Err(reason) = self.room.take(&place, now_ns) {
+            if let Some(owner) = owner {
+                self.refuse(owner, reason);
+            }
+            self.forget(at, now_ns);
             return;
         }
         self.units.claim(at);
@@ -217,9 +248,7 @@ impl Ledger {
         let Some(ops) = held.unit.send() else {
             return;
         };
-        if held.batched_ns == 0 {
-            held.batched_ns = now_ns;
-        }
+        held.times.batched(now_ns);
         let mut wrote = [false; 2];
         for (index, (op, wrote)) in ops.into_iter().zip(&mut wrote).enumerate() {
             if let Some(update) = op.and_then(|op| held.entries.update(index, op)) {
@@ -263,6 +292,7 @@ impl Ledger {
             self.enqueue(at);
         }
         self.expire_watches(now_ns);
+        self.room.advance(now_ns);
     }
 
     /// When [`Ledger::advance`] has something to do.
@@ -315,12 +345,40 @@ impl Ledger {
     }
 
     /// A snapshot; the caller adds what it knows of the link.
-    pub(crate) fn stats(&self) -> OffloadStats {
+    pub(crate) fn stats(&self, now_ns: u64) -> OffloadStats {
         OffloadStats {
             latencies: self.recorders.summaries(),
+            troubles: self.troubles(now_ns),
+            shares: self
+                .room
+                .share_use()
+                .map(|(vpc, connections, max)| ShareUse {
+                    vpc,
+                    connections,
+                    max,
+                })
+                .collect(),
+            tables: Family::ALL.map(|family| {
+                let (entries, limit) = self.room.occupancy(family);
+                TableUse { entries, limit }
+            }),
             events_pending: self.events.iter().map(|events| events.len() as u64).sum(),
             ..self.stats.clone()
         }
+    }
+
+    fn troubles(&self, now_ns: u64) -> Vec<Trouble> {
+        let full = Family::ALL.into_iter().filter_map(|family| {
+            let since_ns = self.room.full_since_ns(family, now_ns)?;
+            let kind = match family {
+                Family::V4 => TroubleKind::Flow4Full,
+                Family::V6 => TroubleKind::Flow6Full,
+            };
+            Some(Trouble::new(kind, since_ns, now_ns))
+        });
+        let unread = self.readings.failing_since_ns();
+        let unread = unread.map(|ns| Trouble::new(TroubleKind::CountersUnread, ns, now_ns));
+        full.chain(unread).collect()
     }
 
     /// Applies an event to a unit and does what follows.
@@ -343,9 +401,8 @@ impl Ledger {
             Step::Installed => {
                 self.stats.installs += 1;
                 if let Some(held) = self.units.get(at) {
-                    let (first, decided) = (held.first_packet_ns, held.decided_ns);
-                    let batched = held.batched_ns;
-                    self.recorders.installed(first, decided, batched, now_ns);
+                    self.recorders
+                        .installed(held.first_packet_ns, &held.times, now_ns);
                 }
                 self.tell_owner(at, OffloadEvent::Installed);
             }
@@ -353,19 +410,36 @@ impl Ledger {
                 if let Some(owner) = self.units.get(at).and_then(|held| held.owner) {
                     self.refuse(owner, reason);
                 }
+                let family = self.units.get(at).map(|held| held.entries.place().family);
+                self.forget(at, now_ns);
+                if let Some(family) = family
+                    && matches!(reason, RefuseReason::TableFull | RefuseReason::Failed)
+                {
+                    self.room.learn_full(family, now_ns);
+                }
+            }
+            Step::Evicted => {
+                if let Some(reason) = self.evicting.get(&at)
+                    && let Some(count) = self.stats.evicted.get_mut(*reason as usize)
+                {
+                    *count += 1;
+                }
+                self.tell_count(at);
+                self.tell_owner(at, OffloadEvent::Evicted);
                 self.forget(at, now_ns);
             }
             Step::Lost => {
                 self.stats.lost += 1;
+                self.tell_count(at);
                 self.tell_owner(at, OffloadEvent::Lost);
                 self.forget(at, now_ns);
             }
             Step::Gone => {
                 if let Some(held) = self.units.get(at).filter(|held| held.owner.is_some()) {
-                    let taken = held.remove_ns;
-                    self.recorders.removed(taken, now_ns);
+                    self.recorders.removed(&held.times, now_ns);
                     self.stats.removals += 1;
                 }
+                self.tell_count(at);
                 self.tell_owner(at, OffloadEvent::Removed);
                 self.forget(at, now_ns);
             }
@@ -411,6 +485,13 @@ impl Ledger {
         };
         *self.population(held.unit.life()) -= 1;
         self.idle.remove(&at);
+        if !held.waits {
+            let place = held.entries.place();
+            self.room.give_back(&place);
+            if self.evicting.remove(&at).is_some() {
+                self.room.evicted(&place);
+            }
+        }
         for waiter in self.waiters.remove(&at).unwrap_or_default() {
             self.admit(waiter, now_ns);
         }

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod engine;
 mod idle;
 mod installer;
+mod lasting;
 mod ledger;
 pub mod p4rt;
 pub mod queue;
@@ -23,11 +24,16 @@ pub mod stats;
 mod unit;
 
 pub use clock::Clock;
-pub use engine::{Engine, EngineConfig, EngineEnded, EngineHandle, EngineRef};
+pub use engine::{
+    Engine, EngineConfig, EngineEnded, EngineHandle, EnginePolicy, EngineRef, TableSizes, VpcShare,
+};
 pub use p4rt::P4RuntimeSink;
 pub use queue::{
-    ConnectionId, Full, InstallerPort, OffloadCommand, OffloadEvent, OffloadUnit, QUEUE_CAPACITY,
-    RefuseReason, WorkerPort, channel,
+    ConnectionId, EvictReason, Full, HardwareCount, InstallerPort, OffloadCommand, OffloadEvent,
+    OffloadUnit, QUEUE_CAPACITY, RefuseReason, WorkerPort, channel,
 };
-pub use sink::{FlowSink, Outcome, SinkError};
-pub use stats::{Latencies, LatencySummary, LinkState, OffloadStats};
+pub use sink::{FlowReading, FlowSink, Outcome, SinkError};
+pub use stats::{
+    BUCKETS_NS, Latencies, LatencySummary, LinkState, OffloadStats, ShareUse, StageLatencies,
+    TableUse, Trouble, TroubleKind,
+};

@@ -1,11 +1,17 @@
 //! The real sink: a P4Runtime client.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use p4runtime::client::{Client, ClientError, WriteError, code_of};
-use p4runtime::p4::v1::{Entity, TableEntry, Update, entity, update};
-use shunt_p4::tables::{Flow4, Flow6, FlowUpdate, P4Table as _};
+use p4runtime::p4::v1::{CounterData, Entity, TableEntry, Update, entity, table_entry, update};
+use shunt_p4::FlowKey;
+use shunt_p4::tables::{
+    Flow4, Flow6, FlowUpdate, P4Table as _, flow_key_entry, flow_key_from_entry,
+};
 use tonic::Code;
 
-use crate::sink::{FlowSink, Outcome, SinkError};
+use crate::sink::{FlowReading, FlowSink, Outcome, SinkError};
 
 /// Writes into one switch through a client that somebody else keeps connected and primary.
 #[derive(Clone, Debug)]
@@ -58,6 +64,33 @@ impl FlowSink for P4RuntimeSink {
         outcomes(self.client.write(&updates).await, updates.len())
     }
 
+    async fn read_counters(
+        &self,
+        keys: Vec<FlowKey>,
+    ) -> Result<Vec<Option<FlowReading>>, SinkError> {
+        let asked = |key: &FlowKey| {
+            let mut entry = flow_key_entry(key)?;
+            entry.counter_data = Some(CounterData::default());
+            entry.time_since_last_hit = Some(table_entry::IdleTimeout::default());
+            Some(Entity {
+                entity: Some(entity::Entity::TableEntry(entry)),
+            })
+        };
+        let entities = keys.iter().filter_map(asked).collect();
+        let found = self.client.read(entities).await;
+        let found = found.map_err(|error| unreachable(&error))?;
+        // A server answers in any order, and leaves out what it has not.
+        let mut by_key = HashMap::with_capacity(found.len());
+        for entity in found {
+            if let Some(entity::Entity::TableEntry(entry)) = entity.entity
+                && let Ok(key) = flow_key_from_entry(&entry)
+            {
+                by_key.insert(key, reading(&entry));
+            }
+        }
+        Ok(keys.iter().map(|key| by_key.get(key).copied()).collect())
+    }
+
     async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {
         let tables = [Flow4::ID, Flow6::ID].map(|table_id| Entity {
             entity: Some(entity::Entity::TableEntry(TableEntry {
@@ -75,6 +108,17 @@ impl FlowSink for P4RuntimeSink {
                 _ => None,
             })
             .collect())
+    }
+}
+
+fn reading(entry: &TableEntry) -> FlowReading {
+    let count = |value: i64| u64::try_from(value).unwrap_or(0);
+    let data = entry.counter_data.as_ref();
+    let idle = entry.time_since_last_hit.as_ref();
+    FlowReading {
+        packets: data.map_or(0, |data| count(data.packet_count)),
+        bytes: data.map_or(0, |data| count(data.byte_count)),
+        idle: idle.map(|time| Duration::from_nanos(count(time.elapsed_ns))),
     }
 }
 

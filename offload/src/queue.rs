@@ -71,7 +71,12 @@ pub enum OffloadCommand {
     /// overtakes it; then only with `Removed`.
     Install(OffloadUnit),
     /// Both entries out of hardware. Always answered with `Removed`.
-    Remove(ConnectionId),
+    Remove {
+        /// Whose.
+        id: ConnectionId,
+        /// When the worker decided it ([`crate::Clock`]).
+        decided_ns: u64,
+    },
 }
 
 /// Why a unit is not in hardware.
@@ -89,16 +94,22 @@ pub enum RefuseReason {
     KeyInUse,
     /// The engine's own limit of units.
     Limit,
+    /// Its VPC has its share of the switch's table ([`crate::EnginePolicy`]).
+    VpcShare,
+    /// The switch says that it failed, and not why; a full table may be behind it.
+    Failed,
 }
 
 impl RefuseReason {
     /// Every reason, in the order of its number.
-    pub const ALL: [RefuseReason; 5] = [
+    pub const ALL: [RefuseReason; 7] = [
         RefuseReason::TableFull,
         RefuseReason::Rejected,
         RefuseReason::Unavailable,
         RefuseReason::KeyInUse,
         RefuseReason::Limit,
+        RefuseReason::VpcShare,
+        RefuseReason::Failed,
     ];
 
     /// Its name in output and metrics.
@@ -109,7 +120,56 @@ impl RefuseReason {
             RefuseReason::Unavailable => "unavailable",
             RefuseReason::KeyInUse => "key_in_use",
             RefuseReason::Limit => "limit",
+            RefuseReason::VpcShare => "vpc_share",
+            RefuseReason::Failed => "failed",
         }
+    }
+}
+
+/// Why an idle unit had to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum EvictReason {
+    /// The switch's table is (nearly) full.
+    TableFull,
+    /// Its VPC has (nearly) its share of the table.
+    VpcShare,
+}
+
+impl EvictReason {
+    /// Every reason, in the order of its number.
+    pub const ALL: [EvictReason; 2] = [EvictReason::TableFull, EvictReason::VpcShare];
+
+    /// Its name in output and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            EvictReason::TableFull => "table_full",
+            EvictReason::VpcShare => "vpc_share",
+        }
+    }
+}
+
+/// What hardware counted of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HardwareCount {
+    /// Packets of the originator's direction and of the reply's.
+    pub packets: [u64; 2],
+    /// Bytes of each, as the switch counts them: frames as they arrived, all headers included.
+    pub bytes: [u64; 2],
+    /// The last packet of either, as far as is known ([`crate::Clock`]).
+    pub last_hit_ns: u64,
+}
+
+impl HardwareCount {
+    /// Both together: counts add up, the later packet counts.
+    pub fn add(&mut self, other: &Self) {
+        for (mine, theirs) in self.packets.iter_mut().zip(other.packets) {
+            *mine = mine.saturating_add(theirs);
+        }
+        for (mine, theirs) in self.bytes.iter_mut().zip(other.bytes) {
+            *mine = mine.saturating_add(theirs);
+        }
+        self.last_hit_ns = self.last_hit_ns.max(other.last_hit_ns);
     }
 }
 
@@ -129,6 +189,12 @@ pub enum OffloadEvent {
     Active(ConnectionId),
     /// The hardware lost both, and they could not be put back.
     Lost(ConnectionId),
+    /// Others needed its place more, as it was idle: none of its entries is in hardware.
+    Evicted(ConnectionId),
+    /// What hardware counted since it was installed or since the last `Counted`. Comes before
+    /// what takes it out of hardware (`Removed`, `Lost`, `Evicted`), and after the switch has
+    /// lost its counters. Packets between the last reading and the removal are not in it.
+    Counted(ConnectionId, HardwareCount),
 }
 
 /// The ring was full: nothing was queued.
@@ -271,6 +337,11 @@ impl InstallerPort {
             .map_err(|rtrb::PushError::Full(event)| event)
     }
 
+    /// Whether the next command of the worker would find no room.
+    pub fn is_full(&self) -> bool {
+        self.commands.slots() >= self.commands.buffer().capacity()
+    }
+
     /// Commands that wait.
     pub fn queued(&self) -> usize {
         self.commands.slots()
@@ -287,7 +358,10 @@ mod tests {
     use super::*;
 
     fn remove(n: u64) -> OffloadCommand {
-        OffloadCommand::Remove(ConnectionId::from_u64(n))
+        OffloadCommand::Remove {
+            id: ConnectionId::from_u64(n),
+            decided_ns: 0,
+        }
     }
 
     #[test]

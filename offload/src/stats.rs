@@ -1,19 +1,43 @@
 //! What the engine did and how long it took, as plain data.
 
-use hdrhistogram::Histogram;
+use std::time::Duration;
 
-use crate::queue::RefuseReason;
+use hdrhistogram::Histogram;
+use shunt_p4::VpcId;
+
+use crate::queue::{EvictReason, RefuseReason};
 
 /// The longest time that a histogram tells apart: a minute.
 const LONGEST_NS: u64 = 60_000_000_000;
 /// Significant decimal digits of a histogram.
 const DIGITS: u8 = 2;
 
+/// Upper ends of the buckets of [`LatencySummary::buckets`], nanoseconds: from a batch on a local
+/// switch to one that waits for a switch that restarts.
+pub const BUCKETS_NS: [u64; 14] = [
+    50_000,
+    100_000,
+    200_000,
+    500_000,
+    1_000_000,
+    2_000_000,
+    5_000_000,
+    10_000_000,
+    20_000_000,
+    50_000_000,
+    100_000_000,
+    500_000_000,
+    2_000_000_000,
+    10_000_000_000,
+];
+
 /// A distribution of times, nanoseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LatencySummary {
     /// How many.
     pub count: u64,
+    /// All of them together.
+    pub sum_ns: u64,
     /// Mean.
     pub mean_ns: u64,
     /// Half of them took no longer.
@@ -26,21 +50,33 @@ pub struct LatencySummary {
     pub p999_ns: u64,
     /// The longest.
     pub max_ns: u64,
+    /// How many took no longer than each of [`BUCKETS_NS`].
+    pub buckets: [u64; BUCKETS_NS.len()],
 }
 
-/// Latencies by stage. Installs, but for the last.
+/// The stages of a command, from the worker's decision to the switch's last word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StageLatencies {
+    /// The worker's decision → taken from its ring.
+    pub queued: LatencySummary,
+    /// Taken from the ring → in a batch that leaves. Waits here: for a place in flight, for a
+    /// key that another connection still has, of a removal for the answer to its install.
+    pub batched: LatencySummary,
+    /// In a batch → both entries acknowledged, writes that had to be repeated included.
+    pub on_wire: LatencySummary,
+    /// The worker's decision → both entries acknowledged.
+    pub total: LatencySummary,
+}
+
+/// Latencies by stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Latencies {
-    /// The worker's decision → in a batch.
-    pub decided_to_batched: LatencySummary,
-    /// In a batch → both entries acknowledged.
-    pub batched_to_acknowledged: LatencySummary,
-    /// The worker's decision → both entries acknowledged.
-    pub decided_to_acknowledged: LatencySummary,
+    /// Of installs that were acknowledged.
+    pub install: StageLatencies,
+    /// Of removals that workers asked for, and for which something was to be written.
+    pub removal: StageLatencies,
     /// The connection's first packet → both entries acknowledged.
-    pub first_packet_to_acknowledged: LatencySummary,
-    /// A removal: command taken from the queue → both entries acknowledged gone.
-    pub removal: LatencySummary,
+    pub first_packet: LatencySummary,
 }
 
 /// Whether the switch answers.
@@ -65,6 +101,61 @@ impl LinkState {
             LinkState::Up => "up",
             LinkState::Down => "down",
             LinkState::Held => "held",
+        }
+    }
+}
+
+/// How full one of the switch's tables is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TableUse {
+    /// Entries that connections have, on their way in and out included.
+    pub entries: u64,
+    /// Entries that it takes, as far as is known; `u64::MAX`: not known.
+    pub limit: u64,
+}
+
+/// A VPC's share of the switch's tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShareUse {
+    /// Whose.
+    pub vpc: VpcId,
+    /// Connections that it has in hardware or on their way, now.
+    pub connections: u64,
+    /// Connections that it may have.
+    pub max: u64,
+}
+
+/// What keeps connections in software that would be in hardware.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TroubleKind {
+    /// The switch does not answer, or takes no writes; [`OffloadStats::last_error`] says why.
+    SwitchAway,
+    /// As that, and for so long that new connections are refused.
+    Refusing,
+    /// Connections find no room in `flow4`.
+    Flow4Full,
+    /// Connections find no room in `flow6`.
+    Flow6Full,
+    /// Commands come faster than the switch takes them: a worker's ring is full.
+    QueueFull,
+    /// The switch does not give its counters: nobody is evicted, counts are old.
+    CountersUnread,
+}
+
+/// One such thing, as it is now. Each is over by itself when its cause is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// What.
+    pub kind: TroubleKind,
+    /// For how long it has been so.
+    pub lasts: Duration,
+}
+
+impl Trouble {
+    pub(crate) const fn new(kind: TroubleKind, since_ns: u64, now_ns: u64) -> Self {
+        Self {
+            kind,
+            lasts: Duration::from_nanos(now_ns.saturating_sub(since_ns)),
         }
     }
 }
@@ -94,6 +185,22 @@ pub struct OffloadStats {
     pub refused: [u64; RefuseReason::ALL.len()],
     /// Lost by the switch and not put back, so far.
     pub lost: u64,
+    /// Evicted so far, in the order of [`EvictReason::ALL`].
+    pub evicted: [u64; EvictReason::ALL.len()],
+    /// Chosen to be evicted, and then found to have had packets a moment ago, so far.
+    pub spared: u64,
+    /// Sweeps over all counters so far.
+    pub sweeps: u64,
+    /// Entries whose counters were read, so far.
+    pub entries_read: u64,
+    /// Readings of counters that the switch did not answer, so far.
+    pub failed_reads: u64,
+    /// `flow4` and `flow6`.
+    pub tables: [TableUse; 2],
+    /// The VPCs that have a share.
+    pub shares: Vec<ShareUse>,
+    /// What is not as it should be, now.
+    pub troubles: Vec<Trouble>,
     /// Batches written so far.
     pub batches: u64,
     /// Entry updates written so far.
@@ -134,14 +241,97 @@ impl Recorder {
         let Some(histogram) = &self.0 else {
             return LatencySummary::default();
         };
-        LatencySummary {
-            count: histogram.len(),
-            mean_ns: histogram.mean() as u64,
-            p50_ns: histogram.value_at_quantile(0.5),
-            p90_ns: histogram.value_at_quantile(0.9),
-            p99_ns: histogram.value_at_quantile(0.99),
-            p999_ns: histogram.value_at_quantile(0.999),
+        let count = histogram.len();
+        let mut summary = LatencySummary {
+            count,
             max_ns: histogram.max(),
+            ..LatencySummary::default()
+        };
+        // One walk for everything.
+        let rank = |permille: u64| (count * permille).div_ceil(1000);
+        let mut quantiles = [
+            (rank(500), &mut summary.p50_ns),
+            (rank(900), &mut summary.p90_ns),
+            (rank(990), &mut summary.p99_ns),
+            (rank(999), &mut summary.p999_ns),
+        ];
+        let mut seen = 0;
+        let mut sum = 0u128;
+        for value in histogram.iter_recorded() {
+            let (ns, counted) = (value.value_iterated_to(), value.count_at_value());
+            seen += counted;
+            sum += u128::from(histogram.median_equivalent(ns)) * u128::from(counted);
+            for (rank, quantile) in &mut quantiles {
+                if **quantile == 0 && seen >= *rank {
+                    **quantile = ns;
+                }
+            }
+            for (bound, bucket) in BUCKETS_NS.iter().zip(&mut summary.buckets) {
+                if ns <= *bound {
+                    *bucket = seen;
+                }
+            }
+        }
+        // Between two recorded values the count stays what it was.
+        let mut below = 0;
+        for bucket in &mut summary.buckets {
+            below = below.max(*bucket);
+            *bucket = below;
+        }
+        summary.sum_ns = u64::try_from(sum).unwrap_or(u64::MAX);
+        summary.mean_ns = summary.sum_ns.checked_div(count).unwrap_or(0);
+        summary
+    }
+}
+
+/// When a command went from one stage to the next.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Times {
+    decided_ns: u64,
+    taken_ns: u64,
+    /// 0: not yet.
+    batched_ns: u64,
+}
+
+impl Times {
+    pub(crate) const fn new(decided_ns: u64, taken_ns: u64) -> Self {
+        Self {
+            decided_ns,
+            taken_ns,
+            batched_ns: 0,
+        }
+    }
+
+    /// Something of it is in a batch that leaves.
+    pub(crate) const fn batched(&mut self, now_ns: u64) {
+        if self.batched_ns == 0 {
+            self.batched_ns = now_ns;
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Stages {
+    queued: Recorder,
+    batched: Recorder,
+    on_wire: Recorder,
+    total: Recorder,
+}
+
+impl Stages {
+    fn record(&mut self, times: &Times, now_ns: u64) {
+        self.queued.record(times.decided_ns, times.taken_ns);
+        self.batched.record(times.taken_ns, times.batched_ns);
+        self.on_wire.record(times.batched_ns, now_ns);
+        self.total.record(times.decided_ns, now_ns);
+    }
+
+    fn summaries(&self) -> StageLatencies {
+        StageLatencies {
+            queued: self.queued.summary(),
+            batched: self.batched.summary(),
+            on_wire: self.on_wire.summary(),
+            total: self.total.summary(),
         }
     }
 }
@@ -149,39 +339,29 @@ impl Recorder {
 /// The recorders behind [`Latencies`].
 #[derive(Debug, Default)]
 pub(crate) struct Recorders {
-    decided_to_batched: Recorder,
-    batched_to_acknowledged: Recorder,
-    decided_to_acknowledged: Recorder,
-    first_packet_to_acknowledged: Recorder,
-    removal: Recorder,
+    install: Stages,
+    removal: Stages,
+    first_packet: Recorder,
 }
 
 impl Recorders {
-    pub(crate) fn installed(
-        &mut self,
-        first_packet_ns: u64,
-        decided_ns: u64,
-        batched_ns: u64,
-        now_ns: u64,
-    ) {
-        self.decided_to_batched.record(decided_ns, batched_ns);
-        self.batched_to_acknowledged.record(batched_ns, now_ns);
-        self.decided_to_acknowledged.record(decided_ns, now_ns);
-        self.first_packet_to_acknowledged
-            .record(first_packet_ns, now_ns);
+    pub(crate) fn installed(&mut self, first_packet_ns: u64, times: &Times, now_ns: u64) {
+        self.install.record(times, now_ns);
+        self.first_packet.record(first_packet_ns, now_ns);
     }
 
-    pub(crate) fn removed(&mut self, taken_ns: u64, now_ns: u64) {
-        self.removal.record(taken_ns, now_ns);
+    /// What was never in hardware leaves without a write, and counts for no latency.
+    pub(crate) fn removed(&mut self, times: &Times, now_ns: u64) {
+        if times.batched_ns > 0 {
+            self.removal.record(times, now_ns);
+        }
     }
 
     pub(crate) fn summaries(&self) -> Latencies {
         Latencies {
-            decided_to_batched: self.decided_to_batched.summary(),
-            batched_to_acknowledged: self.batched_to_acknowledged.summary(),
-            decided_to_acknowledged: self.decided_to_acknowledged.summary(),
-            first_packet_to_acknowledged: self.first_packet_to_acknowledged.summary(),
-            removal: self.removal.summary(),
+            install: self.install.summaries(),
+            removal: self.removal.summaries(),
+            first_packet: self.first_packet.summary(),
         }
     }
 }
@@ -203,6 +383,43 @@ mod tests {
         assert!(near(summary.p50_ns, 500_000), "{summary:?}");
         assert!(near(summary.p99_ns, 990_000), "{summary:?}");
         assert!(near(summary.max_ns, 1_000_000), "{summary:?}");
+    }
+
+    #[test]
+    fn buckets_count_what_took_no_longer() {
+        let mut recorder = Recorder::default();
+        for ms in 1..=100_u64 {
+            recorder.record(0, ms * 1_000_000);
+        }
+        let summary = recorder.summary();
+        let at_most = |ns: u64| {
+            let at = BUCKETS_NS.iter().position(|bound| *bound == ns).unwrap();
+            summary.buckets[at]
+        };
+        assert_eq!(at_most(500_000), 0);
+        // Two significant digits: a value on the bound may be just above it.
+        assert!((9..=10).contains(&at_most(10_000_000)), "{summary:?}");
+        assert!((49..=50).contains(&at_most(50_000_000)), "{summary:?}");
+        assert_eq!(at_most(10_000_000_000), 100);
+        let exact = 5_050_000_000_u64;
+        assert!(summary.sum_ns.abs_diff(exact) < exact / 50, "{summary:?}");
+    }
+
+    #[test]
+    fn stages_add_up_to_the_total() {
+        let mut recorders = Recorders::default();
+        let mut times = Times::new(1_000_000, 2_000_000);
+        recorders.removed(&times, 3_000_000);
+        assert_eq!(recorders.summaries().removal.total.count, 0, "not written");
+        times.batched(5_000_000);
+        times.batched(9_000_000);
+        recorders.removed(&times, 13_000_000);
+        let removal = recorders.summaries().removal;
+        let near = |value: u64, wanted: u64| value.abs_diff(wanted) <= wanted / 50;
+        assert!(near(removal.queued.max_ns, 1_000_000), "{removal:?}");
+        assert!(near(removal.batched.max_ns, 3_000_000), "{removal:?}");
+        assert!(near(removal.on_wire.max_ns, 8_000_000), "{removal:?}");
+        assert!(near(removal.total.max_ns, 12_000_000), "{removal:?}");
     }
 
     #[test]

@@ -16,6 +16,9 @@
 //!     ▼                      ▼              ▼
 //!    Gone                 Refused          Gone
 //! ```
+//!
+//! An installed unit whose place is wanted for others is evicted: Removing as well, but it ends
+//! as `Evicted`, unless the worker's `Remove` comes in between.
 
 use crate::queue::RefuseReason;
 
@@ -44,6 +47,8 @@ pub(crate) enum Goal {
     In,
     /// Out, because it cannot be installed.
     Undo(RefuseReason),
+    /// Out, because others need its place more.
+    Evict,
     /// Out, because the worker said so.
     Out,
 }
@@ -93,6 +98,8 @@ pub(crate) enum Step {
     Refused(RefuseReason),
     /// Forget the unit; tell the worker that it was lost.
     Lost,
+    /// Forget the unit; tell the worker that it was evicted.
+    Evicted,
     /// Forget the unit; tell the worker that it is removed.
     Gone,
 }
@@ -166,7 +173,7 @@ impl Unit {
             (Goal::In, Some(_)) => Life::Installing,
             (Goal::In, None) if self.hardware == [Presence::Present; 2] => Life::Installed,
             (Goal::In, None) => Life::Queued,
-            (Goal::Undo(_) | Goal::Out, _) => Life::Removing,
+            (Goal::Undo(_) | Goal::Evict | Goal::Out, _) => Life::Removing,
         }
     }
 
@@ -176,8 +183,8 @@ impl Unit {
             (Goal::In, Presence::Absent | Presence::Unknown) => Some(Op::Insert),
             (Goal::In, Presence::Stale) => Some(Op::Modify),
             (Goal::In, Presence::Present) => None,
-            (Goal::Undo(_) | Goal::Out, Presence::Absent) => None,
-            (Goal::Undo(_) | Goal::Out, _) => Some(Op::Delete),
+            (Goal::Undo(_) | Goal::Evict | Goal::Out, Presence::Absent) => None,
+            (Goal::Undo(_) | Goal::Evict | Goal::Out, _) => Some(Op::Delete),
         })
     }
 
@@ -197,6 +204,16 @@ impl Unit {
             return Step::Wait;
         }
         self.goal = Goal::Out;
+        self.attempts = 0;
+        self.settle()
+    }
+
+    /// Others need its place more; only of what is installed.
+    pub(crate) fn evict(&mut self) -> Step {
+        if self.life() != Life::Installed {
+            return Step::Wait;
+        }
+        self.goal = Goal::Evict;
         self.attempts = 0;
         self.settle()
     }
@@ -254,7 +271,7 @@ impl Unit {
                 self.goal = Goal::Undo(reason);
                 self.attempts = 0;
             } else if failed && self.attempts > FAILED_ATTEMPTS_MAX {
-                self.goal = Goal::Undo(RefuseReason::Rejected);
+                self.goal = Goal::Undo(RefuseReason::Failed);
                 self.attempts = 0;
             } else if self.attempts > INSTALL_ATTEMPTS_MAX {
                 self.goal = Goal::Undo(RefuseReason::Unavailable);
@@ -293,6 +310,7 @@ impl Unit {
             }
             Goal::Undo(_) if self.announced => Step::Lost,
             Goal::Undo(reason) => Step::Refused(reason),
+            Goal::Evict => Step::Evicted,
             Goal::Out => Step::Gone,
         }
     }

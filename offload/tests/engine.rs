@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use p4runtime::p4::v1::TableEntry;
 use shunt_offload::{
-    Clock, ConnectionId, Engine, EngineConfig, EngineHandle, FlowSink, LinkState, OffloadCommand,
-    OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError, WorkerPort, channel,
+    Clock, ConnectionId, Engine, EngineConfig, EngineHandle, FlowReading, FlowSink, LinkState,
+    OffloadCommand, OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError, WorkerPort,
+    channel,
 };
 use shunt_p4::tables::FlowUpdate;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
@@ -71,6 +72,14 @@ impl FlowSink for Gate {
     async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {
         self.answer()?;
         Ok(Vec::new())
+    }
+
+    async fn read_counters(
+        &self,
+        keys: Vec<FlowKey>,
+    ) -> Result<Vec<Option<FlowReading>>, SinkError> {
+        self.answer()?;
+        Ok(vec![None; keys.len()])
     }
 }
 
@@ -145,7 +154,12 @@ async fn a_key_that_is_being_removed_is_waited_for() {
     let (mut worker, engine) = start(&gate, 16, 4);
     install(&mut worker, 1);
     engine.settled().await.unwrap();
-    worker.submit(OffloadCommand::Remove(unit(1).id)).unwrap();
+    worker
+        .submit(OffloadCommand::Remove {
+            id: unit(1).id,
+            decided_ns: 0,
+        })
+        .unwrap();
     let heir = OffloadUnit {
         id: ConnectionId::new(9, 9),
         ..unit(1)

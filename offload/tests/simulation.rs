@@ -1,8 +1,8 @@
 //! The whole engine against a switch with faults, in simulated time.
 //!
-//! Workers install and remove connections at random; the switch is slow, full, refuses, loses
-//! answers, restarts empty. A failing run prints its seed:
-//! `SHUNT_SIM_SEED=<seed> cargo test -p shunt-offload --test simulation`.
+//! Workers install and remove connections at random and have packets; the switch is slow, full,
+//! refuses, loses answers, restarts empty; VPCs have shares, idle connections are evicted. A
+//! failing run prints the command that repeats it. `SHUNT_SIM_STEPS` makes longer runs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,12 +19,16 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
-use shunt_offload::{Clock, Engine, EngineConfig, LinkState, OffloadStats, channel};
+use shunt_offload::{
+    Clock, Engine, EngineConfig, EnginePolicy, LinkState, OffloadStats, RefuseReason, TableSizes,
+    VpcShare, channel,
+};
+use shunt_p4::VpcId;
 use simulation::switch::{Faults, Switch};
 use simulation::worker::Worker;
 
 const SEEDS: u64 = 60;
-const STEPS: u32 = 2_000;
+const STEPS: u32 = 12_000;
 
 fn seeds() -> Vec<u64> {
     match std::env::var("SHUNT_SIM_SEED") {
@@ -37,19 +41,38 @@ fn steps() -> u32 {
     std::env::var("SHUNT_SIM_STEPS").map_or(STEPS, |steps| steps.parse().unwrap())
 }
 
-/// Names the seed when a check fails.
-struct OnPanic(u64);
+/// Says how to run it again when a check fails.
+struct OnPanic {
+    test: &'static str,
+    seed: u64,
+    steps: u32,
+}
 
 impl Drop for OnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the failing run is SHUNT_SIM_SEED={}", self.0);
+            let Self { test, seed, steps } = self;
+            eprintln!(
+                "to run it again: SHUNT_SIM_SEED={seed} SHUNT_SIM_STEPS={steps} cargo test \
+                 -p shunt-offload --test simulation {test} -- --exact"
+            );
         }
     }
 }
 
-fn simulate(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
-    let _seed = OnPanic(seed);
+/// What a run came to.
+#[derive(Debug, PartialEq)]
+struct Run {
+    stats: OffloadStats,
+    /// Times that the switch had no room.
+    full: u64,
+    /// Packets in hardware, and what the workers were told of them.
+    hits: u64,
+    counted: u64,
+}
+
+fn simulate(test: &'static str, seed: u64, faults: Faults, steps: u32) -> Run {
+    let _again = OnPanic { test, seed, steps };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
@@ -58,7 +81,7 @@ fn simulate(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
     runtime.block_on(run(seed, faults, steps))
 }
 
-async fn run(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
+async fn run(seed: u64, faults: Faults, steps: u32) -> Run {
     let mut random = StdRng::seed_from_u64(seed);
     let switch = Switch::new(random.random(), faults);
     switch.add_left_overs(5);
@@ -70,23 +93,44 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
         workers.push(Worker::new(index, worker, switch.clone(), clock.clone()));
         ports.push(port);
     }
-    let config = EngineConfig {
+    let mut config = EngineConfig {
         batch_updates_max: random.random_range(2..40),
         in_flight_max: random.random_range(1..6),
         units_max: random.random_range(40..300),
         give_up_after: Duration::from_secs(2),
+        // Known, or to be found out.
+        tables: match random.random_bool(0.5) {
+            true => TableSizes {
+                flow4: faults.capacity as u64,
+                flow6: faults.capacity as u64,
+            },
+            false => TableSizes::UNKNOWN,
+        },
+        sweep_interval: Duration::from_millis(random.random_range(100..5_000)),
+        sweep_rate: random.random_range(50..50_000),
         clock,
         ..EngineConfig::default()
     };
+    let policy = policy(&mut random);
+    for worker in &mut workers {
+        // Faults delay evictions, and what is evicted may be hit meanwhile.
+        worker.evict_idle = policy.evict_idle.filter(|_| faults.update_permille == 0);
+    }
+    let shares = policy.shares.iter();
+    if let Some(connections) = shares.filter_map(|(_, share)| share.connections).min() {
+        switch.expect_share(connections as usize);
+    }
+    config.policy = policy.clone();
     let engine = Engine::start(config, ports, switch.clone());
 
     for _ in 0..steps {
         let worker = random.random_range(0..workers.len());
         let worker = &mut workers[worker];
         match random.random_range(0..100_u32) {
-            0..40 => worker.install(&mut random),
-            40..60 => worker.remove(&mut random),
-            60..80 => worker.poll(),
+            0..35 => worker.install(&mut random),
+            35..45 => worker.remove(&mut random),
+            45..65 => worker.packets(&mut random),
+            65..80 => worker.poll(),
             80..98 => {
                 let longest = if random.random_ratio(1, 20) {
                     2_000_000
@@ -112,8 +156,13 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
         }
     }
 
-    // The weather clears.
+    // The weather clears, and nobody is evicted any more.
     switch.heal();
+    let calm = EnginePolicy {
+        evict_idle: None,
+        ..policy
+    };
+    engine.set_policy(calm).await.unwrap();
     engine.resync();
     rest(&engine, &mut workers).await;
     let mut wanted: Vec<_> = workers.iter().flat_map(Worker::installed_entries).collect();
@@ -149,7 +198,28 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> OffloadStats {
         0
     );
     engine.shutdown().await;
-    stats
+    Run {
+        stats,
+        full: switch.full(),
+        hits: workers.iter().map(|worker| worker.hits).sum(),
+        counted: workers.iter().map(|worker| worker.counted).sum(),
+    }
+}
+
+/// Shares and eviction in all combinations.
+fn policy(random: &mut StdRng) -> EnginePolicy {
+    let share = VpcShare {
+        connections: Some(random.random_range(5..60)),
+        percent: None,
+    };
+    let idle = Duration::from_millis(random.random_range(600..4_000));
+    EnginePolicy {
+        shares: match random.random_bool(0.5) {
+            true => vec![(VpcId::MIN, share)],
+            false => Vec::new(),
+        },
+        evict_idle: random.random_bool(0.7).then_some(idle),
+    }
 }
 
 /// Until the engine has nothing to do and the workers have heard everything.
@@ -178,10 +248,37 @@ async fn rest(engine: &shunt_offload::EngineRef, workers: &mut [Worker]) {
 #[test]
 fn a_healthy_switch() {
     for seed in seeds() {
-        let stats = simulate(seed, Faults::NONE, steps());
-        assert_eq!(stats.failed_batches, 0);
-        assert_eq!(stats.lost, 0);
-        assert!(stats.installs > 0);
+        let run = simulate("a_healthy_switch", seed, Faults::NONE, steps());
+        assert_eq!(run.stats.failed_batches, 0);
+        assert_eq!(run.stats.lost, 0);
+        assert!(run.stats.installs > 0);
+    }
+}
+
+#[test]
+fn a_switch_with_little_room() {
+    let (mut evicted, mut refused) = ([0; 2], [0; RefuseReason::ALL.len()]);
+    let (mut spared, mut hits, mut counted) = (0, 0, 0);
+    for seed in seeds() {
+        let run = simulate("a_switch_with_little_room", seed, Faults::SMALL, steps());
+        assert_eq!(run.stats.lost, 0);
+        add(&mut evicted, run.stats.evicted);
+        add(&mut refused, run.stats.refused);
+        spared += run.stats.spared;
+        hits += run.hits;
+        counted += run.counted;
+        if run.stats.tables[0].limit == Faults::SMALL.capacity as u64 && run.full > 0 {
+            // Who knows the size never asks for more; the other half has found it out.
+            assert!(run.stats.refused[RefuseReason::TableFull as usize] > 0);
+        }
+    }
+    if std::env::var("SHUNT_SIM_SEED").is_err() {
+        assert!(evicted.iter().all(|count| *count > 0), "{evicted:?}");
+        assert!(refused[RefuseReason::TableFull as usize] > 0, "{refused:?}");
+        assert!(refused[RefuseReason::VpcShare as usize] > 0, "{refused:?}");
+        assert!(spared > 0);
+        // What leaves at once takes its last packets along; nearly all are counted.
+        assert!(counted * 10 > hits * 3, "{counted} of {hits} packets");
     }
 }
 
@@ -189,20 +286,21 @@ fn a_healthy_switch() {
 fn a_faulty_switch() {
     let mut total = OffloadStats::default();
     for seed in seeds() {
-        let stats = simulate(seed, Faults::ALL, steps());
+        let stats = simulate("a_faulty_switch", seed, Faults::ALL, steps()).stats;
         total.installs += stats.installs;
         total.removals += stats.removals;
         total.retries += stats.retries;
         total.failed_batches += stats.failed_batches;
+        total.failed_reads += stats.failed_reads;
         total.orphans += stats.orphans;
         total.lost += stats.lost;
-        for (sum, count) in total.refused.iter_mut().zip(stats.refused) {
-            *sum += count;
-        }
+        add(&mut total.evicted, stats.evicted);
+        add(&mut total.refused, stats.refused);
     }
     if std::env::var("SHUNT_SIM_SEED").is_err() {
         // The faults have to happen for the checks to mean something.
         assert!(total.retries > 0 && total.failed_batches > 0 && total.orphans > 0);
+        assert!(total.failed_reads > 0 && total.evicted.iter().all(|count| *count > 0));
         assert!(
             total.lost > 0 && total.refused.iter().all(|count| *count > 0),
             "{total:?}"
@@ -210,8 +308,17 @@ fn a_faulty_switch() {
     }
 }
 
+fn add<const N: usize>(sums: &mut [u64; N], counts: [u64; N]) {
+    for (sum, count) in sums.iter_mut().zip(counts) {
+        *sum += count;
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_run() {
-    let runs: Vec<_> = (0..2).map(|_| simulate(7, Faults::ALL, 1_000)).collect();
-    assert_eq!(runs[0], runs[1]);
+    let test = "the_same_seed_is_the_same_run";
+    for faults in [Faults::ALL, Faults::SMALL] {
+        let runs: Vec<_> = (0..2).map(|_| simulate(test, 7, faults, 1_000)).collect();
+        assert_eq!(runs[0], runs[1]);
+    }
 }

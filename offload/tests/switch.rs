@@ -195,6 +195,11 @@ fn unit(n: u32, idle_timeout: Duration) -> OffloadUnit {
     }
 }
 
+fn removal(id: ConnectionId) -> OffloadCommand {
+    let decided_ns = shunt_offload::Clock::system().now_ns();
+    OffloadCommand::Remove { id, decided_ns }
+}
+
 async fn flows(client: &Client) -> Vec<FlowEntry> {
     let entries = P4RuntimeSink::new(client.clone())
         .read_flows()
@@ -293,7 +298,7 @@ async fn come_and_go(switch: Switch) {
     );
 
     for n in 0..CONNECTIONS / 2 {
-        submit(&mut worker, OffloadCommand::Remove(unit(n, timeout).id)).await;
+        submit(&mut worker, removal(unit(n, timeout).id)).await;
     }
     let told = events(&mut worker, CONNECTIONS as usize / 2).await;
     assert!(
@@ -308,9 +313,18 @@ async fn come_and_go(switch: Switch) {
     assert_eq!(stats.in_hardware, u64::from(CONNECTIONS / 2));
     // The one under a used key was removed or overwritten.
     assert!((1..=2).contains(&stats.orphans), "{stats:?}");
-    let latency = stats.latencies.decided_to_acknowledged;
+    let latency = stats.latencies.install.total;
     assert_eq!(latency.count, u64::from(CONNECTIONS));
-    println!("{:#?}", stats.latencies);
+    let removal = stats.latencies.removal;
+    for stage in [
+        removal.queued,
+        removal.batched,
+        removal.on_wire,
+        removal.total,
+    ] {
+        assert_eq!(stage.count, u64::from(CONNECTIONS / 2));
+    }
+    assert!(removal.total.max_ns >= removal.on_wire.max_ns);
     engine.shutdown().await;
     assert!(worker.is_closed());
     switch.stop().await;
@@ -390,7 +404,7 @@ async fn restart(switch: Switch) {
     for n in 50..60 {
         submit(&mut worker, OffloadCommand::Install(unit(n, timeout))).await;
     }
-    submit(&mut worker, OffloadCommand::Remove(unit(0, timeout).id)).await;
+    submit(&mut worker, removal(unit(0, timeout).id)).await;
     let second = Switch::start_another_at(embedded, addr).await;
     let mut backoff = Backoff::new(Duration::from_millis(10), Duration::from_millis(100), 1);
     client.reconnect_with(&mut backoff).await.unwrap();
@@ -441,7 +455,7 @@ async fn an_idle_connection_is_reported() {
     );
     clock.advance(11_000_000_000);
     assert_eq!(events(&mut worker, 1).await, [OffloadEvent::Idle(unit.id)]);
-    submit(&mut worker, OffloadCommand::Remove(unit.id)).await;
+    submit(&mut worker, removal(unit.id)).await;
     // The switch may have repeated its report meanwhile.
     loop {
         match events(&mut worker, 1).await[..] {

@@ -6,6 +6,7 @@ use p4runtime::p4::v1::update::Type;
 use shunt_p4::tables::FlowUpdate;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey};
 
+use super::room::{Family, Place};
 use crate::queue::OffloadUnit;
 use crate::unit::Op;
 
@@ -21,6 +22,22 @@ impl Entries {
         match self {
             Self::Pair(entries) => entries.each_ref().map(|entry| Some(entry.key)),
             Self::Orphan(key) => [Some(*key), None],
+        }
+    }
+
+    /// What they take of the switch's room.
+    pub(super) fn place(&self) -> Place {
+        match self {
+            Self::Pair([forward, _]) => Place {
+                family: Family::of(forward.key.tuple.is_ipv6()),
+                entries: 2,
+                vpc: Some(forward.key.vpc),
+            },
+            Self::Orphan(key) => Place {
+                family: Family::of(key.tuple.is_ipv6()),
+                entries: 1,
+                vpc: None,
+            },
         }
     }
 
@@ -52,9 +69,10 @@ impl Entries {
     }
 }
 
-/// Two different keys, addresses of one family each.
+/// Two different keys, all addresses of one family.
 pub(super) fn is_writable(unit: &OffloadUnit) -> bool {
     let [forward, reply] = &unit.entries;
     let is_flow = |entry: &FlowEntry| FlowUpdate::new(Type::Insert, *entry).is_some();
-    forward.key != reply.key && unit.entries.iter().all(is_flow)
+    let [v6, reply_v6] = [forward, reply].map(|entry| entry.key.tuple.is_ipv6());
+    forward.key != reply.key && v6 == reply_v6 && unit.entries.iter().all(is_flow)
 }

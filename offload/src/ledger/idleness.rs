@@ -32,8 +32,7 @@ impl Ledger {
             match idle.report(direction, now_ns, timeouts) {
                 Verdict::Idle => {
                     self.idle.remove(&at);
-                    self.stats.idle_connections += 1;
-                    self.tell_owner(at, OffloadEvent::Idle);
+                    self.idle_verdict(at, now_ns);
                 }
                 Verdict::AskAt(due_ns) => self.idle_watch.push(Reverse((due_ns, at))),
                 Verdict::Nothing => {}

@@ -7,6 +7,7 @@ use shunt_p4::{FlowEntry, FlowKey};
 use super::entries::Entries;
 use super::units::Held;
 use super::{Ledger, Map, UnitRef};
+use crate::stats::Times;
 use crate::unit::{Presence, Unit};
 
 impl Ledger {
@@ -35,6 +36,10 @@ impl Ledger {
             }
         }
         for (at, presence) in self.compare(&mut found) {
+            if presence.contains(&Presence::Absent) {
+                // Its counters began anew, or will.
+                self.tell_count(at);
+            }
             self.change(at, now_ns, |unit| unit.read_back(presence));
         }
         self.stats.orphans += (found.len() + foreign.len()) as u64;
@@ -48,10 +53,11 @@ impl Ledger {
                 owner: None,
                 waits: false,
                 first_packet_ns: 0,
-                decided_ns: 0,
-                batched_ns: 0,
-                remove_ns: now_ns,
+                times: Times::new(now_ns, now_ns),
             });
+            if let Some(place) = self.units.get(at).map(|held| held.entries.place()) {
+                self.room.occupy(&place);
+            }
             self.units.claim(at);
             self.removals.push_back(at);
         }

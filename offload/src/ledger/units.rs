@@ -9,6 +9,8 @@ use shunt_p4::{FlowEntry, FlowKey};
 
 use super::entries::Entries;
 use super::{Owner, UnitRef};
+use crate::queue::HardwareCount;
+use crate::stats::Times;
 use crate::unit::Unit;
 
 /// Units of a chunk.
@@ -25,9 +27,8 @@ pub(super) struct Held {
     /// Its keys belong to others still.
     pub(super) waits: bool,
     pub(super) first_packet_ns: u64,
-    pub(super) decided_ns: u64,
-    pub(super) batched_ns: u64,
-    pub(super) remove_ns: u64,
+    /// Of the worker's last command about it.
+    pub(super) times: Times,
 }
 
 #[derive(Debug, Default)]
@@ -38,10 +39,20 @@ struct Slot {
     hashes: [Option<u64>; 2],
 }
 
+/// What was read of a unit's entries; kept apart, so that units that are not read need no room.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    /// Of the slot's user that it is about, plus one; 0: of none.
+    generation: u64,
+    count: HardwareCount,
+}
+
 /// All units.
 #[derive(Debug)]
 pub(super) struct Units {
     chunks: Vec<Box<[Slot]>>,
+    /// By chunk; made when one of its units is read.
+    counts: Vec<Option<Box<[Counted]>>>,
     free: Vec<u32>,
     used: u32,
     /// Slot × 2 + which of the unit's keys.
@@ -72,6 +83,7 @@ impl Units {
     pub(super) fn new(ports: usize, units_max: usize) -> Self {
         Self {
             chunks: Vec::new(),
+            counts: Vec::new(),
             free: Vec::new(),
             used: 0,
             keys: HashTable::with_capacity(2 * units_max),
@@ -213,6 +225,51 @@ impl Units {
         let place = self.slot_mut(at.slot)?;
         let held = place.held.as_mut()?;
         (place.generation == at.generation).then_some(held)
+    }
+
+    /// Slots ever used.
+    pub(super) const fn slots(&self) -> u32 {
+        self.used
+    }
+
+    /// The unit in a slot.
+    pub(super) fn at(&self, slot: u32) -> Option<UnitRef> {
+        let place = slot_in(&self.chunks, slot)?;
+        place.held.as_ref()?;
+        let generation = place.generation;
+        Some(UnitRef { slot, generation })
+    }
+
+    /// What was read last of a unit.
+    pub(super) fn count(&self, at: UnitRef) -> Option<HardwareCount> {
+        let chunk = self.counts.get(at.slot as usize / CHUNK)?.as_ref()?;
+        let counted = chunk.get(at.slot as usize % CHUNK)?;
+        (counted.generation == u64::from(at.generation) + 1).then_some(counted.count)
+    }
+
+    pub(super) fn set_count(&mut self, at: UnitRef, count: HardwareCount) {
+        let chunk = at.slot as usize / CHUNK;
+        if chunk >= self.counts.len() {
+            self.counts.resize(chunk + 1, None);
+        }
+        let Some(chunk) = self.counts.get_mut(chunk) else {
+            return;
+        };
+        let chunk = chunk.get_or_insert_with(|| vec![Counted::default(); CHUNK].into());
+        if let Some(counted) = chunk.get_mut(at.slot as usize % CHUNK) {
+            *counted = Counted {
+                generation: u64::from(at.generation) + 1,
+                count,
+            };
+        }
+    }
+
+    /// As [`Units::count`], and it counts as not read from now on.
+    pub(super) fn take_count(&mut self, at: UnitRef) -> Option<HardwareCount> {
+        let count = self.count(at)?;
+        let chunk = self.counts.get_mut(at.slot as usize / CHUNK)?.as_mut()?;
+        chunk.get_mut(at.slot as usize % CHUNK)?.generation = 0;
+        Some(count)
     }
 
     fn slot_mut(&mut self, slot: u32) -> Option<&mut Slot> {

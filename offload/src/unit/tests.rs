@@ -82,13 +82,22 @@ fn check(before: &World, mut world: World, step: Step) -> Option<World> {
             assert!(!before.unit.is_announced(), "told twice: {}", context());
             assert!(!world.removed, "told after Remove: {}", context());
         }
-        Step::Refused(_) | Step::Lost | Step::Gone => {
+        Step::Refused(_) | Step::Lost | Step::Evicted | Step::Gone => {
             assert_eq!(world.truth, [Truth::Empty; 2], "left behind: {}", context());
             // Remove is answered with Removed, and nothing else is.
             assert_eq!(step == Step::Gone, world.removed, "{}", context());
             assert_eq!(
-                step == Step::Lost,
-                world.unit.is_announced() && !world.removed
+                matches!(step, Step::Lost | Step::Evicted),
+                world.unit.is_announced() && !world.removed,
+                "{}",
+                context()
+            );
+            // What nobody has asked to leave is not evicted.
+            assert_eq!(
+                step == Step::Evicted,
+                before.unit.goal == Goal::Evict || world.unit.goal == Goal::Evict,
+                "{}",
+                context()
             );
             return None;
         }
@@ -126,6 +135,12 @@ fn successors(world: &World) -> Vec<World> {
         step
     });
     go(&|world| world.unit.give_up());
+    go(&|world| {
+        let installed = world.unit.life() == Life::Installed;
+        let step = world.unit.evict();
+        assert_eq!(step == Step::Write, installed, "{world:?}");
+        step
+    });
     match world.unit.flight {
         None => {
             go(&|world| {
@@ -197,7 +212,7 @@ fn run(mut world: World, mut step: Step) -> (World, Step) {
         step = world.unit.acknowledge([first.0, second.0]);
         if matches!(
             step,
-            Step::Refused(_) | Step::Lost | Step::Gone | Step::Installed
+            Step::Refused(_) | Step::Lost | Step::Evicted | Step::Gone | Step::Installed
         ) {
             return (world, step);
         }
@@ -253,7 +268,7 @@ fn from_every_state_a_healthy_switch_brings_rest() {
     for world in reachable() {
         let (rest, step) = run(world, Step::Wait);
         match step {
-            Step::Gone | Step::Refused(_) | Step::Lost => {
+            Step::Gone | Step::Refused(_) | Step::Lost | Step::Evicted => {
                 assert_eq!(rest.truth, [Truth::Empty; 2]);
             }
             _ => assert_eq!(rest.truth, [Truth::Right; 2], "{world:?}"),
@@ -339,7 +354,7 @@ fn a_switch_that_fails_without_a_reason_is_believed_soon() {
         Step::WriteLater
     );
     assert_eq!(unit.send(), Some([Some(Op::Delete); 2]));
-    let refused = Step::Refused(RefuseReason::Rejected);
+    let refused = Step::Refused(RefuseReason::Failed);
     assert_eq!(
         unit.acknowledge([Outcome::Done, Outcome::NotFound]),
         refused

@@ -8,7 +8,7 @@ use p4runtime::p4::v1::{TableEntry, update};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{Rng as _, SeedableRng as _};
-use shunt_offload::{FlowSink, Outcome, SinkError};
+use shunt_offload::{FlowReading, FlowSink, Outcome, SinkError};
 use shunt_p4::tables::{FlowUpdate, flow_to_entry};
 use shunt_p4::{FlowEntry, FlowKey};
 
@@ -21,6 +21,8 @@ pub struct Faults {
     pub request_permille: u32,
     /// Entries that fit.
     pub capacity: usize,
+    /// Of 1,000 readings of counters, so many fail.
+    pub read_permille: u32,
     /// It restarts empty now and then.
     pub restarts: bool,
 }
@@ -30,12 +32,19 @@ impl Faults {
         update_permille: 0,
         request_permille: 0,
         capacity: usize::MAX,
+        read_permille: 0,
         restarts: false,
+    };
+    /// It has too little room for all, and no other fault.
+    pub const SMALL: Self = Self {
+        capacity: 120,
+        ..Self::NONE
     };
     pub const ALL: Self = Self {
         update_permille: 30,
         request_permille: 20,
         capacity: 160,
+        read_permille: 50,
         restarts: true,
     };
 }
@@ -47,6 +56,14 @@ struct State {
     faults: Faults,
     random: StdRng,
     table: BTreeMap<FlowKey, FlowEntry>,
+    /// Of each entry: its packets, and the last hit or its insert.
+    counters: BTreeMap<FlowKey, (u64, tokio::time::Instant)>,
+    /// Of each key the entry that was deleted last, and its time without packets then.
+    left: BTreeMap<FlowKey, (FlowEntry, Duration)>,
+    /// Connections of VPC 1 that it may have to hold at most.
+    share: usize,
+    /// Times that it had no room.
+    full: u64,
     writing: BTreeSet<FlowKey>,
     reading: bool,
     epoch: u64,
@@ -78,6 +95,10 @@ impl Switch {
             faults,
             random: StdRng::seed_from_u64(seed),
             table: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            left: BTreeMap::new(),
+            share: usize::MAX,
+            full: 0,
             writing: BTreeSet::new(),
             reading: false,
             epoch: 0,
@@ -105,6 +126,8 @@ impl Switch {
                     idle_timeout,
                 },
             );
+            let now = tokio::time::Instant::now();
+            state.counters.insert(key, (0, now));
         }
     }
 
@@ -115,6 +138,7 @@ impl Switch {
     pub fn restart(&self, random: &mut StdRng) {
         let mut state = self.0.lock().unwrap();
         state.table.clear();
+        state.counters.clear();
         state.epoch += 1;
         let now = tokio::time::Instant::now();
         state.dead_until = now + Duration::from_millis(random.random_range(0..200));
@@ -132,6 +156,34 @@ impl Switch {
         state.faults = Faults::NONE;
         state.dead_until = tokio::time::Instant::now();
         state.not_ready_until = state.dead_until;
+    }
+
+    /// From now on it checks that VPC 1 has no more than its share.
+    pub fn expect_share(&self, connections: usize) {
+        self.0.lock().unwrap().share = connections;
+    }
+
+    /// How long it had had no packet for an entry when that was deleted, if it knows still.
+    pub fn idle_when_deleted(&self, entry: &FlowEntry) -> Option<Duration> {
+        let (left, idle) = *self.0.lock().unwrap().left.get(&entry.key)?;
+        (left == *entry).then_some(idle)
+    }
+
+    /// How often it had no room.
+    pub fn full(&self) -> u64 {
+        self.0.lock().unwrap().full
+    }
+
+    /// A packet for that entry; `false`: it misses.
+    pub fn hit(&self, entry: &FlowEntry) -> bool {
+        let mut state = self.0.lock().unwrap();
+        if state.table.get(&entry.key) != Some(entry) {
+            return false;
+        }
+        let now = tokio::time::Instant::now();
+        let counter = state.counters.get_mut(&entry.key).unwrap();
+        *counter = (counter.0 + 1, now);
+        true
     }
 
     pub fn entries(&self) -> Vec<FlowEntry> {
@@ -196,14 +248,28 @@ impl State {
         let there = self.table.contains_key(&key);
         match kind {
             update::Type::Insert if there => Outcome::AlreadyExists,
-            update::Type::Insert if self.table.len() >= self.faults.capacity => Outcome::TableFull,
+            update::Type::Insert if self.table.len() >= self.faults.capacity => {
+                self.full += 1;
+                Outcome::TableFull
+            }
             update::Type::Modify | update::Type::Delete if !there => Outcome::NotFound,
             update::Type::Insert | update::Type::Modify => {
                 self.table.insert(key, *entry);
+                let now = tokio::time::Instant::now();
+                self.counters.entry(key).or_insert((0, now));
+                let of_share =
+                    |entry: &&FlowEntry| entry.key.vpc.get() == 1 && !Switch::is_left_over(entry);
+                let held = self.table.values().filter(of_share).count();
+                assert!(held <= self.share, "more than the share: {held}");
                 Outcome::Done
             }
             update::Type::Delete => {
-                self.table.remove(&key);
+                let entry = self.table.remove(&key);
+                let counter = self.counters.remove(&key);
+                if let Some((entry, (_, last))) = entry.zip(counter) {
+                    let idle = tokio::time::Instant::now() - last;
+                    self.left.insert(key, (entry, idle));
+                }
                 Outcome::Done
             }
             update::Type::Unspecified => panic!("an update of no type"),
@@ -262,6 +328,34 @@ impl FlowSink for Switch {
 
     async fn delete(&self, keys: Vec<TableEntry>) -> Result<Vec<Outcome>, SinkError> {
         panic!("all entries are flows, and {keys:?} is to be deleted");
+    }
+
+    async fn read_counters(
+        &self,
+        keys: Vec<FlowKey>,
+    ) -> Result<Vec<Option<FlowReading>>, SinkError> {
+        tokio::time::sleep(self.latency()).await;
+        let found = {
+            let mut state = self.0.lock().unwrap();
+            if let Some(error) = state.unavailable() {
+                return Err(error);
+            }
+            let permille = state.faults.read_permille;
+            if state.random.random_ratio(permille, 1_000) {
+                return Err(SinkError::Unavailable("the counters are lost".to_owned()));
+            }
+            let now = tokio::time::Instant::now();
+            let reading = |(packets, last): &(u64, tokio::time::Instant)| FlowReading {
+                packets: *packets,
+                bytes: *packets * 100,
+                idle: Some(now - *last),
+            };
+            keys.iter()
+                .map(|key| state.counters.get(key).map(reading))
+                .collect()
+        };
+        tokio::time::sleep(self.latency()).await;
+        Ok(found)
     }
 
     async fn read_flows(&self) -> Result<Vec<TableEntry>, SinkError> {

@@ -29,7 +29,15 @@ struct Connection {
     port: u16,
     entries: [FlowEntry; 2],
     epoch: u64,
+    /// Packets that hit it.
+    hits: u64,
+    /// What the engine says of them.
+    counted: u64,
 }
+
+/// What hits may still come between the last look at a unit and its eviction, of a switch
+/// without faults.
+const EVICTION: Duration = Duration::from_millis(500);
 
 pub struct Worker {
     index: u16,
@@ -39,6 +47,11 @@ pub struct Worker {
     connections: BTreeMap<u64, Connection>,
     unsent: Vec<ConnectionId>,
     next: u32,
+    /// What is hit more recently is never evicted; checked of a switch without faults.
+    pub evict_idle: Option<Duration>,
+    /// Packets that hit connections that have left hardware, and what was counted of them.
+    pub hits: u64,
+    pub counted: u64,
 }
 
 impl Worker {
@@ -51,6 +64,9 @@ impl Worker {
             connections: BTreeMap::new(),
             unsent: Vec::new(),
             next: 0,
+            evict_idle: None,
+            hits: 0,
+            counted: 0,
         }
     }
 
@@ -101,8 +117,24 @@ impl Worker {
                 port,
                 entries,
                 epoch,
+                hits: 0,
+                counted: 0,
             };
             self.connections.insert(id.as_u64(), connection);
+        }
+    }
+
+    /// Some packets of one connection, of few of them more often.
+    pub fn packets(&mut self, random: &mut StdRng) {
+        let count = self.connections.len().max(1);
+        let among = if random.random() { count } else { count.min(8) };
+        let busy = random.random_range(0..among);
+        let Some(connection) = self.connections.values_mut().nth(busy) else {
+            return;
+        };
+        let entry = connection.entries[random.random_range(0..2)];
+        if self.switch.hit(&entry) {
+            connection.hits += 1;
         }
     }
 
@@ -134,8 +166,12 @@ impl Worker {
 
     pub fn send_unsent(&mut self) {
         let ring = &mut self.ring;
-        self.unsent
-            .retain(|id| ring.submit(OffloadCommand::Remove(*id)).is_err());
+        let decided_ns = self.clock.now_ns();
+        self.unsent.retain(|id| {
+            let id = *id;
+            ring.submit(OffloadCommand::Remove { id, decided_ns })
+                .is_err()
+        });
     }
 
     pub fn has_unsent(&self) -> bool {
@@ -166,14 +202,42 @@ impl Worker {
                 }
                 if connection.epoch == self.switch.epoch() {
                     for entry in &connection.entries {
-                        assert_eq!(self.switch.holds(&entry.key), Some(*entry), "{id:?}");
+                        let held = self.switch.holds(&entry.key);
+                        // It may be evicted already: that event comes next.
+                        let was_held = self.switch.idle_when_deleted(entry).is_some();
+                        assert!(held == Some(*entry) || was_held, "{id:?}: {held:?}");
                     }
                 }
             }
-            OffloadEvent::Refused(id, _) | OffloadEvent::Lost(id) => {
+            OffloadEvent::Counted(id, count) => {
+                let connection = self.connections.get_mut(&id.as_u64()).expect("unknown id");
+                assert_ne!(connection.state, State::Asked, "{id:?} is counted already");
+                let packets = count.packets.iter().sum::<u64>();
+                assert_eq!(count.bytes.iter().sum::<u64>(), 100 * packets);
+                connection.counted += packets;
+                assert!(
+                    connection.counted <= connection.hits,
+                    "{id:?} had {} packets, and {} are counted",
+                    connection.hits,
+                    connection.counted
+                );
+            }
+            OffloadEvent::Refused(id, _) | OffloadEvent::Lost(id) | OffloadEvent::Evicted(id) => {
                 let raw = id.as_u64();
                 let connection = *self.connections.get(&raw).expect("an end twice");
-                let lost = matches!(event, OffloadEvent::Lost(_));
+                let lost = !matches!(event, OffloadEvent::Refused(..));
+                if let OffloadEvent::Evicted(_) = event
+                    && connection.state != State::Removing
+                    && let Some(shortest) = self.evict_idle
+                {
+                    for entry in &connection.entries {
+                        let idle = self.switch.idle_when_deleted(entry);
+                        assert!(
+                            idle.is_none_or(|time| time <= EVICTION || time >= shortest),
+                            "{id:?} was hit {idle:?} before"
+                        );
+                    }
+                }
                 match connection.state {
                     State::Asked => assert!(!lost, "{id:?} is lost before it is installed"),
                     State::Installed => assert!(lost, "{id:?} is refused once installed"),
@@ -181,6 +245,8 @@ impl Worker {
                     State::Removing => return,
                 }
                 self.connections.remove(&raw);
+                self.hits += connection.hits;
+                self.counted += connection.counted;
                 self.check_gone(id, &connection);
             }
             OffloadEvent::Removed(id) => {
@@ -193,6 +259,8 @@ impl Worker {
                     State::Removing,
                     "{id:?} was not to be removed"
                 );
+                self.hits += connection.hits;
+                self.counted += connection.counted;
                 self.check_gone(id, &connection);
             }
             OffloadEvent::Idle(id) | OffloadEvent::Active(id) => {
