@@ -366,37 +366,62 @@ impl Default for Limits {
     }
 }
 
-/// When a connection without a handshake goes into hardware.
+/// How far a connection has to be to go into hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum OffloadAfter {
-    /// At the first packet from the other side.
+    /// TCP: when it is established; others: at the first packet from the other side.
     FirstReply,
-    /// At the n-th packet, either way, with a reply or without.
+    /// At the n-th packet in software, either way; TCP: when it is established as well, others
+    /// with a reply or without.
     Packets(u32),
+    /// As [`OffloadAfter::Packets`], after so many bytes of IP.
+    Bytes(u64),
     /// Never.
     Never,
 }
 
-/// When a connection goes into hardware.
+/// Connections that never go into hardware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct NeverPorts {
+    /// IP protocol number, TCP or UDP; none: both.
+    pub protocol: Option<u8>,
+    /// The ports that they are opened to, before or after translation.
+    pub ports: PortRange,
+}
+
+/// When a connection goes into hardware.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct OffloadPolicy {
     /// Off: all stay in software.
     pub enabled: bool,
+    /// TCP.
+    pub tcp: OffloadAfter,
     /// UDP.
     pub udp: OffloadAfter,
     /// ICMP and ICMPv6 echo.
     pub icmp: OffloadAfter,
-    /// How long a refused connection stays in software before it is offered again.
+    /// Besides, it has to carry so many bytes of IP within a second; 0: any will do.
+    pub min_bytes_per_second: u32,
+    /// Those stay in software.
+    pub never_ports: Vec<NeverPorts>,
+    /// How long a refused or evicted connection stays in software before it is offered again.
+    /// Refusals in a row double it.
     pub retry_after: Duration,
+    /// The longest such time.
+    pub retry_after_max: Duration,
 }
 
 impl Default for OffloadPolicy {
     fn default() -> Self {
         Self {
             enabled: true,
+            tcp: OffloadAfter::FirstReply,
             udp: OffloadAfter::FirstReply,
             icmp: OffloadAfter::FirstReply,
+            min_bytes_per_second: 0,
+            never_ports: Vec::new(),
             retry_after: Duration::from_secs(5),
+            retry_after_max: Duration::from_secs(60),
         }
     }
 }

@@ -176,6 +176,8 @@ pub struct WorkerStats {
     pub offload_installed: u64,
     /// Connections that hardware lost.
     pub offload_lost: u64,
+    /// Idle connections that hardware let go of for others.
+    pub offload_evicted: u64,
     /// The queue to hardware was full.
     pub offload_queue_full: u64,
     refused: [u64; RefuseReason::ALL.len()],
@@ -218,6 +220,7 @@ impl Default for WorkerStats {
             offload_removals: 0,
             offload_installed: 0,
             offload_lost: 0,
+            offload_evicted: 0,
             offload_queue_full: 0,
             refused: [0; RefuseReason::ALL.len()],
             punts: [0; PUNT_REASONS],
@@ -314,6 +317,7 @@ impl WorkerStats {
             (&mut self.offload_removals, other.offload_removals),
             (&mut self.offload_installed, other.offload_installed),
             (&mut self.offload_lost, other.offload_lost),
+            (&mut self.offload_evicted, other.offload_evicted),
             (&mut self.offload_queue_full, other.offload_queue_full),
         ] {
             *mine += theirs;

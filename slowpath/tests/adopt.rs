@@ -243,7 +243,7 @@ impl Daemon {
             let (_, next) = worker.delete_flows(self.now, &FlowFilter::default(), 0, u32::MAX);
             assert_eq!(next, None);
             while let Some(command) = installer.take() {
-                if let OffloadCommand::Remove(id) = command {
+                if let OffloadCommand::Remove { id, .. } = command {
                     installer.send(OffloadEvent::Removed(id)).unwrap();
                 }
             }
@@ -418,7 +418,8 @@ proptest! {
         prop_assert_eq!(third.table(), table);
         prop_assert_eq!(third.pools(), pools);
         for (at, id) in again {
-            third.workers[at].settle(&[(id, installed)]);
+            let now = third.now;
+            third.workers[at].settle(now, &[(id, installed)]);
         }
         third.is_consistent();
         third.forwards();
@@ -454,7 +455,8 @@ proptest! {
         prop_assert_eq!(second.pools(), first.pools());
         second.is_consistent();
         for (at, id) in here {
-            second.workers[at].settle(&[(id, true)]);
+            let now = second.now;
+            second.workers[at].settle(now, &[(id, true)]);
         }
         second.forwards();
         let open = |flow: &FlowView| matches!(flow.state, State::Established | State::Replied);
@@ -512,7 +514,8 @@ proptest! {
             }
         }
         for (at, id) in here {
-            second.workers[at].settle(&[(id, false)]);
+            let now = second.now;
+            second.workers[at].settle(now, &[(id, false)]);
         }
         second.forwards();
         second.ends();
@@ -545,7 +548,8 @@ fn what_was_silent_for_too_long_ends_unless_it_is_in_hardware() {
         // Until the switch has been heard it may be in hardware.
         second.workers[0].poll(second.now, &mut Vec::new());
         assert_eq!(second.flows().len(), 1);
-        second.workers[0].settle(&[(id, in_hardware)]);
+        let now = second.now;
+        second.workers[0].settle(now, &[(id, in_hardware)]);
         second.now += SECOND;
         second.workers[0].poll(second.now, &mut Vec::new());
         assert_eq!(second.flows().len(), usize::from(in_hardware));

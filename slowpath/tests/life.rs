@@ -6,7 +6,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use shunt_offload::{OffloadCommand, OffloadEvent, RefuseReason};
+use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, RefuseReason};
 use shunt_p4::flow::proto;
 use shunt_slowpath::policy::OffloadAfter;
 use shunt_slowpath::worker::Verdict;
@@ -14,6 +14,10 @@ use shunt_slowpath::{DropReason, FlowFilter, Offload, State};
 
 const CLIENT: &str = "10.0.0.2:1234";
 const SERVER: &str = "192.0.2.80:80";
+
+fn removal(id: ConnectionId, decided_ns: u64) -> OffloadCommand {
+    OffloadCommand::Remove { id, decided_ns }
+}
 
 #[test]
 fn tcp_from_the_first_syn_to_the_last_lease() {
@@ -60,10 +64,7 @@ fn tcp_from_the_first_syn_to_the_last_lease() {
 
     // A FIN takes it out of the hardware at once; it goes on in software.
     world.forwarded(RED, &tcp(CLIENT, SERVER, "FA"));
-    assert_eq!(
-        world.installer.take(),
-        Some(OffloadCommand::Remove(unit.id))
-    );
+    assert_eq!(world.installer.take(), Some(removal(unit.id, world.now)));
     world.forwarded(WAN, &tcp(SERVER, &outside, "A"));
     world.forwarded(WAN, &tcp(SERVER, &outside, "FA"));
     world.forwarded(RED, &tcp(CLIENT, SERVER, "A"));
@@ -136,10 +137,7 @@ fn a_reset_ends_it_soon_and_what_still_comes_does_not_keep_it() {
     let unit = world.install();
     world.event(OffloadEvent::Installed(unit.id));
     world.forwarded(WAN, &tcp(SERVER, &outside, "R"));
-    assert_eq!(
-        world.installer.take(),
-        Some(OffloadCommand::Remove(unit.id))
-    );
+    assert_eq!(world.installer.take(), Some(removal(unit.id, world.now)));
     world.event(OffloadEvent::Removed(unit.id));
     for _ in 0..3 {
         world.pass(4 * SECOND);
@@ -161,10 +159,7 @@ fn the_same_tuple_opens_again_in_time_wait_and_goes_into_hardware_again() {
         world.forwarded(interface, &frame);
     }
     assert_eq!(world.flows()[0].state, State::TimeWait);
-    assert_eq!(
-        world.installer.take(),
-        Some(OffloadCommand::Remove(unit.id))
-    );
+    assert_eq!(world.installer.take(), Some(removal(unit.id, world.now)));
     let again = world.open_tcp(CLIENT, SERVER).to_string();
     assert_eq!(again, outside, "the same mapping");
     assert_eq!(
@@ -213,10 +208,7 @@ fn idle_in_hardware_returns_to_software_until_its_own_timeout() {
     world.event(OffloadEvent::Installed(unit.id));
     world.pass(HOUR);
     world.event(OffloadEvent::Idle(unit.id));
-    assert_eq!(
-        world.installer.take(),
-        Some(OffloadCommand::Remove(unit.id))
-    );
+    assert_eq!(world.installer.take(), Some(removal(unit.id, world.now)));
     world.event(OffloadEvent::Removed(unit.id));
     assert_eq!(world.flows()[0].offload, Offload::Software);
     // Its next packet puts it back.
@@ -256,16 +248,14 @@ fn a_full_queue_keeps_flows_in_software_and_loses_no_removal() {
     world.event(OffloadEvent::Installed(unit.id));
     world.forwarded(RED, &tcp("10.0.0.2:2", SERVER, "A"));
     // The ring has the second's installation: the first's removal has to wait.
+    let decided = world.now;
     world.forwarded(WAN, &tcp(SERVER, &a, "R"));
     world.pass(60 * SECOND);
     assert_eq!(world.worker.connections(), 2);
     let second = world.install();
     assert_ne!(second.id, unit.id);
     world.pass(0);
-    assert_eq!(
-        world.installer.take(),
-        Some(OffloadCommand::Remove(unit.id))
-    );
+    assert_eq!(world.installer.take(), Some(removal(unit.id, decided)));
     world.event(OffloadEvent::Removed(unit.id));
     assert_eq!(world.worker.connections(), 1);
     assert!(world.worker.stats().offload_queue_full >= 2);
@@ -473,10 +463,7 @@ fn flows_are_listed_filtered_and_deleted() {
         1,
         "what is in hardware goes after it"
     );
-    assert_eq!(
-        world.installer.take(),
-        Some(OffloadCommand::Remove(unit.id))
-    );
+    assert_eq!(world.installer.take(), Some(removal(unit.id, world.now)));
     world.event(OffloadEvent::Removed(unit.id));
     assert_eq!((world.worker.connections(), world.leased()), (0, 0));
 }

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use common::*;
 use proptest::prelude::*;
-use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, RefuseReason};
+use shunt_offload::{ConnectionId, HardwareCount, OffloadCommand, OffloadEvent, RefuseReason};
 use shunt_p4::frame::ENCAP_LEN;
 use shunt_p4::{FlowKey, PuntReason, ShuntHeader, Tuple};
 use shunt_slowpath::FlowFilter;
@@ -68,7 +68,7 @@ impl Engine {
                     }
                     self.units.push((unit.id, Hardware::Asked));
                 }
-                OffloadCommand::Remove(id) => {
+                OffloadCommand::Remove { id, .. } => {
                     match self.units.iter_mut().find(|(unit, _)| *unit == id) {
                         Some((_, state)) => {
                             assert_ne!(*state, Hardware::ToBeRemoved, "removed twice");
@@ -92,6 +92,8 @@ impl Engine {
             (Hardware::Asked, _) => (OffloadEvent::Installed(id), false),
             (Hardware::There, 0) => (OffloadEvent::Lost(id), true),
             (Hardware::There, 1 | 2) => (OffloadEvent::Idle(id), false),
+            (Hardware::There, 3) => (OffloadEvent::Evicted(id), true),
+            (Hardware::There, 4) => (OffloadEvent::Counted(id, HardwareCount::default()), false),
             (Hardware::There, _) => (OffloadEvent::Active(id), false),
         };
         if gone {

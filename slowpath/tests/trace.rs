@@ -370,7 +370,7 @@ proptest! {
                     while let Some(command) = world.installer.take() {
                         let event = match command {
                             OffloadCommand::Install(unit) => OffloadEvent::Installed(unit.id),
-                            OffloadCommand::Remove(id) => OffloadEvent::Removed(id),
+                            OffloadCommand::Remove { id, .. } => OffloadEvent::Removed(id),
                         };
                         world.event(event);
                     }

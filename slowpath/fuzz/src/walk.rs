@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
-use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, RefuseReason};
+use shunt_offload::{ConnectionId, HardwareCount, OffloadCommand, OffloadEvent, RefuseReason};
 use shunt_p4::{FlowKey, NetworkOp, PuntReason, ShuntHeader};
 use shunt_slowpath::policy::{Filtering, PortRange};
 use shunt_slowpath::worker::Verdict;
@@ -63,7 +63,7 @@ impl Engine {
                     }
                     self.units.push((unit.id, Hardware::Asked));
                 }
-                OffloadCommand::Remove(id) => {
+                OffloadCommand::Remove { id, .. } => {
                     match self.units.iter_mut().find(|(unit, _)| *unit == id) {
                         Some((_, state)) => {
                             assert!(*state != Hardware::Leaving, "removed twice");
@@ -86,6 +86,8 @@ impl Engine {
             (Hardware::Asked, _) => (OffloadEvent::Installed(id), false),
             (Hardware::There, 0) => (OffloadEvent::Lost(id), true),
             (Hardware::There, 1 | 2) => (OffloadEvent::Idle(id), false),
+            (Hardware::There, 3) => (OffloadEvent::Evicted(id), true),
+            (Hardware::There, 4) => (OffloadEvent::Counted(id, HardwareCount::default()), false),
             (Hardware::There, _) => (OffloadEvent::Active(id), false),
         };
         if gone {

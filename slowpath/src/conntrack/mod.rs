@@ -88,7 +88,7 @@ pub struct Connection {
     pub tracker: Tracker,
     /// Its place in hardware.
     pub offload: Offload,
-    /// `ENDING`, `COUNTED`, `REVOKED` and `LEAVING`.
+    /// `ENDING`, `COUNTED`, `REVOKED`, `LEAVING`, and refusals by hardware.
     flags: u8,
     /// It has a share in the port that it is addressed to, of somebody else inside: the VPC of
     /// that outside address; 0: it has none.
@@ -114,6 +114,9 @@ const COUNTED: u8 = 2;
 const REVOKED: u8 = 4;
 /// A change of the tables takes it out of hardware.
 const LEAVING: u8 = 8;
+/// Refusals by hardware in a row, three bits.
+const REFUSALS_SHIFT: u8 = 4;
+const REFUSALS_MAX: u8 = 7;
 
 /// In `offload_from_ns`: not before the next packet, whenever that comes.
 const NEXT_PACKET: u64 = u64::MAX;
@@ -246,6 +249,18 @@ impl Connection {
     pub fn begin_again(&mut self) {
         self.offload_from_ns = NEXT_PACKET;
         self.flags &= !ENDING;
+        self.set_refusals(0);
+    }
+
+    /// How often in a row hardware has refused it, at most 7.
+    pub fn refusals(&self) -> u8 {
+        self.flags >> REFUSALS_SHIFT & REFUSALS_MAX
+    }
+
+    /// See [`Connection::refusals`].
+    pub fn set_refusals(&mut self, refusals: u8) {
+        let bits = refusals.min(REFUSALS_MAX) << REFUSALS_SHIFT;
+        self.flags = self.flags & !(REFUSALS_MAX << REFUSALS_SHIFT) | bits;
     }
 
     /// It is in software (again) and may be offered to hardware from its next packet on. Says

@@ -5,6 +5,7 @@
 //! worker has left the old copy, which is at most one burst. Every operation is applied to both
 //! copies, so a batch costs what changed, not the table's size.
 
+mod never;
 mod review;
 mod table;
 
@@ -19,6 +20,7 @@ pub use table::{Fib, NextHop, Resolution};
 use crate::conntrack::TimeoutTable;
 use crate::nat::Rules;
 use crate::policy::Policy;
+pub(crate) use never::Never;
 
 /// The policy and its lowered form; one for both copies.
 #[derive(Debug, Default)]
@@ -28,6 +30,7 @@ pub struct PolicySnapshot {
     /// NAT rules and peerings, for lookup.
     pub rules: Rules,
     timeouts: TimeoutTable,
+    never: Never,
 }
 
 impl PolicySnapshot {
@@ -35,6 +38,7 @@ impl PolicySnapshot {
         Self {
             rules: Rules::new(&policy),
             timeouts: TimeoutTable::new(&policy.timeouts),
+            never: Never::new(&policy.offload.never_ports),
             policy,
         }
     }

@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use shunt_p4::{Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, Vpc, VpcId};
 
-use super::PolicySnapshot;
+use super::{Never, PolicySnapshot};
 use super::review::{Leaves, Reviews, Scope};
 use crate::conntrack::TimeoutTable;
 use crate::nat::Rules;
@@ -161,6 +161,12 @@ impl Fib {
     #[inline]
     pub(crate) fn timeouts(&self) -> &TimeoutTable {
         &self.policy.timeouts
+    }
+
+    /// The ports whose connections stay in software, for lookup.
+    #[inline]
+    pub(crate) fn never(&self) -> &Never {
+        &self.policy.never
     }
 
     /// Rises with every publish that changes something.

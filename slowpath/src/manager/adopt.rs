@@ -118,7 +118,7 @@ impl ManagerHandle {
         self.run(move |workers| {
             for found in found.chunks(RESTORE_SLICE) {
                 let found = found.to_vec();
-                workers.ask(worker, move |worker, _| worker.settle(&found))?;
+                workers.ask(worker, move |worker, now_ns| worker.settle(now_ns, &found))?;
             }
             Ok(())
         })

@@ -172,11 +172,11 @@ impl Worker {
     }
 
     /// Whether connections that were taken back are in hardware, as the switch says.
-    pub fn settle(&mut self, found: &[(ConnectionId, bool)]) {
+    pub fn settle(&mut self, now_ns: u64, found: &[(ConnectionId, bool)]) {
         let Self { reader, core } = self;
         let Some(fib) = reader.enter() else { return };
         for (id, in_hardware) in found {
-            core.settle(&fib, *id, *in_hardware);
+            core.settle(&fib, now_ns, *id, *in_hardware);
         }
     }
 }
@@ -278,7 +278,7 @@ impl Core {
         }
     }
 
-    fn settle(&mut self, fib: &Fib, id: ConnectionId, in_hardware: bool) {
+    fn settle(&mut self, fib: &Fib, now_ns: u64, id: ConnectionId, in_hardware: bool) {
         let Some(slot) = self.table.slot_of(id) else {
             return;
         };
@@ -290,13 +290,13 @@ impl Core {
             return;
         }
         if !in_hardware {
-            self.back_in_software(fib, slot);
+            self.back_in_software(fib, now_ns, slot);
             return;
         }
         connection.offload = Offload::Installed;
         if !connection.tracker.state().is_open() {
             // It was being taken out when the daemon was killed.
-            self.remove_entries(slot);
+            self.remove_entries(now_ns, slot);
         }
     }
 }

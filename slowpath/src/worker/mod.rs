@@ -9,7 +9,7 @@
 //!     │ related.rs  ICMP errors, through the connection that they quote
 //!     │ fragment.rs fragments, by the ports of the first one
 //!     │ cut.rs      packets that are too big for the way out
-//!     │ offload.rs  what the connection's hardware entries need now
+//!     │ offload.rs  what the connection's hardware entries need now (wants.rs: when)
 //!     │ adopt.rs    connections of the daemon before, after a restart
 //!     │ review.rs   connections that a change of the tables contradicts
 //!     ▼
@@ -40,10 +40,11 @@ pub mod run;
 mod trace;
 mod view;
 mod walk;
+mod wants;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 
-use shunt_offload::{ConnectionId, WorkerPort};
+use shunt_offload::{ConnectionId, HardwareCount, WorkerPort};
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{Tuple, VpcId};
 
@@ -151,8 +152,13 @@ struct Core {
     outbox: cut::Outbox,
     offload: WorkerPort,
     exception: ExceptionPort,
-    /// Connections whose removal did not fit into the offload queue; each at most once.
-    removals: VecDeque<u32>,
+    /// Connections whose removal did not fit into the offload queue, and when it was decided; each
+    /// at most once.
+    removals: VecDeque<(u32, u64)>,
+    /// What hardware counted of connections that have been in it and left it, by slot.
+    hardware: HashMap<u32, HardwareCount, ahash::RandomState>,
+    /// Bytes in the second at hand, by slot, while the policy asks for a rate.
+    windows: Vec<wants::Window>,
     icmp_limit: RateLimit,
     /// Which of how many workers it is.
     share: PortShare,
@@ -202,6 +208,8 @@ impl Worker {
                 offload,
                 exception,
                 removals: VecDeque::new(),
+                hardware: HashMap::default(),
+                windows: Vec::new(),
                 icmp_limit: RateLimit::default(),
                 share,
                 spread: KeyHasher::new(config.seed),

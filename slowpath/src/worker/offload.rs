@@ -3,27 +3,27 @@
 //! ```text
 //!              Install           Installed
 //!   Software ──────────▶ Installing ──────▶ Installed
-//!      ▲  ▲    Refused       │                │ │  Lost
-//!      │  └──────────────────┤◀───────────────┘ └────▶ Software
+//!      ▲  ▲    Refused       │                │ │
+//!      │  └──────────────────┤◀───────────────┘ └────▶ Software (Lost, Evicted)
 //!      │       Removed       ▼  closing, idle, deleted
 //!      └──────────────── Removing (RemoveQueued while the queue is full)
 //! ```
 //!
-//! A connection leaves the table, and gives its port back, only from `Software`.
+//! A connection leaves the table, and gives its port back, only from `Software`. `wants.rs` says
+//! when one is offered.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit};
-use shunt_p4::flow::proto;
+use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
 use shunt_p4::{FlowAction, FlowEntry, FlowKey};
 
 use super::quota::Counted;
+use super::wants::{retry_ns, wants_offload};
 use super::{Core, POLL_BUDGET, TIMER_BUDGET};
 use crate::conntrack::{Connection, Direction, Offload, State};
 use crate::fib::Fib;
 use crate::packet::{Packet, Transport};
-use crate::policy::{OffloadAfter, OffloadPolicy};
 
 /// Events whose connections are asked for together.
 const EVENTS: usize = 16;
@@ -100,9 +100,11 @@ impl Core {
             self.note(slot);
         }
         match offload {
-            Offload::Software if wanted => self.install(fib, now_ns, slot),
+            Offload::Software if wanted && self.fast_enough(fib, now_ns, slot, packet.len) => {
+                self.install(fib, now_ns, slot);
+            }
             Offload::Installing | Offload::Installed if !state.is_open() => {
-                self.remove_entries(slot)
+                self.remove_entries(now_ns, slot)
             }
             _ => {}
         }
@@ -131,7 +133,7 @@ impl Core {
     }
 
     /// Asks for both entries to be removed, once.
-    pub(super) fn remove_entries(&mut self, slot: u32) {
+    pub(super) fn remove_entries(&mut self, now_ns: u64, slot: u32) {
         let id = self.id(slot);
         let Some(connection) = self.table.get_mut(slot) else {
             return;
@@ -139,21 +141,25 @@ impl Core {
         if !matches!(connection.offload, Offload::Installing | Offload::Installed) {
             return;
         }
-        connection.offload = match self.offload.submit(OffloadCommand::Remove(id)) {
+        let remove = OffloadCommand::Remove {
+            id,
+            decided_ns: now_ns,
+        };
+        connection.offload = match self.offload.submit(remove) {
             Ok(()) => {
                 self.stats.offload_removals += 1;
                 Offload::Removing
             }
             Err(shunt_offload::Full) => {
                 self.stats.offload_queue_full += 1;
-                self.removals.push_back(slot);
+                self.removals.push_back((slot, now_ns));
                 Offload::RemoveQueued
             }
         };
     }
 
     /// Ends a connection: at once, or as soon as the hardware has let go of it.
-    pub(super) fn end(&mut self, slot: u32) {
+    pub(super) fn end(&mut self, now_ns: u64, slot: u32) {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
@@ -165,11 +171,14 @@ impl Core {
                 }
                 self.give_back(slot);
                 self.table.remove(slot);
+                if !self.hardware.is_empty() {
+                    self.hardware.remove(&slot);
+                }
                 self.stats.connections_ended += 1;
             }
             Offload::Installing | Offload::Installed => {
                 connection.end();
-                self.remove_entries(slot);
+                self.remove_entries(now_ns, slot);
             }
             Offload::RemoveQueued | Offload::Removing => connection.end(),
         }
@@ -221,12 +230,13 @@ impl Core {
     }
 
     fn submit_removals(&mut self) {
-        while let Some(&slot) = self.removals.front() {
+        while let Some(&(slot, decided_ns)) = self.removals.front() {
             let id = self.id(slot);
             if let Some(connection) = self.table.get_mut(slot)
                 && connection.offload == Offload::RemoveQueued
             {
-                if self.offload.submit(OffloadCommand::Remove(id)).is_err() {
+                let remove = OffloadCommand::Remove { id, decided_ns };
+                if self.offload.submit(remove).is_err() {
                     return;
                 }
                 self.stats.offload_removals += 1;
@@ -249,22 +259,28 @@ impl Core {
                 self.stats.offload_installed += 1;
                 if connection.offload == Offload::Installing {
                     connection.offload = Offload::Installed;
+                    connection.set_refusals(0);
                 }
             }
             OffloadEvent::Refused(_, reason) => {
                 self.stats.refuse(reason);
                 // If a removal is under way, its own answer is still to come.
                 if in_hardware || connection.offload == Offload::RemoveQueued {
-                    let wait = nanos(fib.policy().offload.retry_after);
-                    self.back_in_software(fib, slot);
-                    if let Some(connection) = self.table.get_mut(slot) {
-                        connection.not_offered_before(now_ns.saturating_add(wait));
-                    }
+                    let refusals = connection.refusals();
+                    let doublings = match reason {
+                        // Over for all at once, however often they tried.
+                        RefuseReason::Unavailable | RefuseReason::KeyInUse => 0,
+                        _ => refusals,
+                    };
+                    let wait_ns = retry_ns(&fib.policy().offload, doublings, slot);
+                    connection.set_refusals(refusals + 1);
+                    self.back_in_software(fib, now_ns, slot);
+                    self.not_offered_before(slot, now_ns.saturating_add(wait_ns));
                 }
             }
             OffloadEvent::Removed(_) => {
                 if connection.offload == Offload::Removing {
-                    self.back_in_software(fib, slot);
+                    self.back_in_software(fib, now_ns, slot);
                 }
             }
             OffloadEvent::Idle(_) if in_hardware => {
@@ -276,21 +292,46 @@ impl Core {
                 if deadline_ns(fib, connection) <= now_ns {
                     connection.end();
                 }
-                self.remove_entries(slot);
+                self.remove_entries(now_ns, slot);
             }
             OffloadEvent::Active(_) if in_hardware => connection.last_seen_ns = now_ns,
             OffloadEvent::Lost(_) if in_hardware || connection.offload == Offload::RemoveQueued => {
                 self.stats.offload_lost += 1;
                 // Its last packet in hardware is not known: it gets a whole timeout.
                 connection.last_seen_ns = now_ns;
-                self.back_in_software(fib, slot);
+                self.back_in_software(fib, now_ns, slot);
             }
-            OffloadEvent::Idle(_) | OffloadEvent::Active(_) | OffloadEvent::Lost(_) => {}
+            OffloadEvent::Evicted(_)
+                if in_hardware || connection.offload == Offload::RemoveQueued =>
+            {
+                self.stats.offload_evicted += 1;
+                let wait_ns = retry_ns(&fib.policy().offload, 0, slot);
+                self.back_in_software(fib, now_ns, slot);
+                self.not_offered_before(slot, now_ns.saturating_add(wait_ns));
+            }
+            OffloadEvent::Counted(_, count) => {
+                connection.last_seen_ns =
+                    connection.last_seen_ns.max(count.last_hit_ns.min(now_ns));
+                if !connection.is_ending() {
+                    self.hardware.entry(slot).or_default().add(&count);
+                }
+            }
+            // What a removal that is under way has crossed.
+            OffloadEvent::Idle(_)
+            | OffloadEvent::Active(_)
+            | OffloadEvent::Lost(_)
+            | OffloadEvent::Evicted(_) => {}
+        }
+    }
+
+    fn not_offered_before(&mut self, slot: u32, ns: u64) {
+        if let Some(connection) = self.table.get_mut(slot) {
+            connection.not_offered_before(ns);
         }
     }
 
     /// None of its entries is in hardware: it ends if it was to, else its timer counts again.
-    pub(super) fn back_in_software(&mut self, fib: &Fib, slot: u32) {
+    pub(super) fn back_in_software(&mut self, fib: &Fib, now_ns: u64, slot: u32) {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
@@ -298,7 +339,7 @@ impl Core {
             self.review.left();
         }
         if connection.is_ending() {
-            self.end(slot);
+            self.end(now_ns, slot);
         } else {
             let deadline = deadline_ns(fib, connection);
             self.table.arm(slot, deadline);
@@ -350,7 +391,7 @@ impl Core {
         let deadline = deadline_ns(fib, connection);
         match connection.offload {
             _ if deadline > now_ns => self.table.arm(slot, deadline),
-            Offload::Software => self.end(slot),
+            Offload::Software => self.end(now_ns, slot),
             // Its packets do not come here: the hardware tells when they stop.
             Offload::Installing | Offload::Installed => {
                 let timeout = timeout_ns(fib, connection);
@@ -381,40 +422,6 @@ pub(super) fn entries(connection: &Connection, idle_timeout: Duration) -> [FlowE
     [entry(Direction::Forward), entry(Direction::Reply)]
 }
 
-fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection) -> bool {
-    let policy = &fib.policy().offload;
-    let packets = connection.packets.iter().sum();
-    let state = connection.tracker.state();
-    if !far_enough(policy, connection.proto(), state, packets)
-        || !policy.enabled
-        || connection.is_ending()
-        || now_ns < connection.offered_since_ns(now_ns)
-    {
-        return false;
-    }
-    // The switch asks the flow tables only for packets of stateful VPCs.
-    let stateful = |side: Direction| {
-        let vpc = connection.key(side).vpc;
-        fib.vpc(vpc).is_some_and(|vpc| !vpc.stateless)
-    };
-    stateful(Direction::Forward) && stateful(Direction::Reply)
-}
-
-/// Whether a connection of that state, after so many packets, belongs into hardware.
-#[inline]
-pub(super) fn far_enough(policy: &OffloadPolicy, protocol: u8, state: State, packets: u64) -> bool {
-    let after = match protocol {
-        proto::TCP => return state == State::Established,
-        proto::UDP => policy.udp,
-        _ => policy.icmp,
-    };
-    match after {
-        OffloadAfter::FirstReply => state == State::Replied,
-        OffloadAfter::Packets(n) => packets >= u64::from(n),
-        OffloadAfter::Never => false,
-    }
-}
-
 pub(super) fn timeout_ns(fib: &Fib, connection: &Connection) -> u64 {
     fib.timeouts()
         .of(connection.tracker.state(), connection.proto())
@@ -432,10 +439,12 @@ fn id_of(event: &OffloadEvent) -> ConnectionId {
     | OffloadEvent::Removed(id)
     | OffloadEvent::Idle(id)
     | OffloadEvent::Active(id)
-    | OffloadEvent::Lost(id)) = event;
+    | OffloadEvent::Lost(id)
+    | OffloadEvent::Evicted(id)
+    | OffloadEvent::Counted(id, _)) = event;
     *id
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }

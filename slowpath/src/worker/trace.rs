@@ -12,9 +12,9 @@ use shunt_p4::{FlowKey, InterfaceId, Tuple};
 use super::cut::pieces;
 use super::egress::routed;
 use super::fragment::{Fate, FragmentKey};
-use super::offload::far_enough;
 use super::related::quoted_key;
 use super::walk::{ingress, read_packet};
+use super::wants::{far_enough, is_never_port};
 use super::{Core, Ingress, Stop, Verdict, Worker};
 use crate::conntrack::{Direction, Offload, Tracker};
 use crate::exception::ExceptionReason;
@@ -86,6 +86,16 @@ struct Tracer<'a> {
     fib: &'a Fib,
     now_ns: u64,
     trace: Trace,
+}
+
+/// What says whether a connection goes into hardware.
+struct Carried {
+    protocol: u8,
+    /// That it was opened to, before and after translation.
+    ports: [u16; 2],
+    /// With the traced packet.
+    packets: u64,
+    bytes: u64,
 }
 
 impl<'a> Tracer<'a> {
@@ -236,16 +246,17 @@ impl<'a> Tracer<'a> {
             translation.tuple.dst,
         )?;
         self.leaving(packet, &hop)?;
-        let proto = key.tuple.proto;
-        let packets = connection.packets.iter().sum::<u64>() + 1;
+        let carried = Carried {
+            protocol: key.tuple.proto,
+            ports: [
+                connection.key(Direction::Forward).tuple.dst_port,
+                connection.key(Direction::Reply).tuple.src_port,
+            ],
+            packets: connection.packets.iter().sum::<u64>() + 1,
+            bytes: connection.bytes.iter().sum::<u64>() + packet.len() as u64,
+        };
         let offload = connection.offload;
-        self.offload(
-            offload,
-            proto,
-            &tracker,
-            packets,
-            [key.vpc, hop.interface.vpc],
-        );
+        self.offload(offload, &tracker, &carried, [key.vpc, hop.interface.vpc]);
         self.trace.translated = Some(translation.tuple);
         self.deliver(packet, &hop)
     }
@@ -299,7 +310,13 @@ impl<'a> Tracer<'a> {
         let mut tracker = plan.tracker();
         tracker.see(Direction::Forward, &packet.transport);
         let vpcs = [key.vpc, plan.hop().interface.vpc];
-        self.offload(Offload::Software, key.tuple.proto, &tracker, 1, vpcs);
+        let carried = Carried {
+            protocol: key.tuple.proto,
+            ports: [key.tuple.dst_port, translated.dst_port],
+            packets: 1,
+            bytes: packet.len() as u64,
+        };
+        self.offload(Offload::Software, &tracker, &carried, vpcs);
         self.deliver(packet, plan.hop())
     }
 
@@ -539,13 +556,13 @@ impl<'a> Tracer<'a> {
     fn offload(
         &mut self,
         offload: Offload,
-        proto: u8,
         tracker: &Tracker,
-        packets: u64,
+        carried: &Carried,
         vpcs: [shunt_p4::VpcId; 2],
     ) {
         let policy = &self.fib.policy().offload;
         let state = tracker.state();
+        let (protocol, amount) = (carried.protocol, (carried.packets, carried.bytes));
         let stateless = |vpc: &shunt_p4::VpcId| self.fib.vpc(*vpc).is_none_or(|vpc| vpc.stateless);
         let text = match offload {
             Offload::Installing | Offload::Installed if !state.is_open() => {
@@ -562,11 +579,22 @@ impl<'a> Tracer<'a> {
             Offload::Software if vpcs.iter().any(stateless) => {
                 "not between these VPCs: one of them is stateless".to_owned()
             }
-            Offload::Software if far_enough(policy, proto, state, packets) => {
-                "offered to the switch now, both directions, unless it was refused a moment ago"
-                    .to_owned()
+            Offload::Software if is_never_port(self.fib, protocol, carried.ports) => {
+                "never, by configuration: its port is one of those that stay in software".to_owned()
             }
-            Offload::Software => words::waits(policy, proto),
+            Offload::Software if far_enough(policy, protocol, state, amount) => {
+                if policy.min_bytes_per_second > 0 {
+                    format!(
+                        "offered to the switch, both directions, when it carries {} bytes within a \
+                         second",
+                        policy.min_bytes_per_second
+                    )
+                } else {
+                    "offered to the switch now, both directions, unless it was refused a moment ago"
+                        .to_owned()
+                }
+            }
+            Offload::Software => words::waits(policy, protocol),
         };
         self.step("offload", text);
     }

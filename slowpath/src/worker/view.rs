@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ipnet::IpNet;
-use shunt_offload::ConnectionId;
+use shunt_offload::{ConnectionId, HardwareCount};
 use shunt_p4::{Tuple, VpcId};
 
 use super::Worker;
@@ -45,6 +45,9 @@ pub struct FlowView {
     pub age: Duration,
     /// Since its last packet in software, or the last that hardware told of.
     pub idle: Duration,
+    /// What hardware counted of it before it left hardware last; what it counts of a connection
+    /// that is in it now is the switch's to say.
+    pub hardware: HardwareCount,
 }
 
 /// Which connections. Every field narrows; the default is all.
@@ -118,7 +121,11 @@ impl Worker {
             if flows.len() >= limit {
                 return (flows, Some(slot));
             }
-            flows.push(view(connection, table.id(slot), age, now_ns));
+            let hardware = self.core.hardware.get(&slot).copied().unwrap_or_default();
+            flows.push(FlowView {
+                hardware,
+                ..view(connection, table.id(slot), age, now_ns)
+            });
         }
         (flows, (end < table.slots()).then_some(end))
     }
@@ -140,7 +147,7 @@ impl Worker {
                 !connection.is_ending() && filter.matches(connection, table.age(slot, now_ns))
             });
             if wanted {
-                self.core.end(slot);
+                self.core.end(now_ns, slot);
                 deleted += 1;
             }
         }
@@ -170,5 +177,6 @@ fn view(connection: &Connection, id: ConnectionId, age: Duration, now_ns: u64) -
         offload: connection.offload,
         age,
         idle: Duration::from_nanos(now_ns.saturating_sub(connection.last_seen_ns)),
+        hardware: HardwareCount::default(),
     }
 }

@@ -337,7 +337,7 @@ fn measure(frames: &[Vec<u8>]) -> Result<Run, BenchError> {
             })?;
             let rate = frames.len() as f64 / start.elapsed().as_secs_f64();
             let latencies = runtime.block_on(engine.stats()).map_err(failed)?.latencies;
-            let first = latencies.first_packet_to_acknowledged;
+            let first = latencies.first_packet;
             // Once more: every packet, and every answer, hits.
             let punted = shared.punted.load(Ordering::Relaxed);
             let start = Instant::now();

@@ -175,7 +175,9 @@ impl Lab {
         let Some(&id) = self.live.front() else {
             return false;
         };
-        if self.worker.submit(OffloadCommand::Remove(id)).is_err() {
+        let decided_ns = self.clock.now_ns();
+        let remove = OffloadCommand::Remove { id, decided_ns };
+        if self.worker.submit(remove).is_err() {
             return false;
         }
         self.live.pop_front();

@@ -164,16 +164,20 @@ pub(super) fn error(error: IcmpError) -> String {
 
 /// What a connection that stays in software waits for.
 pub(super) fn waits(policy: &OffloadPolicy, protocol: u8) -> String {
-    let after = match protocol {
-        proto::TCP => {
-            return "not yet: TCP goes to the switch when it is open in both directions".to_owned();
-        }
-        proto::UDP => policy.udp,
-        _ => policy.icmp,
+    let (after, open) = match protocol {
+        proto::TCP => (policy.tcp, " and open in both directions"),
+        proto::UDP => (policy.udp, ""),
+        _ => (policy.icmp, ""),
     };
     match after {
+        OffloadAfter::FirstReply if protocol == proto::TCP => {
+            "not yet: TCP goes to the switch when it is open in both directions".to_owned()
+        }
         OffloadAfter::FirstReply => "not yet: it goes to the switch at the first reply".to_owned(),
-        OffloadAfter::Packets(n) => format!("not yet: it goes to the switch at packet {n}"),
+        OffloadAfter::Packets(n) => format!("not yet: it goes to the switch at packet {n}{open}"),
+        OffloadAfter::Bytes(n) => {
+            format!("not yet: it goes to the switch when it has carried {n} bytes{open}")
+        }
         OffloadAfter::Never => "never, by configuration".to_owned(),
     }
 }

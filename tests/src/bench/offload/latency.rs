@@ -51,13 +51,13 @@ fn measure(report: &mut Report, rate: u64) -> Result<(), BenchError> {
     let reached = (lab.installed + lab.removed) * ENTRIES;
     let wanted = rate as f64 * (DURATION + LIFE / 2).as_secs_f64();
     let at = format!("at {} K updates/s", rate / 1000);
-    figures(report, &at, &latencies.decided_to_acknowledged);
+    figures(report, &at, &latencies.install.total);
     figures(
         report,
-        &format!("{at}, decided to batched"),
-        &latencies.decided_to_batched,
+        &format!("{at}, decided to taken from the ring"),
+        &latencies.install.queued,
     );
-    figures(report, &format!("{at}, removal"), &latencies.removal);
+    figures(report, &format!("{at}, removal"), &latencies.removal.total);
     let share = 100.0 * reached as f64 / wanted;
     report.metric(format!("{at}: done of what was due"), share, "%");
     let late = elapsed - (LIFE + DURATION).as_secs_f64();

@@ -56,7 +56,7 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     let share = |from: Duration, to: Duration| 100.0 * (to - from).as_secs_f64() / elapsed;
     report.metric("engine and worker", share(before.0, after.0), "% of a core");
     report.metric("switch", share(before.1, after.1), "% of a core");
-    let acknowledged = stats.latencies.decided_to_acknowledged;
+    let acknowledged = stats.latencies.install.total;
     for (name, ns) in [
         ("p50", acknowledged.p50_ns),
         ("p99", acknowledged.p99_ns),

@@ -194,7 +194,7 @@ impl Engine {
                     self.installed.push_back((unit.id, now_ns + self.idle_ns));
                     OffloadEvent::Installed(unit.id)
                 }
-                OffloadCommand::Remove(id) => OffloadEvent::Removed(id),
+                OffloadCommand::Remove { id, .. } => OffloadEvent::Removed(id),
             };
             self.port.send(event).map_err(full)?;
         }
