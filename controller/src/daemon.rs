@@ -30,7 +30,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shunt_offload::{Engine, EngineConfig, EngineHandle, P4RuntimeSink};
+use p4runtime::p4info::parse_p4info_text;
+use shunt_offload::{Engine, EngineConfig, EngineHandle, P4RuntimeSink, TableSizes};
+use shunt_p4::tables::{Flow4, Flow6, P4Table as _};
 use shunt_slowpath::{FibWriter, Manager, ManagerError, PortDevice, SlowPathConfig};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -196,7 +198,12 @@ impl Running {
         };
 
         let sink = P4RuntimeSink::new(connected.client().clone());
-        let engine = Engine::start(EngineConfig::default(), installer_ports, sink);
+        let engine_config = EngineConfig {
+            tables: flow_tables(),
+            policy: config.engine.clone(),
+            ..EngineConfig::default()
+        };
+        let engine = Engine::start(engine_config, installer_ports, sink);
         let resolver = mirror.clone();
         let parts = SessionParts {
             meters: config.punt_meters.clone(),
@@ -258,7 +265,8 @@ impl Running {
                 tracing::error!(%error, "the API has ended");
             }
         });
-        let metrics = exporter.map(|exporter| tokio::spawn(exporter.serve(stop.clone())));
+        let metrics = exporter
+            .map(|exporter| tokio::spawn(exporter.serve(Some(engine.engine()), stop.clone())));
         Ok(Self {
             stop,
             slow_path,
@@ -283,6 +291,22 @@ impl Running {
         for task in self.tasks {
             let _ = task.await; // a panic there is in the log
         }
+    }
+}
+
+/// The sizes of the flow tables, by the program that the switch is given.
+fn flow_tables() -> TableSizes {
+    let info = parse_p4info_text(shunt_p4::P4INFO).unwrap_or_default();
+    let size = |id: u32| {
+        let table = info.tables.iter().find(|table| {
+            let preamble = table.preamble.as_ref();
+            preamble.is_some_and(|preamble| preamble.id == id)
+        });
+        table.and_then(|table| u64::try_from(table.size).ok())
+    };
+    TableSizes {
+        flow4: size(Flow4::ID).unwrap_or(TableSizes::UNKNOWN.flow4),
+        flow6: size(Flow6::ID).unwrap_or(TableSizes::UNKNOWN.flow6),
     }
 }
 

@@ -137,6 +137,12 @@ pub struct VpcSection {
     /// Its share of the slow path when that has more to do than it can, against the others'.
     #[serde(default = "default_weight")]
     pub weight: i64,
+    /// Connections opened from it that may be in the switch at once; default as many as fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload_max: Option<i64>,
+    /// The same in percent of what fits into the switch's flow table; the smaller one counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offload_max_percent: Option<i64>,
 }
 
 fn default_weight() -> i64 {
@@ -375,22 +381,40 @@ impl Default for LimitsSection {
 pub struct OffloadSection {
     /// Off: every packet is forwarded by software.
     pub enabled: bool,
-    /// When a UDP connection is offloaded: `first-reply`, `packets=N` or `never`.
+    /// When a TCP connection is offloaded: `established`, once established and after so much in
+    /// software `packets=N` or `bytes=N`, or `never`.
+    pub tcp: String,
+    /// When a UDP connection is offloaded: `first-reply`, `packets=N`, `bytes=N` or `never`.
     pub udp: String,
     /// The same for ICMP and ICMPv6 echo.
     pub icmp: String,
-    /// How long a connection that the switch refused stays in software before it is offered
-    /// again.
+    /// Besides, a connection has to carry so many bytes of IP within a second; 0: any will do.
+    pub min_bytes_per_second: i64,
+    /// Connections to these ports stay in software: `53`, `udp/53`, `tcp/6000-6010`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub never_ports: Vec<String>,
+    /// How long a connection that the switch refused or evicted stays in software before it is
+    /// offered again. Refusals in a row double it.
     pub retry_after: String,
+    /// The longest such time.
+    pub retry_after_max: String,
+    /// When room in the switch is short, connections without a packet for so long leave it, the
+    /// longest idle first; `never`: none does.
+    pub evict_idle: String,
 }
 
 impl Default for OffloadSection {
     fn default() -> Self {
         Self {
             enabled: true,
+            tcp: "established".to_owned(),
             udp: "first-reply".to_owned(),
             icmp: "first-reply".to_owned(),
+            min_bytes_per_second: 0,
+            never_ports: Vec::new(),
             retry_after: "5s".to_owned(),
+            retry_after_max: "1m".to_owned(),
+            evict_idle: "5s".to_owned(),
         }
     }
 }

@@ -16,6 +16,8 @@ mod model;
 mod nat_tests;
 mod revisions;
 #[cfg(test)]
+mod offload_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 mod validate;
 mod values;

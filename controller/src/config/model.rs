@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
+use shunt_offload::EnginePolicy;
 use shunt_p4::{Interface, InterfaceId, PuntReason, SwitchPort, Vpc, VpcId};
 use shunt_slowpath::policy::{AddressRange, Policy};
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub interfaces: Vec<InterfaceConfig>,
     /// What the slow path needs besides: NAT, peerings, timeouts, limits, offload.
     pub policy: Policy,
+    /// What the offload engine is to keep to.
+    pub engine: EnginePolicy,
     /// What the switch may send to the slow path.
     pub punt_meters: Vec<PuntMeter>,
 }

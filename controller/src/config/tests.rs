@@ -592,8 +592,4 @@ fn tuning() {
             d.limits.punt_pps.insert("arp".into(), 0);
         },
     );
-    fault(
-        "offload.udp: \"packets=0\" is none of \"first-reply\", \"never\" and \"packets=N\" with N from 1 to 1000000",
-        |d| d.offload.udp = "packets=0".into(),
-    );
 }

@@ -2,6 +2,7 @@
 
 mod interfaces;
 mod nat;
+mod offload;
 mod static_nat;
 mod tuning;
 
@@ -69,34 +70,43 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
         .map_or(0, |slow_path| slow_path.connections);
     let limits = tuning::limits(&document.limits, connections, &mut faults);
     let punt_meters = tuning::punt_meters(&document.limits, &mut faults);
-    let offload = tuning::offload(&document.offload, &mut faults);
+    let offload = offload::policy(&document.offload, &mut faults);
+    let vpc_named = |name: &str| {
+        let found = vpcs.iter().find(|found| found.vpc.name == name)?;
+        Some(found.vpc.id)
+    };
+    let engine = offload::engine(&document.offload, &document.vpc, vpc_named, &mut faults);
 
     let faults = faults.into_vec();
     let weights = vpcs.iter().map(|vpc| (vpc.vpc.id, vpc.weight)).collect();
-    match (switch, slow_path, timeouts, limits, offload) {
-        (Some(switch), Some(slow_path), Some(timeouts), Some(limits), Some(offload))
-            if faults.is_empty() =>
-        {
-            Ok(Config {
-                api_socket: socket.into(),
-                metrics,
-                switch,
-                slow_path,
-                vpcs,
-                interfaces: interfaces.into_iter().map(|found| found.config).collect(),
-                policy: Policy {
-                    masquerades,
-                    static_nat: static_nats,
-                    port_forwards,
-                    peerings,
-                    timeouts,
-                    limits,
-                    offload,
-                    weights,
-                },
-                punt_meters,
-            })
-        }
+    match (switch, slow_path, timeouts, limits, offload, engine) {
+        (
+            Some(switch),
+            Some(slow_path),
+            Some(timeouts),
+            Some(limits),
+            Some(offload),
+            Some(engine),
+        ) if faults.is_empty() => Ok(Config {
+            api_socket: socket.into(),
+            metrics,
+            switch,
+            slow_path,
+            vpcs,
+            interfaces: interfaces.into_iter().map(|found| found.config).collect(),
+            policy: Policy {
+                masquerades,
+                static_nat: static_nats,
+                port_forwards,
+                peerings,
+                timeouts,
+                limits,
+                offload,
+                weights,
+            },
+            engine,
+            punt_meters,
+        }),
         _ => Err(faults),
     }
 }

@@ -1,9 +1,9 @@
-//! Timeouts, limits, offload policy.
+//! Timeouts and limits.
 
 use shunt_p4::PuntReason;
-use shunt_slowpath::policy::{Limits, OffloadAfter, OffloadPolicy, Timeouts};
+use shunt_slowpath::policy::{Limits, Timeouts};
 
-use super::super::document::{LimitsSection, OffloadSection, TimeoutsSection};
+use super::super::document::{LimitsSection, TimeoutsSection};
 use super::super::fault::{Faults, known};
 use super::super::model::PuntMeter;
 use super::super::values::duration;
@@ -20,8 +20,6 @@ const ICMP_ERRORS: std::ops::RangeInclusive<i64> = 0..=1_000_000;
 const CONNECTIONS: std::ops::RangeInclusive<i64> = 0..=1_000_000_000;
 /// Packets that wait for one neighbour.
 const HELD: std::ops::RangeInclusive<i64> = 1..=1024;
-/// Packets of a UDP or ICMP connection before it is offloaded, at most.
-const PACKETS_MAX: u32 = 1_000_000;
 
 /// Packets a second by reason, where the document says nothing. What forwards (a flow's first
 /// packets, TCP's flags) is not to be starved; what an attacker can send for nothing is.
@@ -141,38 +139,4 @@ pub(super) fn punt_meters(section: &LimitsSection, faults: &mut Faults) -> Vec<P
             }
         })
         .collect()
-}
-
-pub(super) fn offload(section: &OffloadSection, faults: &mut Faults) -> Option<OffloadPolicy> {
-    let udp = after("offload.udp", &section.udp, faults);
-    let icmp = after("offload.icmp", &section.icmp, faults);
-    let retry_after = faults.check("offload.retry_after", duration(&section.retry_after));
-    Some(OffloadPolicy {
-        enabled: section.enabled,
-        udp: udp?,
-        icmp: icmp?,
-        retry_after: retry_after?,
-    })
-}
-
-fn after(path: &str, text: &str, faults: &mut Faults) -> Option<OffloadAfter> {
-    let packets = text
-        .strip_prefix("packets=")
-        .and_then(|number| number.trim().parse::<u32>().ok())
-        .filter(|packets| (1..=PACKETS_MAX).contains(packets));
-    match (text, packets) {
-        ("first-reply", _) => Some(OffloadAfter::FirstReply),
-        ("never", _) => Some(OffloadAfter::Never),
-        (_, Some(packets)) => Some(OffloadAfter::Packets(packets)),
-        _ => {
-            faults.add(
-                path,
-                format!(
-                    "{text:?} is none of \"first-reply\", \"never\" and \"packets=N\" with N from \
-                     1 to {PACKETS_MAX}"
-                ),
-            );
-            None
-        }
-    }
 }
