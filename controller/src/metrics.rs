@@ -1,7 +1,9 @@
 //! What the daemon counts, for Prometheus: `GET /metrics` in its text format.
 //!
 //! Whoever counts tells the `metrics` facade; here is its recorder. The P4Runtime clients' metrics
-//! are listed in [`p4runtime::client::metrics`].
+//! are listed in [`p4runtime::client::metrics`], the offload engine's in `metrics/offload.rs`.
+
+mod offload;
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,6 +12,7 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use shunt_offload::EngineRef;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How often samples are put into their buckets, whether anybody asks or not.
 const UPKEEP: Duration = Duration::from_secs(5);
+/// The offload engine's numbers are left out when it does not give them within that time.
+const ENGINE_WITHIN: Duration = Duration::from_secs(1);
 /// Upper ends of a latency's buckets, in seconds: from a local switch's answer to the loading of a
 /// pipeline.
 const LATENCY_BUCKETS: &[f64] = &[
@@ -57,10 +62,18 @@ impl Exporter {
         Ok(Self { listener, handle })
     }
 
-    /// Answers until `stop`.
-    pub async fn serve(self, stop: CancellationToken) {
+    /// Answers until `stop`, with the engine's numbers where there is one.
+    pub async fn serve(self, engine: Option<EngineRef>, stop: CancellationToken) {
         let handle = self.handle.clone();
-        let metrics = move || async move { ([(CONTENT_TYPE, TEXT)], handle.render()) };
+        let metrics = move || async move {
+            let mut text = handle.render();
+            if let Some(engine) = &engine
+                && let Ok(Ok(stats)) = tokio::time::timeout(ENGINE_WITHIN, engine.stats()).await
+            {
+                offload::write(&mut text, &stats);
+            }
+            ([(CONTENT_TYPE, TEXT)], text)
+        };
         let router = Router::new().route("/metrics", get(metrics));
         let stopped = stop.clone().cancelled_owned();
         let serving = axum::serve(self.listener, router).with_graceful_shutdown(stopped);
@@ -117,7 +130,7 @@ mod tests {
         let handle = recorder.handle();
         let stop = CancellationToken::new();
         let exporter = Exporter { listener, handle };
-        let serving = tokio::spawn(exporter.serve(stop.clone()));
+        let serving = tokio::spawn(exporter.serve(None, stop.clone()));
 
         let mut config = ClientConfig::new("127.0.0.1:1", 7, 1);
         config.rpc_timeout = Duration::from_millis(10);

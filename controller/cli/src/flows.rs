@@ -102,11 +102,13 @@ pub(crate) async fn run(
         "offload",
         "age",
         "idle",
-        "sw packets",
-        "sw bytes",
+        "packets",
+        "bytes",
+        "in hardware",
     ];
     out.list(&flows, &header, |flow| {
-        let software = flow.software.unwrap_or_default();
+        let total = flow.total.unwrap_or_default();
+        let hardware = flow.hardware.unwrap_or_default();
         vec![
             flow.vpc.clone(),
             flow.to_vpc.clone(),
@@ -116,10 +118,19 @@ pub(crate) async fn run(
             flow.offload.clone(),
             duration_ms(flow.age_ms),
             duration_ms(flow.idle_ms),
-            software.packets.to_string(),
-            software.bytes.to_string(),
+            total.packets.to_string(),
+            total.bytes.to_string(),
+            share(hardware.packets, total.packets),
         ]
     })
+}
+
+/// Of the packets, in percent.
+fn share(part: u64, all: u64) -> String {
+    match (u128::from(part) * 100).checked_div(u128::from(all)) {
+        Some(percent) => format!("{percent} %"),
+        None => "-".to_owned(),
+    }
 }
 
 async fn delete(

@@ -20,28 +20,55 @@ fn text(offload: &GetOffloadResponse, out: &Output) -> String {
     let _ = writeln!(
         text,
         "offload      {}\nconnections  {} in the switch, {} on their way\nsince start  \
-         {} installed, {} refused ({}), {} removed, {} lost\nengine       {}\n",
+         {} installed, {} refused ({}), {} evicted ({}), {} removed, {} lost\nengine       {}\n",
         if offload.enabled { "on" } else { "off" },
         offload.connections_offloaded,
         offload.connections_pending,
         offload.connections_installed,
         offload.connections_refused,
         counts(&offload.refusals),
+        offload.connections_evicted,
+        counts(&offload.evictions),
         offload.connections_removed,
         offload.connections_lost,
         counts(&offload.counts),
     );
+    for problem in &offload.problems {
+        let _ = writeln!(text, "problem: {problem}");
+    }
+    if !offload.problems.is_empty() {
+        text.push('\n');
+    }
     let latency = offload.latency.unwrap_or_default();
+    let (install, removal) = (
+        latency.install.unwrap_or_default(),
+        latency.removal.unwrap_or_default(),
+    );
     let stages = [
-        ("queued to batched", latency.queued_to_batched),
-        ("batched to acknowledged", latency.batched_to_acknowledged),
+        ("install: in the queue", install.queued),
+        ("install: until in a batch", install.batched),
+        ("install: on the wire", install.on_wire),
+        ("install: from the decision", install.total),
         (
-            "first packet to acknowledged",
+            "install: from the first packet",
             latency.first_packet_to_acknowledged,
         ),
+        ("removal: in the queue", removal.queued),
+        ("removal: until in a batch", removal.batched),
+        ("removal: on the wire", removal.on_wire),
+        ("removal: from the decision", removal.total),
     ];
     text += &out.table(
-        &["latency (µs)", "count", "p50", "p90", "p99", "max"],
+        &[
+            "latency (µs)",
+            "count",
+            "mean",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "max",
+        ],
         stages
             .into_iter()
             .map(|(name, latency)| row(name, latency.unwrap_or_default())),
@@ -53,19 +80,42 @@ fn text(offload: &GetOffloadResponse, out: &Output) -> String {
             vec![
                 table.table.clone(),
                 table.entries.to_string(),
-                table.size.to_string(),
+                size(table.size),
             ]
         }),
     );
+    if !offload.shares.is_empty() {
+        text.push('\n');
+        text += &out.table(
+            &["vpc", "connections", "share"],
+            offload.shares.iter().map(|share| {
+                vec![
+                    share.vpc.clone(),
+                    share.connections.to_string(),
+                    size(share.max),
+                ]
+            }),
+        );
+    }
     text
+}
+
+fn size(size: u64) -> String {
+    if size == u64::MAX {
+        "not known".to_owned()
+    } else {
+        size.to_string()
+    }
 }
 
 fn row(name: &str, latency: Latency) -> Vec<String> {
     let numbers = [
         latency.count,
+        latency.mean_us,
         latency.p50_us,
         latency.p90_us,
         latency.p99_us,
+        latency.p999_us,
         latency.max_us,
     ];
     std::iter::once(name.to_owned())

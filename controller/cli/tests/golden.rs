@@ -63,6 +63,14 @@ fn flows() -> Vec<Flow> {
                 packets: 4,
                 bytes: 240,
             }),
+            hardware: Some(v1::Traffic {
+                packets: 996,
+                bytes: 1_400_000,
+            }),
+            total: Some(v1::Traffic {
+                packets: 1_000,
+                bytes: 1_400_240,
+            }),
         },
         Flow {
             vpc: "wan".to_owned(),
@@ -74,6 +82,11 @@ fn flows() -> Vec<Flow> {
             age_ms: 100,
             idle_ms: 100,
             software: Some(v1::Traffic {
+                packets: 1,
+                bytes: 80,
+            }),
+            hardware: Some(v1::Traffic::default()),
+            total: Some(v1::Traffic {
                 packets: 1,
                 bytes: 80,
             }),
@@ -499,7 +512,17 @@ impl Shunt for Stable {
                 p50_us,
                 p90_us: p50_us * 2,
                 p99_us: p50_us * 5,
+                p999_us: p50_us * 7,
                 max_us: p50_us * 9,
+                mean_us: p50_us + 3,
+            })
+        };
+        let stages = |queued, batched, on_wire| {
+            Some(v1::StageLatencies {
+                queued: latency(queued),
+                batched: latency(batched),
+                on_wire: latency(on_wire),
+                total: latency(queued + batched + on_wire),
             })
         };
         Ok(Response::new(v1::GetOffloadResponse {
@@ -513,11 +536,19 @@ impl Shunt for Stable {
             refusals: vec![count("table_full", 2), count("rejected", 0)],
             counts: vec![count("batches", 99), count("idle_reports", 12)],
             latency: Some(v1::Latencies {
-                queued_to_batched: latency(187),
-                batched_to_acknowledged: latency(1_926),
+                install: stages(87, 100, 1_926),
+                removal: stages(12, 45, 640),
                 first_packet_to_acknowledged: latency(10_814),
             }),
-            tables: vec![table("flow4+flow6", 2, 2_097_152)],
+            tables: vec![table("flow4", 2, 1_048_576), table("flow6", 0, u64::MAX)],
+            connections_evicted: 3,
+            evictions: vec![count("table_full", 1), count("vpc_share", 2)],
+            shares: vec![v1::OffloadShare {
+                vpc: "red".to_owned(),
+                connections: 1,
+                max: 5_000,
+            }],
+            problems: vec!["the switch's table flow4 has been full for 12s".to_owned()],
         }))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use shunt_api::v1;
-use shunt_offload::LatencySummary;
+use shunt_offload::{FlowReading, Latencies, LatencySummary, StageLatencies};
 use shunt_p4::{Encap, Tuple, VpcId, flow::proto};
 use shunt_slowpath::{FlowView, Offload, State};
 
@@ -49,7 +49,14 @@ pub(super) fn tuple(config: &Config, vpc: VpcId, tuple: &Tuple) -> v1::Tuple {
     }
 }
 
-pub(super) fn flow(config: &Config, view: &FlowView) -> v1::Flow {
+/// `now`: what the switch counts at both entries, if it is in the switch.
+pub(super) fn flow(config: &Config, view: &FlowView, now: &[Option<FlowReading>; 2]) -> v1::Flow {
+    let software = v1::Traffic {
+        packets: view.forward.packets + view.reply.packets,
+        bytes: view.forward.bytes + view.reply.bytes,
+    };
+    let hardware = hardware(config, view, now);
+    let idle = now.iter().flatten().filter_map(|reading| reading.idle);
     v1::Flow {
         vpc: config.vpc_name(view.forward.vpc),
         to_vpc: config.vpc_name(view.reply.vpc),
@@ -64,11 +71,58 @@ pub(super) fn flow(config: &Config, view: &FlowView) -> v1::Flow {
         }
         .to_owned(),
         age_ms: millis(view.age),
-        idle_ms: millis(view.idle),
-        software: Some(v1::Traffic {
-            packets: view.forward.packets + view.reply.packets,
-            bytes: view.forward.bytes + view.reply.bytes,
+        idle_ms: millis(idle.fold(view.idle, Duration::min)),
+        software: Some(software),
+        hardware: Some(hardware),
+        total: Some(v1::Traffic {
+            packets: software.packets.saturating_add(hardware.packets),
+            bytes: software.bytes.saturating_add(hardware.bytes),
         }),
+    }
+}
+
+/// What it had counted when the connection left it, and what it counts now; IP alone.
+fn hardware(config: &Config, view: &FlowView, now: &[Option<FlowReading>; 2]) -> v1::Traffic {
+    let before = view.hardware.packets.into_iter().zip(view.hardware.bytes);
+    let sides = [&view.forward, &view.reply].into_iter().zip(before);
+    let mut all = v1::Traffic::default();
+    for ((side, (packets, bytes)), now) in sides.zip(now) {
+        let now = now.unwrap_or_default();
+        let packets = packets.saturating_add(now.packets);
+        let bytes = bytes.saturating_add(now.bytes);
+        let headers = packets.saturating_mul(header_len(config, side.vpc));
+        all.packets = all.packets.saturating_add(packets);
+        all.bytes = all.bytes.saturating_add(bytes.saturating_sub(headers));
+    }
+    all
+}
+
+/// Bytes before the IP header of frames that arrive in a VPC: the least that one of its
+/// interfaces has.
+fn header_len(config: &Config, vpc: VpcId) -> u64 {
+    let interfaces = config.interfaces.iter().map(|found| &found.interface);
+    let of_vpc = interfaces.filter(|interface| interface.vpc == vpc);
+    let lengths = of_vpc.map(|interface| match &interface.encap {
+        Encap::Vxlan { underlay, .. } => {
+            let under = config.interface(*underlay);
+            let under = under.map_or(0, |found| tags_len(&found.interface.encap));
+            ETHERNET_LEN + under + IPV4_LEN + UDP_LEN + VXLAN_LEN + ETHERNET_LEN
+        }
+        tagged => ETHERNET_LEN + tags_len(tagged),
+    });
+    lengths.min().unwrap_or(ETHERNET_LEN)
+}
+
+const ETHERNET_LEN: u64 = 14;
+const IPV4_LEN: u64 = 20;
+const UDP_LEN: u64 = 8;
+const VXLAN_LEN: u64 = 8;
+
+const fn tags_len(encap: &Encap) -> u64 {
+    match encap {
+        Encap::Untagged | Encap::Vxlan { .. } => 0,
+        Encap::Vlan(_) => 4,
+        Encap::Qinq { .. } => 8,
     }
 }
 
@@ -160,7 +214,7 @@ fn encap(config: &Config, encap: &Encap) -> String {
     }
 }
 
-pub(super) fn latency(summary: &LatencySummary) -> v1::Latency {
+fn latency(summary: &LatencySummary) -> v1::Latency {
     // Rounded up: a fast stage is not 0.
     let us = |ns: u64| ns.div_ceil(1000);
     v1::Latency {
@@ -168,6 +222,22 @@ pub(super) fn latency(summary: &LatencySummary) -> v1::Latency {
         p50_us: us(summary.p50_ns),
         p90_us: us(summary.p90_ns),
         p99_us: us(summary.p99_ns),
+        p999_us: us(summary.p999_ns),
         max_us: us(summary.max_ns),
+        mean_us: us(summary.mean_ns),
+    }
+}
+
+pub(super) fn latencies(latencies: &Latencies) -> v1::Latencies {
+    let stages = |stages: &StageLatencies| v1::StageLatencies {
+        queued: Some(latency(&stages.queued)),
+        batched: Some(latency(&stages.batched)),
+        on_wire: Some(latency(&stages.on_wire)),
+        total: Some(latency(&stages.total)),
+    };
+    v1::Latencies {
+        install: Some(stages(&latencies.install)),
+        removal: Some(stages(&latencies.removal)),
+        first_packet_to_acknowledged: Some(latency(&latencies.first_packet)),
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use shunt_api::v1;
-use shunt_p4::VpcId;
+use shunt_offload::{EngineRef, FlowReading};
 use shunt_p4::flow::proto::{ICMP, ICMPV6, TCP, UDP};
+use shunt_p4::{FlowKey, VpcId};
 use shunt_slowpath::manager::MAX_PAGE;
-use shunt_slowpath::{FlowCursor, FlowFilter, ManagerHandle, State};
+use shunt_slowpath::{FlowCursor, FlowFilter, FlowView, ManagerHandle, Offload, State};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
@@ -147,6 +148,7 @@ fn prefix(text: &str) -> Result<Option<IpNet>, Status> {
 pub(super) fn listing(
     config: Arc<Config>,
     slow_path: ManagerHandle,
+    engine: EngineRef,
     filter: FlowFilter,
     limit: u64,
 ) -> Listing<v1::Flow> {
@@ -167,8 +169,10 @@ pub(super) fn listing(
                     return;
                 }
             };
-            for view in &page.flows {
-                if sender.send(Ok(convert::flow(&config, view))).await.is_err() {
+            let hardware = in_hardware(&engine, &page.flows).await;
+            for (view, now) in page.flows.iter().zip(hardware) {
+                let flow = convert::flow(&config, view, &now);
+                if sender.send(Ok(flow)).await.is_err() {
                     return;
                 }
             }
@@ -177,6 +181,27 @@ pub(super) fn listing(
         }
     });
     Box::pin(ReceiverStream::new(receiver))
+}
+
+/// What the switch counts now of each connection that is in it.
+async fn in_hardware(engine: &EngineRef, flows: &[FlowView]) -> Vec<[Option<FlowReading>; 2]> {
+    let keys: Vec<FlowKey> = flows
+        .iter()
+        .filter(|view| view.offload == Offload::Installed)
+        .flat_map(|view| {
+            [view.forward, view.reply].map(|side| FlowKey {
+                vpc: side.vpc,
+                tuple: side.tuple,
+            })
+        })
+        .collect();
+    // An engine that has ended is in the status; its flows are listed all the same.
+    let mut found = engine.read(&keys).await.unwrap_or_default().into_iter();
+    let of = |view: &FlowView| match view.offload {
+        Offload::Installed => [found.next().flatten(), found.next().flatten()],
+        _ => [None; 2],
+    };
+    flows.iter().map(of).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ mod convert;
 mod devices;
 mod flows;
 mod nat;
+mod offload;
 mod service;
 mod socket;
 mod status;

@@ -9,7 +9,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use p4runtime::p4info::parse_p4info_text;
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
 use shunt_api::v1::{self, GetStatusResponse};
-use shunt_offload::{EngineRef, RefuseReason};
+use shunt_offload::EngineRef;
 use shunt_slowpath::ManagerHandle;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -22,6 +22,7 @@ use super::convert;
 use super::devices::Devices;
 use super::flows;
 use super::nat;
+use super::offload;
 use super::status::{Parts, status};
 use super::switches;
 use super::trace;
@@ -108,16 +109,6 @@ impl Api {
                 size: size_of(table),
             })
             .collect()
-    }
-
-    /// Both flow tables together: the engine does not count them apart.
-    fn flow_tables(&self, entries: u64) -> Vec<v1::TableOccupancy> {
-        let both = self.tables(&[("flow4", 0), ("flow6", 0)]);
-        vec![v1::TableOccupancy {
-            table: "flow4+flow6".to_owned(),
-            entries,
-            size: both.iter().map(|table| table.size).sum(),
-        }]
     }
 
     /// The one switch that a configuration has.
@@ -299,6 +290,7 @@ impl Shunt for Api {
         Ok(Response::new(flows::listing(
             config,
             slow_path,
+            self.engine.clone(),
             filter,
             request.limit,
         )))
@@ -355,40 +347,7 @@ impl Shunt for Api {
             .stats()
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let refusals = RefuseReason::ALL.iter().zip(stats.refused);
-        let latencies = &stats.latencies;
-        Ok(Response::new(v1::GetOffloadResponse {
-            enabled: self.config().policy.offload.enabled,
-            connections_offloaded: stats.in_hardware,
-            connections_pending: stats.queued + stats.installing,
-            connections_installed: stats.installs,
-            connections_refused: stats.refused.iter().sum(),
-            connections_removed: stats.removals,
-            connections_lost: stats.lost,
-            refusals: refusals
-                .map(|(reason, value)| convert::count(reason.as_str(), value))
-                .collect(),
-            counts: [
-                ("batches", stats.batches),
-                ("updates", stats.updates),
-                ("retries", stats.retries),
-                ("failed_batches", stats.failed_batches),
-                ("resyncs", stats.resyncs),
-                ("orphans_removed", stats.orphans),
-                ("idle_reports", stats.idle_reports),
-                ("idle_connections", stats.idle_connections),
-            ]
-            .map(|(name, value)| convert::count(name, value))
-            .to_vec(),
-            latency: Some(v1::Latencies {
-                queued_to_batched: Some(convert::latency(&latencies.decided_to_batched)),
-                batched_to_acknowledged: Some(convert::latency(&latencies.batched_to_acknowledged)),
-                first_packet_to_acknowledged: Some(convert::latency(
-                    &latencies.first_packet_to_acknowledged,
-                )),
-            }),
-            tables: self.flow_tables(2 * stats.in_hardware),
-        }))
+        Ok(Response::new(offload::state(&self.config(), &stats)))
     }
 
     async fn list_switches(

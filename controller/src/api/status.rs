@@ -1,12 +1,13 @@
 //! Whether everything is as it should be, and what is not.
 
 use shunt_api::v1;
-use shunt_offload::{LinkState, OffloadStats};
+use shunt_offload::OffloadStats;
 use shunt_p4::{Encap, PuntReason};
 use shunt_slowpath::{DropReason, SlowPathStats, State};
 
 use super::convert::count;
 use super::devices::Devices;
+use super::offload;
 use super::service::Api;
 use super::switches;
 use crate::config::Current;
@@ -130,14 +131,7 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
         ));
     }
     match &parts.offload {
-        Some(stats) if stats.link == LinkState::Down => problems.push(format!(
-            "offloads wait: {}",
-            stats
-                .last_error
-                .as_deref()
-                .unwrap_or("the switch does not answer")
-        )),
-        Some(_) => {}
+        Some(stats) => problems.extend(offload::problems(stats)),
         None => problems.push("the offload engine has ended".to_owned()),
     }
     let exhausted = api.pools.exhausted(std::time::Instant::now());
