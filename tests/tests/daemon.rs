@@ -150,7 +150,8 @@ fn a_switch_port_that_does_not_exist_is_named() {
     });
 }
 
-/// What Prometheus gets: the P4Runtime clients' metrics, by their documented names.
+/// What Prometheus gets: the P4Runtime clients' and the offload engine's metrics, by their
+/// documented names.
 #[test]
 fn the_metrics_are_served() {
     sandbox::test("the_metrics_are_served", || {
@@ -166,6 +167,9 @@ fn the_metrics_are_served() {
             format!("\np4runtime_client_streams_opened_total{of}}} 1\n"),
             format!("\np4runtime_client_updates_total{of},code=\"OK\"}} "),
             format!("\np4runtime_client_rpc_duration_seconds_bucket{of},rpc=\"Write\",le=\"1\"}} "),
+            "\nshunt_offload_up 1\n".to_owned(),
+            "\nshunt_offload_latency_seconds_count{operation=\"removal\",stage=\"total\"} 0\n"
+                .to_owned(),
         ];
         let mut said = String::new();
         // The daemon says that it is ready before it has written anything.
