@@ -225,6 +225,7 @@ impl Running {
             fib,
             slow_path: slow_path.handle(),
             switches: switches.clone(),
+            engine: engine.engine(),
             configuration: configuration.watch(),
             taps: taps.clone(),
             mirror: mirror.clone(),

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use shunt_offload::EngineRef;
 use shunt_p4::{Encap, Interface, InterfaceId, NetworkOp, Vpc, VpcId};
 use shunt_slowpath::{FibWriter, ManagerHandle};
 use tokio::sync::{mpsc, watch};
@@ -33,6 +34,8 @@ pub struct Pump {
     pub slow_path: ManagerHandle,
     /// The switches.
     pub switches: Switches,
+    /// What installs connections in the switch.
+    pub engine: EngineRef,
     /// The configuration.
     pub configuration: watch::Receiver<Current>,
     /// The kernel's side of the interfaces.
@@ -111,6 +114,10 @@ impl Pump {
         if old.policy != new.policy {
             self.fib.set_policy(new.policy.clone());
             self.publish().await;
+        }
+        // An engine that has ended is in the status.
+        if old.engine != new.engine && self.engine.set_policy(new.engine.clone()).await.is_err() {
+            tracing::warn!("the offload engine has ended, and keeps its policy");
         }
         let stays = |found: &InterfaceConfig| {
             let now = new.interface(found.interface.id);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use p4runtime::p4::v1::TableEntry;
 use shunt_offload::{
     Clock, ConnectionId, Engine, EngineConfig, EngineHandle, FlowReading, FlowSink, LinkState,
-    OffloadCommand, OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError, WorkerPort,
-    channel,
+    OffloadCommand, OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError, TableSizes,
+    Trouble, TroubleKind, WorkerPort, channel,
 };
 use shunt_p4::tables::FlowUpdate;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
@@ -23,6 +23,8 @@ struct Inner {
     started: Mutex<Vec<usize>>,
     finished: Mutex<usize>,
     down: Mutex<bool>,
+    /// It does not give its counters.
+    mute: Mutex<bool>,
 }
 
 impl Gate {
@@ -32,6 +34,7 @@ impl Gate {
             started: Mutex::default(),
             finished: Mutex::default(),
             down: Mutex::default(),
+            mute: Mutex::default(),
         }))
     }
 
@@ -46,6 +49,10 @@ impl Gate {
 
     fn set_down(&self, down: bool) {
         *self.0.down.lock().unwrap() = down;
+    }
+
+    fn set_mute(&self, mute: bool) {
+        *self.0.mute.lock().unwrap() = mute;
     }
 
     fn answer(&self) -> Result<(), SinkError> {
@@ -79,7 +86,10 @@ impl FlowSink for Gate {
         keys: Vec<FlowKey>,
     ) -> Result<Vec<Option<FlowReading>>, SinkError> {
         self.answer()?;
-        Ok(vec![None; keys.len()])
+        match *self.0.mute.lock().unwrap() {
+            true => Err(SinkError::Unavailable("no counters".to_owned())),
+            false => Ok(vec![None; keys.len()]),
+        }
     }
 }
 
@@ -277,6 +287,87 @@ async fn a_dead_switch_degrades_to_software_and_recovers_by_itself() {
     install(&mut worker, 3);
     engine.settled().await.unwrap();
     assert_eq!(worker.poll(), Some(OffloadEvent::Installed(unit(3).id)));
+    engine.shutdown().await;
+}
+
+/// What is wrong is said with its kind, and for how long; none of it has to be cleared by hand.
+#[tokio::test(start_paused = true)]
+async fn troubles_are_told_and_are_over_by_themselves() {
+    let gate = Gate::new(100);
+    let (mut worker, port) = channel(8);
+    let config = EngineConfig {
+        in_flight_max: 1,
+        tables: TableSizes { flow4: 4, flow6: 4 },
+        clock: Clock::tokio(),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::start(config, vec![port], gate.clone());
+    engine.settled().await.unwrap();
+    let troubles = async || engine.stats().await.unwrap().troubles;
+    let kinds = async || -> Vec<_> { troubles().await.iter().map(|it| it.kind).collect() };
+    assert_eq!(kinds().await, []);
+
+    // The table has room for two.
+    for n in 0..3 {
+        install(&mut worker, n);
+    }
+    engine.settled().await.unwrap();
+    assert_eq!(kinds().await, [TroubleKind::Flow4Full]);
+    let told: Vec<_> = std::iter::from_fn(|| worker.poll()).collect();
+    let refused = OffloadEvent::Refused(unit(2).id, RefuseReason::TableFull);
+    assert!(told.contains(&refused), "{told:?}");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let lasts = troubles().await[0].lasts;
+    assert!((Duration::from_secs(4)..Duration::from_secs(5)).contains(&lasts));
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert_eq!(kinds().await, []);
+
+    // The ring is full.
+    for n in 10..18 {
+        install(&mut worker, n);
+    }
+    breathe().await;
+    assert!(kinds().await.contains(&TroubleKind::QueueFull));
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(kinds().await, []);
+
+    // The switch is away, and then for long.
+    gate.set_down(true);
+    let id = unit(0).id;
+    worker
+        .submit(OffloadCommand::Remove { id, decided_ns: 0 })
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(kinds().await.contains(&TroubleKind::SwitchAway));
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(kinds().await.contains(&TroubleKind::Refusing));
+    gate.set_down(false);
+    engine.settled().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(11)).await;
+    assert_eq!(kinds().await, []);
+    engine.shutdown().await;
+}
+
+/// A switch that gives no counters: nobody is evicted, a connection reported idle is idle.
+#[tokio::test(start_paused = true)]
+async fn without_counters_idle_reports_are_believed() {
+    let gate = Gate::new(100);
+    gate.set_mute(true);
+    let (mut worker, engine) = start(&gate, 16, 4);
+    install(&mut worker, 1);
+    engine.settled().await.unwrap();
+    assert_eq!(worker.poll(), Some(OffloadEvent::Installed(unit(1).id)));
+    tokio::time::sleep(Duration::from_secs(40)).await;
+    let stats = engine.stats().await.unwrap();
+    assert!(stats.failed_reads > 0);
+    let unread = |it: &Trouble| it.kind == TroubleKind::CountersUnread;
+    assert!(stats.troubles.iter().any(unread));
+    engine.idle(unit(1).entries.map(|entry| entry.key).to_vec());
+    breathe().await;
+    assert_eq!(worker.poll(), Some(OffloadEvent::Idle(unit(1).id)));
+    gate.set_mute(false);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(engine.stats().await.unwrap().troubles, []);
     engine.shutdown().await;
 }
 

@@ -48,7 +48,7 @@ fn offloaded(world: &mut World) -> (OffloadUnit, String) {
 
 fn gone(world: &mut World, unit: OffloadUnit) {
     assert_eq!(leaving(world), 1);
-    let Some(OffloadCommand::Remove(id)) = world.installer.take() else {
+    let Some(OffloadCommand::Remove { id, .. }) = world.installer.take() else {
         panic!("it stays in hardware");
     };
     assert_eq!(id, unit.id);
@@ -284,14 +284,38 @@ fn an_interface_that_changes_its_vpc_moves_routes_with_it() {
 }
 
 #[test]
+fn connections_to_ports_that_no_longer_go_leave_the_hardware_and_live_on() {
+    let mut world = World::new();
+    let (unit, _) = offloaded(&mut world);
+    let port = |port| shunt_slowpath::policy::NeverPorts {
+        protocol: None,
+        ports: shunt_slowpath::policy::PortRange::new(port, port).unwrap(),
+    };
+    let other = port(unit.entries[0].key.tuple.dst_port + 1);
+    change(&mut world, |policy| {
+        policy.offload.never_ports = vec![other]
+    });
+    assert_eq!((leaving(&world), world.installer.take()), (0, None));
+    let its_own = port(unit.entries[0].key.tuple.dst_port);
+    change(&mut world, |policy| {
+        policy.offload.never_ports = vec![its_own]
+    });
+    assert_eq!(leaving(&world), 1);
+    assert!(world.installer.take().is_some());
+    world.event(OffloadEvent::Removed(unit.id));
+    assert_eq!((leaving(&world), world.worker.connections()), (0, 1));
+}
+
+#[test]
 fn without_offload_connections_leave_the_hardware_and_live_on() {
     let mut world = World::new();
     let (unit, _) = offloaded(&mut world);
     assert!(change(&mut world, |policy| policy.offload.enabled = false));
     assert_eq!(leaving(&world), 1);
-    assert_eq!(
-        world.installer.take(),
-        Some(OffloadCommand::Remove(unit.id))
+    let removal = world.installer.take();
+    assert!(
+        matches!(removal, Some(OffloadCommand::Remove { id, .. }) if id == unit.id),
+        "{removal:?}"
     );
     world.forwarded(RED, &tcp(CLIENT, SERVER, "A"));
     world.event(OffloadEvent::Removed(unit.id));

@@ -14,9 +14,9 @@ mod fault;
 mod model;
 #[cfg(test)]
 mod nat_tests;
-mod revisions;
 #[cfg(test)]
 mod offload_tests;
+mod revisions;
 #[cfg(test)]
 pub(crate) mod tests;
 mod validate;

@@ -252,6 +252,112 @@ fn no_event_in_any_state_leaves_half_a_pair_or_a_wrong_answer() {
     assert!(worlds.len() > 1_000, "{}", worlds.len());
 }
 
+/// What happens to a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Event {
+    Send,
+    Acknowledge(Outcome, Outcome),
+    Remove,
+    Evict,
+    GiveUp,
+    ReadBack(Presence, Presence),
+}
+
+const OUTCOMES: [Outcome; 8] = [
+    Outcome::Done,
+    Outcome::AlreadyExists,
+    Outcome::NotFound,
+    Outcome::TableFull,
+    Outcome::Rejected,
+    Outcome::Retry,
+    Outcome::Failed,
+    Outcome::Unknown,
+];
+
+fn all_events() -> Vec<Event> {
+    let outcomes = OUTCOMES.map(|a| OUTCOMES.map(|b| Event::Acknowledge(a, b)));
+    let known = [Presence::Absent, Presence::Present, Presence::Stale];
+    let read = known.map(|a| known.map(|b| Event::ReadBack(a, b)));
+    [Event::Send, Event::Remove, Event::Evict, Event::GiveUp]
+        .into_iter()
+        .chain(outcomes.into_iter().flatten())
+        .chain(read.into_iter().flatten())
+        .collect()
+}
+
+fn apply(unit: &mut Unit, event: Event) -> Step {
+    match event {
+        Event::Send => {
+            unit.send();
+            Step::Wait
+        }
+        Event::Acknowledge(a, b) => unit.acknowledge([a, b]),
+        Event::Remove => unit.remove(),
+        Event::Evict => unit.evict(),
+        Event::GiveUp => unit.give_up(),
+        Event::ReadBack(a, b) => unit.read_back([a, b]),
+    }
+}
+
+/// Every pair of events in every state that a switch can lead to, answers that no switch should
+/// give among them: a unit is never forgotten while a write of it is in flight or it may be in
+/// hardware, and after a removal it ends as gone and as nothing else.
+#[test]
+fn every_pair_of_events_in_every_state() {
+    let units: HashSet<Unit> = reachable().iter().map(|world| world.unit).collect();
+    let events = all_events();
+    let mut pairs = 0_u64;
+    for start in &units {
+        for first in &events {
+            let mut unit = *start;
+            let step = apply(&mut unit, *first);
+            holds(start, &unit, step, *first);
+            if is_end(step) {
+                continue;
+            }
+            for second in &events {
+                let mut next = unit;
+                let step = apply(&mut next, *second);
+                holds(&unit, &next, step, *second);
+                pairs += 1;
+            }
+        }
+    }
+    assert!(pairs > 1_000_000, "{pairs}");
+}
+
+const fn is_end(step: Step) -> bool {
+    matches!(
+        step,
+        Step::Refused(_) | Step::Lost | Step::Evicted | Step::Gone
+    )
+}
+
+fn holds(before: &Unit, after: &Unit, step: Step, event: Event) {
+    let context = || format!("{before:?}, {event:?}: {step:?}, {after:?}");
+    if is_end(step) {
+        assert!(!after.in_flight(), "{}", context());
+        assert_eq!(after.hardware, [Presence::Absent; 2], "{}", context());
+        assert_eq!(step == Step::Gone, after.goal == Goal::Out, "{}", context());
+        let evicted = after.goal == Goal::Evict;
+        assert_eq!(step == Step::Evicted, evicted, "{}", context());
+    }
+    if step == Step::Installed {
+        assert_eq!(after.life(), Life::Installed, "{}", context());
+        assert!(!before.is_announced(), "{}", context());
+    }
+    if before.goal == Goal::Out {
+        assert_eq!(after.goal, Goal::Out, "{}", context());
+    }
+    if before.is_leaving() {
+        assert!(after.is_leaving(), "{}", context());
+    }
+    // No second write of what is in flight.
+    if event == Event::Send && before.in_flight() {
+        assert_eq!(before, after, "{}", context());
+    }
+}
+
 #[test]
 fn from_every_state_remove_ends_in_gone() {
     for mut world in reachable() {

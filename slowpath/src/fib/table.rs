@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use prefix_trie::PrefixMap;
 use shunt_p4::{Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, Vpc, VpcId};
 
-use super::{Never, PolicySnapshot};
 use super::review::{Leaves, Reviews, Scope};
+use super::{Never, PolicySnapshot};
 use crate::conntrack::TimeoutTable;
 use crate::nat::Rules;
 use crate::policy::Policy;

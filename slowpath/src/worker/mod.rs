@@ -299,7 +299,7 @@ impl Worker {
             return 0;
         };
         let mut work = core.poll_offload(&fib, now_ns);
-        work += core.poll_review(&fib);
+        work += core.poll_review(&fib, now_ns);
         work += core.poll_timers(&fib, now_ns);
         work += core.poll_outbox(output);
         work += core.poll_held(&fib, now_ns, output);

@@ -8,6 +8,7 @@
 use shunt_p4::flow_hash;
 
 use super::Core;
+use super::wants::is_never;
 use crate::conntrack::{Connection, Direction};
 use crate::fib::{Fib, Scope};
 use crate::nat::SourceRule;
@@ -56,7 +57,7 @@ impl Review {
 
 impl Core {
     /// Holds some connections against the tables, if those have changed.
-    pub(super) fn poll_review(&mut self, fib: &Fib) -> usize {
+    pub(super) fn poll_review(&mut self, fib: &Fib, now_ns: u64) -> usize {
         let mut search = match self.review.search.take() {
             Some(search) => search,
             None if self.review.done.generation == fib.generation() => return 0,
@@ -83,9 +84,9 @@ impl Core {
                     && !self.stands(fib, connection)
             });
             if contradicted {
-                self.revoke(slot);
-            } else if !fib.policy().offload.enabled {
-                self.leave_hardware(slot);
+                self.revoke(now_ns, slot);
+            } else if self.stays_in_software(fib, slot) {
+                self.leave_hardware(now_ns, slot);
             }
         }
         if end >= slots {
@@ -97,22 +98,28 @@ impl Core {
         1
     }
 
-    fn revoke(&mut self, slot: u32) {
+    /// Whether the policy does not offer it to hardware any more.
+    fn stays_in_software(&self, fib: &Fib, slot: u32) -> bool {
+        let connection = self.table.get(slot);
+        !fib.policy().offload.enabled || connection.is_some_and(|found| is_never(fib, found))
+    }
+
+    fn revoke(&mut self, now_ns: u64, slot: u32) {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
         self.stats.connections_revoked += 1;
         connection.revoke();
-        self.leave_hardware(slot);
-        self.end(slot);
+        self.leave_hardware(now_ns, slot);
+        self.end(now_ns, slot);
     }
 
-    fn leave_hardware(&mut self, slot: u32) {
+    fn leave_hardware(&mut self, now_ns: u64, slot: u32) {
         if let Some(connection) = self.table.get_mut(slot)
             && connection.leave_hardware()
         {
             self.review.done.leaving += 1;
-            self.remove_entries(slot);
+            self.remove_entries(now_ns, slot);
         }
     }
 

@@ -80,7 +80,7 @@ pub(super) fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection)
 }
 
 /// Whether it was opened to a port whose connections stay in software.
-fn is_never(fib: &Fib, connection: &Connection) -> bool {
+pub(super) fn is_never(fib: &Fib, connection: &Connection) -> bool {
     let (_, before) = connection.raw_key(Direction::Forward).port_pair();
     let (after, _) = connection.raw_key(Direction::Reply).port_pair();
     is_never_port(fib, connection.proto(), [before, after])
