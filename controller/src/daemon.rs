@@ -45,9 +45,11 @@ use crate::kernel::{
     KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL,
     SetupError,
 };
+use crate::logging::LogLevel;
 use crate::metrics::{Exporter, MetricsError};
 use crate::pools;
 use crate::pump::{Convergence, Pump};
+use crate::service;
 use crate::switch::{Connected, Member, Scope, SessionParts, SwitchError, SwitchHandle, Switches};
 use crate::taps::{Taps, tap_configs};
 
@@ -99,6 +101,7 @@ pub enum StartError {
 /// [`StartError`]; nothing is left behind then.
 pub async fn run(
     configuration: Configuration,
+    log: LogLevel,
     switch_timeout: Duration,
     stop: CancellationToken,
 ) -> Result<(), StartError> {
@@ -119,14 +122,16 @@ pub async fn run(
     }
     let taps = Taps::new(kernel);
 
-    let starting = Running::start(&configuration, &taps, socket, exporter, switch_timeout);
+    let starting = Running::start(&configuration, log, &taps, socket, exporter, switch_timeout);
     let result = match stop.run_until_cancelled(starting).await {
         None => Err(StartError::Stopped),
         Some(Err(error)) => Err(error),
         Some(Ok(running)) => {
             tracing::info!(socket = %config.api_socket.display(), "ready");
+            service::ready();
             stop.cancelled().await;
             tracing::info!("stopping");
+            service::stopping();
             if tokio::time::timeout(STOP_WITHIN, running.stop())
                 .await
                 .is_err()
@@ -155,6 +160,7 @@ struct Running {
 impl Running {
     async fn start(
         configuration: &Arc<Configuration>,
+        log: LogLevel,
         taps: &Taps,
         mut socket: ApiSocket,
         exporter: Option<Exporter>,
@@ -251,6 +257,7 @@ impl Running {
         let api = Api {
             configuration: Arc::clone(configuration),
             convergence,
+            log,
             started,
             switches,
             mirror: mirror.clone(),
@@ -266,6 +273,10 @@ impl Running {
                 tracing::error!(%error, "the API has ended");
             }
         });
+        let watch = service::watchdog().map(|every| {
+            let (slow_path, mirror) = (slow_path.handle(), mirror.clone());
+            tokio::spawn(service::watch(every, slow_path, mirror, stop.clone()))
+        });
         let metrics = exporter
             .map(|exporter| tokio::spawn(exporter.serve(Some(engine.engine()), stop.clone())));
         Ok(Self {
@@ -277,6 +288,7 @@ impl Running {
             tasks: [api, session, pump, pools_task]
                 .into_iter()
                 .chain(metrics)
+                .chain(watch)
                 .collect(),
             _socket: socket,
         })

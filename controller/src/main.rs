@@ -1,18 +1,17 @@
 //! `shuntd`: the daemon of a shunt gateway.
 
-use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{CommandFactory as _, Parser};
 use nix::sys::signal::{SigSet, Signal};
 use shunt_controller::config::{self, By, Configuration, Document};
 use shunt_controller::daemon::{self, StartError};
+use shunt_controller::logging::{self, LogFormat};
 use shunt_controller::store::{MemoryStore, SqliteStore, Store};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 /// Runs a shunt gateway: mirrors the kernel's routes into a P4 switch, forwards and translates
 /// new connections on DPDK, and moves established ones into the switch.
@@ -45,27 +44,21 @@ struct Args {
     switch_timeout: Duration,
 
     /// What to log: error, warn, info, debug, trace; or by module, such as
-    /// info,shunt_controller::switch=debug.
+    /// info,shunt_controller::switch=debug. `shunt log` changes it later.
     #[arg(long, env = "SHUNT_LOG", default_value = "info", value_parser = log_filter)]
     log_level: String,
+
+    /// Print the manual page (roff) and end.
+    #[arg(long, hide = true)]
+    man: bool,
 
     /// How to log.
     #[arg(long, value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum LogFormat {
-    /// Lines for people.
-    Text,
-    /// One JSON object a line.
-    Json,
-}
-
 fn log_filter(text: &str) -> Result<String, String> {
-    EnvFilter::try_new(text)
-        .map(|_| text.to_owned())
-        .map_err(|error| error.to_string())
+    logging::parse(text).map(|_| text.to_owned())
 }
 
 /// As documented above.
@@ -74,13 +67,23 @@ const MISUSED: u8 = 2;
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.man {
+        let page = clap_mangen::Man::new(Args::command()).section("8");
+        return match page.render(&mut std::io::stdout()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(FAILED, error),
+        };
+    }
     if args.check {
         return check(&args.config);
     }
-    start_log(&args);
+    let log = match logging::start(&args.log_level, args.log_format) {
+        Ok(log) => log,
+        Err(error) => return fail(MISUSED, error.as_str()),
+    };
     let configuration = match open(&args) {
         Ok(configuration) => configuration,
-        Err(error) => return fail(MISUSED, error.as_ref()),
+        Err(error) => return fail(MISUSED, error),
     };
     unblock_signals();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
@@ -92,7 +95,7 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(async {
         let stop = stop_on_signals()?;
-        daemon::run(configuration, args.switch_timeout, stop)
+        daemon::run(configuration, log, args.switch_timeout, stop)
             .await
             .map_err(Failure::Start)
     });
@@ -155,7 +158,7 @@ enum Failure {
     Signals(#[from] std::io::Error),
 }
 
-fn fail(status: u8, error: &dyn std::error::Error) -> ExitCode {
+fn fail(status: u8, error: impl std::fmt::Display) -> ExitCode {
     eprintln!("shuntd: {error}");
     ExitCode::from(status)
 }
@@ -185,16 +188,4 @@ fn stop_on_signals() -> std::io::Result<CancellationToken> {
         cancel.cancel();
     });
     Ok(stop)
-}
-
-fn start_log(args: &Args) {
-    let filter = EnvFilter::new(&args.log_level);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr);
-    match args.log_format {
-        LogFormat::Text => log.init(),
-        LogFormat::Json => log.json().init(),
-    }
 }

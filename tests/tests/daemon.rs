@@ -221,6 +221,117 @@ fn sigint_stops_the_daemon_cleanly() {
     });
 }
 
+/// As systemd sees it: ready, alive again and again, stopping.
+#[test]
+fn systemd_is_told() {
+    sandbox::test("systemd_is_told", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let _switch = topology.start_switch(switch_kind())?;
+        let path = directory.path().join("notify");
+        let socket = std::os::unix::net::UnixDatagram::bind(&path).map_err(Error::file(&path))?;
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .map_err(Error::file(&path))?;
+        let told = |wanted: &str| {
+            let mut buffer = [0; 4096];
+            loop {
+                let len = socket.recv(&mut buffer).map_err(Error::file(wanted))?;
+                let text = String::from_utf8_lossy(&buffer[..len]).into_owned();
+                if text.lines().any(|line| line == wanted) {
+                    return Ok::<_, Error>(());
+                }
+            }
+        };
+        let mut command = topology
+            .gw
+            .command(&binaries::find("shuntd")?.to_string_lossy());
+        command
+            .arg("--config")
+            .arg(topology.write_configuration()?)
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "200000");
+        let daemon = Service::start("shuntd", directory.path(), command)?;
+        told("READY=1")?;
+        assert!(topology.shunt(&["version"]).is_ok(), "ready is ready");
+        told("WATCHDOG=1")?;
+        told("WATCHDOG=1")?;
+        daemon.signal(Signal::SIGTERM)?;
+        told("STOPPING=1")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn the_log_level_changes_while_it_runs() {
+    sandbox::test("the_log_level_changes_while_it_runs", || {
+        let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
+        let topology = Topology::build(directory.path())?;
+        let _switch = topology.start_switch(switch_kind())?;
+        let daemon = topology.start_daemon()?;
+        assert_eq!(topology.shunt(&["log"])?["level"], "info");
+        let said = topology.shunt(&["log", "a=b=c"]).unwrap_err().to_string();
+        assert!(said.contains("is no log level"), "{said}");
+        assert!(!daemon.output().contains("kernel batch"));
+        topology.shunt(&["log", "info,shunt_controller::pump=debug"])?;
+        topology.add_routes()?;
+        wait_for("a line of that level", Duration::from_secs(20), || {
+            daemon.output().contains("kernel batch")
+        })?;
+        Ok(())
+    });
+}
+
+/// The unit of the package, as far as systemd can tell without running it.
+#[test]
+fn the_systemd_unit_is_sound() {
+    let Some(analyze) = binaries::on_path("systemd-analyze") else {
+        println!("skipped: systemd-analyze is not on PATH");
+        return;
+    };
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/packaging");
+    let text = std::fs::read_to_string(folder.join("shuntd.service")).unwrap();
+    let shuntd = binaries::find("shuntd").unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let unit = directory.path().join("shuntd.service");
+    let text = text.replace("/usr/sbin/shuntd", &shuntd.display().to_string());
+    // The package's manual pages are not there.
+    let text = text.replace("Documentation=man:shuntd(8) man:shunt(1)\n", "");
+    std::fs::write(&unit, text).unwrap();
+    let output = Command::new(&analyze)
+        .args(["verify", "--man=no"])
+        .arg(&unit)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    assert!(!said.contains("shuntd.service"), "{said}");
+}
+
+#[test]
+fn manual_pages_are_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let shunt = binaries::find("shunt").unwrap();
+    let status = Command::new(shunt)
+        .arg("man")
+        .arg(directory.path())
+        .status()
+        .unwrap();
+    assert!(status.success());
+    for (page, text) in [
+        ("shunt.1", "shunt\\-config(1)"),
+        ("shunt-config-apply.1", "dry"),
+        ("shunt-flows-delete.1", "prefix"),
+    ] {
+        let page = directory.path().join(page);
+        let page = std::fs::read_to_string(&page).unwrap();
+        assert!(page.starts_with(".ie") && page.contains(text), "{page}");
+    }
+    let page = shuntd(&["--man"]).output().unwrap().stdout;
+    let page = String::from_utf8(page).unwrap();
+    assert!(page.contains(".TH shuntd 8"), "{page}");
+}
+
 /// What a killed daemon leaves behind (its socket, rules) does not stop the next one.
 #[test]
 fn a_killed_daemon_can_be_started_again() {

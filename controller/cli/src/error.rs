@@ -19,8 +19,8 @@ pub(crate) enum Error {
     /// Arguments that do not fit together.
     #[error("{0}")]
     Usage(String),
-    /// A file that cannot be read.
-    #[error("{} cannot be read: {source}", path.display())]
+    /// A file that cannot be read or written.
+    #[error("{}: {source}", path.display())]
     File {
         /// Which.
         path: std::path::PathBuf,

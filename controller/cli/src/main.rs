@@ -9,6 +9,7 @@ mod config;
 mod error;
 mod flows;
 mod interfaces;
+mod log;
 mod nat;
 mod neighbors;
 mod offload;
@@ -74,10 +75,18 @@ enum Noun {
     Offload,
     /// The switches: their states, where they differ from what is wanted, and a repair.
     Switch(switch::Arguments),
+    /// What the daemon logs, or shall log until it ends.
+    Log(log::Arguments),
     /// Any P4Runtime switch by hand, without the daemon.
     P4(Box<p4::Arguments>),
     /// Versions of this program and of the daemon.
     Version,
+    /// Manual pages, one a command, into a folder.
+    #[command(hide = true)]
+    Man {
+        /// Where.
+        folder: PathBuf,
+    },
     /// A completion script for a shell, on standard output.
     Completions {
         /// Which shell.
@@ -99,9 +108,18 @@ async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
         Noun::Nat(what) => nat::run(&mut connect().await?, &out, what).await?,
         Noun::Trace(what) => trace::run(&mut connect().await?, &out, *what).await?,
         Noun::Offload => offload::run(&mut connect().await?, &out).await?,
+        Noun::Log(what) => log::run(&mut connect().await?, &out, what).await?,
         Noun::P4(what) => p4::run(*what, &out).await?,
         Noun::Switch(what) => return switch::run(&mut connect().await?, &out, what).await,
         Noun::Version => status::version(&mut connect().await?, &out).await?,
+        Noun::Man { folder } => {
+            clap_mangen::generate_to(Arguments::command(), &folder).map_err(|source| {
+                Error::File {
+                    path: folder.clone(),
+                    source,
+                }
+            })?;
+        }
         Noun::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Arguments::command(), "shunt", &mut script);

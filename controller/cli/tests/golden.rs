@@ -200,6 +200,13 @@ impl Shunt for Stable {
     type ListConfigLogStream = Listing<v1::ConfigRevision>;
     type WaitConfigStream = Listing<v1::WaitConfigResponse>;
 
+    async fn set_log_level(
+        &self,
+        request: Request<v1::SetLogLevelRequest>,
+    ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
+        stable::log_level(request.into_inner()).map(Response::new)
+    }
+
     async fn get_config(
         &self,
         request: Request<v1::GetConfigRequest>,
@@ -404,28 +411,7 @@ impl Shunt for Stable {
         &self,
         request: Request<v1::TracePacketRequest>,
     ) -> Result<Response<v1::TracePacketResponse>, Status> {
-        use v1::trace_packet_request::Packet;
-        let request = request.into_inner();
-        let asked = match request.packet.unwrap() {
-            Packet::Frame(frame) => {
-                format!("a frame of {} bytes: {:02x?}", frame.len(), &frame[12..14])
-            }
-            Packet::Description(packet) => format!("{packet:?}"),
-        };
-        let step = |stage: &str, text: &str| v1::TraceStep {
-            stage: stage.to_owned(),
-            text: text.to_owned(),
-        };
-        Ok(Response::new(v1::TracePacketResponse {
-            steps: vec![
-                step("ingress", &format!("interface {:?}", request.interface)),
-                step("parse", &asked),
-                step("verdict", "dropped (no_connection)"),
-            ],
-            verdict: "drop".to_owned(),
-            drop_reason: "no_connection".to_owned(),
-            ..Default::default()
-        }))
+        Ok(Response::new(stable::trace(request.into_inner())))
     }
 
     async fn list_switches(
@@ -717,6 +703,9 @@ async fn every_command_prints_what_its_file_says() {
                 let output = shunt(&socket, &words);
                 golden(&format!("config-{name}.{format}"), &output, &mut faults);
             }
+        }
+        for (name, words) in stable::LOG {
+            golden(&format!("log{name}"), &shunt(&socket, words), &mut faults);
         }
         let help = shunt(&socket, &["--help"]);
         golden("help.txt", &help, &mut faults);

@@ -28,6 +28,7 @@ use super::switches;
 use super::trace;
 use crate::config::{Config, Configuration};
 use crate::kernel::{MirrorHandle, Snapshot};
+use crate::logging::LogLevel;
 use crate::pools::Pools;
 use crate::pump::Convergence;
 use crate::switch::{Member, SwitchView, Switches};
@@ -39,6 +40,8 @@ pub struct Api {
     pub configuration: Arc<Configuration>,
     /// Whether it has been done.
     pub convergence: Convergence,
+    /// What is logged.
+    pub log: LogLevel,
     /// When the daemon started.
     pub started: Instant,
     /// The switches.
@@ -150,6 +153,20 @@ impl Shunt for Api {
     type ReconcileSwitchStream = Listing<v1::ReconcileSwitchResponse>;
     type ListConfigLogStream = Listing<v1::ConfigRevision>;
     type WaitConfigStream = Listing<v1::WaitConfigResponse>;
+
+    async fn set_log_level(
+        &self,
+        request: Request<v1::SetLogLevelRequest>,
+    ) -> Result<Response<v1::SetLogLevelResponse>, Status> {
+        let level = request.into_inner().level;
+        let before = self.log.get();
+        if !level.is_empty() {
+            self.log.set(&level).map_err(Status::invalid_argument)?;
+            tracing::info!(before, level, "log level");
+        }
+        let level = self.log.get();
+        Ok(Response::new(v1::SetLogLevelResponse { before, level }))
+    }
 
     async fn get_config(
         &self,

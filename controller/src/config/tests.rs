@@ -52,6 +52,25 @@ fn the_good_document_is_good_and_round_trips() {
     assert_eq!(toml::from_str::<Document>(&written).unwrap(), good());
 }
 
+/// What comes with the package.
+#[test]
+fn the_examples_are_good() {
+    for (name, text) in [
+        (
+            "laptop",
+            include_str!("../../packaging/examples/laptop.toml"),
+        ),
+        ("bmv2", include_str!("../../packaging/examples/bmv2.toml")),
+        (
+            "switch",
+            include_str!("../../packaging/examples/switch.toml"),
+        ),
+    ] {
+        let document: Document = toml::from_str(text).unwrap();
+        assert_eq!(validate(&document).err(), None, "{name}");
+    }
+}
+
 #[test]
 fn nat_addresses_of_a_link_are_found() {
     let config = validate(&good()).unwrap();

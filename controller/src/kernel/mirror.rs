@@ -153,6 +153,7 @@ enum Command {
     Resolve(InterfaceId, IpAddr),
     Resync,
     Configure(Vec<TapInterface>, Vec<(VpcId, u32)>),
+    Ping(oneshot::Sender<()>),
     Snapshot(oneshot::Sender<Snapshot>),
     Shutdown,
 }
@@ -174,6 +175,17 @@ impl MirrorHandle {
     pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
         let (answer, wait) = oneshot::channel();
         let sent = self.commands.send(Command::Snapshot(answer)).await;
+        sent.map_err(|_| Stopped)?;
+        wait.await.map_err(|_| Stopped)
+    }
+
+    /// Answers when its task does.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn ping(&self) -> Result<(), Stopped> {
+        let (answer, wait) = oneshot::channel();
+        let sent = self.commands.send(Command::Ping(answer)).await;
         sent.map_err(|_| Stopped)?;
         wait.await.map_err(|_| Stopped)
     }
@@ -411,6 +423,9 @@ impl Mirror {
                 self.configured.0 += 1;
                 // At once: somebody waits.
                 self.redump(BTreeSet::new()).await;
+            }
+            Command::Ping(answer) => {
+                let _ = answer.send(());
             }
             Command::Snapshot(answer) => {
                 let _ = answer.send(self.state.snapshot());

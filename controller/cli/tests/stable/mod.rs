@@ -1,4 +1,4 @@
-//! Some of the stable answers: of the configuration and of NAT.
+//! Some of the stable answers: of the configuration, of NAT, of traces and the log.
 
 use shunt_api::v1;
 use shunt_api::v1::change_config_request::Edit;
@@ -220,5 +220,49 @@ pub(crate) fn nat_rules() -> v1::ListNatRulesResponse {
             ),
             rule("static", "mail", "10.0.0.9", "203.0.113.30"),
         ],
+    }
+}
+
+pub(crate) fn log_level(
+    request: v1::SetLogLevelRequest,
+) -> Result<v1::SetLogLevelResponse, Status> {
+    match request.level.as_str() {
+        "loud" => Err(Status::invalid_argument("\"loud\" is no log level")),
+        level => Ok(v1::SetLogLevelResponse {
+            before: "info".to_owned(),
+            level: if level.is_empty() { "info" } else { level }.to_owned(),
+        }),
+    }
+}
+
+/// As [`COMMANDS`].
+pub(crate) const LOG: [(&str, &[&str]); 4] = [
+    (".table", &["log"]),
+    ("-debug.table", &["log", "debug"]),
+    ("-debug.json", &["log", "debug", "-o", "json"]),
+    ("-loud.table", &["log", "loud"]),
+];
+
+pub(crate) fn trace(request: v1::TracePacketRequest) -> v1::TracePacketResponse {
+    use v1::trace_packet_request::Packet;
+    let asked = match request.packet.unwrap() {
+        Packet::Frame(frame) => {
+            format!("a frame of {} bytes: {:02x?}", frame.len(), &frame[12..14])
+        }
+        Packet::Description(packet) => format!("{packet:?}"),
+    };
+    let step = |stage: &str, text: &str| v1::TraceStep {
+        stage: stage.to_owned(),
+        text: text.to_owned(),
+    };
+    v1::TracePacketResponse {
+        steps: vec![
+            step("ingress", &format!("interface {:?}", request.interface)),
+            step("parse", &asked),
+            step("verdict", "dropped (no_connection)"),
+        ],
+        verdict: "drop".to_owned(),
+        drop_reason: "no_connection".to_owned(),
+        ..Default::default()
     }
 }
