@@ -2,7 +2,7 @@
 SWITCH ?= embedded
 export SWITCH
 
-.PHONY: help setup build demo test bench clean
+.PHONY: help setup build demo test bench deb clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/'
@@ -23,6 +23,13 @@ test: ## Format, clippy, unit, property and end-to-end tests
 bench: setup ## Measure (release); BENCH=<name> runs one, BENCH=--list lists them
 	cargo build --release --locked -p shunt-tests -p shunt-switch --bin shunt-bench --bin shunt-switch
 	@target/release/shunt-bench $(BENCH)
+
+deb: build ## A Debian package in target/debian (needs cargo-deb)
+	@mkdir -p target/pages
+	target/release/shunt man target/pages
+	target/release/shuntd --man > target/pages/shuntd.8
+	target/release/shunt completions bash > target/pages/shunt.bash
+	cargo deb --no-build -p shunt-controller
 
 clean: ## Remove what was built
 	cargo clean

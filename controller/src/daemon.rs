@@ -266,6 +266,8 @@ impl Running {
             pools,
             engine: engine.engine(),
         };
+        let metrics =
+            exporter.map(|exporter| tokio::spawn(exporter.serve(Some(api.clone()), stop.clone())));
         let stop_api = stop.clone();
         let api = tokio::spawn(async move {
             let Some(listener) = listener else { return };
@@ -277,8 +279,6 @@ impl Running {
             let (slow_path, mirror) = (slow_path.handle(), mirror.clone());
             tokio::spawn(service::watch(every, slow_path, mirror, stop.clone()))
         });
-        let metrics = exporter
-            .map(|exporter| tokio::spawn(exporter.serve(Some(engine.engine()), stop.clone())));
         Ok(Self {
             stop,
             slow_path,

@@ -1,8 +1,10 @@
 //! What the daemon counts, for Prometheus: `GET /metrics` in its text format.
 //!
 //! Whoever counts tells the `metrics` facade; here is its recorder. The P4Runtime clients' metrics
-//! are listed in [`p4runtime::client::metrics`], the offload engine's in `metrics/offload.rs`.
+//! are listed in [`p4runtime::client::metrics`], the offload engine's in `metrics/offload.rs`, all
+//! others in `metrics/gateway.rs`.
 
+mod gateway;
 mod offload;
 
 use std::net::SocketAddr;
@@ -12,16 +14,17 @@ use axum::Router;
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::get;
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
-use shunt_offload::EngineRef;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Api};
 
 /// The text format of Prometheus.
 const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// How often samples are put into their buckets, whether anybody asks or not.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// The offload engine's numbers are left out when it does not give them within that time.
-const ENGINE_WITHIN: Duration = Duration::from_secs(1);
+/// A part's numbers are left out when it does not give them within that time.
+const ANSWER_WITHIN: Duration = Duration::from_secs(1);
 /// Upper ends of a latency's buckets, in seconds: from a local switch's answer to the loading of a
 /// pipeline.
 const LATENCY_BUCKETS: &[f64] = &[
@@ -62,15 +65,13 @@ impl Exporter {
         Ok(Self { listener, handle })
     }
 
-    /// Answers until `stop`, with the engine's numbers where there is one.
-    pub async fn serve(self, engine: Option<EngineRef>, stop: CancellationToken) {
+    /// Answers until `stop`, with the numbers of the daemon's parts where there are any.
+    pub async fn serve(self, api: Option<Api>, stop: CancellationToken) {
         let handle = self.handle.clone();
         let metrics = move || async move {
             let mut text = handle.render();
-            if let Some(engine) = &engine
-                && let Ok(Ok(stats)) = tokio::time::timeout(ENGINE_WITHIN, engine.stats()).await
-            {
-                offload::write(&mut text, &stats);
+            if let Some(api) = &api {
+                write(api, &mut text).await;
             }
             ([(CONTENT_TYPE, TEXT)], text)
         };
@@ -91,6 +92,46 @@ impl Exporter {
             () = upkeep => {}
         }
     }
+}
+
+/// All that the daemon's parts say.
+async fn write(seen: &Api, text: &mut String) {
+    let current = seen.configuration.current();
+    let (offload, stats, nat, missing) = tokio::join!(
+        within(seen.engine.stats()),
+        within(seen.slow_path.stats()),
+        within(seen.slow_path.nat()),
+        seen.convergence.missing(current.revision),
+    );
+    let pools = nat.map(|nat| api::pools(&current.config, &nat));
+    let switches: Vec<_> = seen
+        .switches
+        .iter()
+        .map(|member| (member.switch.name.clone(), member.handle.view()))
+        .collect();
+    let synchronised = *seen.synchronised.borrow();
+    gateway::write(
+        text,
+        &gateway::Snapshot {
+            config: &current.config,
+            revision: current.revision,
+            converged: missing.is_none() && synchronised,
+            uptime: seen.started.elapsed().as_secs_f64(),
+            slow_path: stats.as_ref(),
+            pools: pools.as_deref().unwrap_or_default(),
+            mirror: seen.mirror.stats(),
+            synchronised,
+            switches: &switches,
+        },
+    );
+    if let Some(offload) = offload {
+        offload::write(text, &offload);
+    }
+}
+
+/// What a part says, if it does soon.
+async fn within<T, E>(answer: impl Future<Output = Result<T, E>>) -> Option<T> {
+    tokio::time::timeout(ANSWER_WITHIN, answer).await.ok()?.ok()
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, MetricsError> {

@@ -1,6 +1,7 @@
 //! How the daemon starts, fails to start, and stops.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+use std::io::{Seek as _, Write as _};
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -170,6 +171,11 @@ fn the_metrics_are_served() {
             "\nshunt_offload_up 1\n".to_owned(),
             "\nshunt_offload_latency_seconds_count{operation=\"removal\",stage=\"total\"} 0\n"
                 .to_owned(),
+            "\nshunt_converged 1\n".to_owned(),
+            "\nshunt_switch_state{switch=\"sw1\",state=\"ready\"} 1\n".to_owned(),
+            "\nshunt_slowpath_connections_max 65536\n".to_owned(),
+            "\nshunt_nat_capacity{rule=\"red-out\",protocol=\"udp\",family=\"ipv4\"} 38977\n"
+                .to_owned(),
         ];
         let mut said = String::new();
         // The daemon says that it is ready before it has written anything.
@@ -182,8 +188,34 @@ fn the_metrics_are_served() {
             wanted.iter().all(|line| said.contains(line))
         });
         assert!(served.is_ok(), "{wanted:?}: {said}");
-        Ok(())
+        let (_, page) = said.split_once("\r\n\r\n").unwrap();
+        promtool(&["check", "metrics"], page)
     });
+}
+
+#[test]
+fn the_alert_rules_are_sound() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../controller/packaging");
+    let rules = folder.join("alerts.yml").display().to_string();
+    promtool(&["check", "rules", &rules], "").unwrap();
+}
+
+/// What Prometheus's own tool says of it, where that is.
+fn promtool(arguments: &[&str], input: &str) -> Result<()> {
+    let Some(program) = binaries::on_path("promtool") else {
+        println!("skipped in part: promtool is not on PATH");
+        return Ok(());
+    };
+    let mut file = tempfile::tempfile().map_err(Error::file("/tmp"))?;
+    file.write_all(input.as_bytes())
+        .and_then(|()| file.rewind())
+        .map_err(Error::file("/tmp"))?;
+    let output = Command::new(program).args(arguments).stdin(file).output();
+    let output = output.map_err(Error::file("promtool"))?;
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(output.status.success(), "{said}");
+    Ok(())
 }
 
 fn stops_cleanly_on(signal: Signal) -> Result<()> {

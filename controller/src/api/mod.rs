@@ -12,5 +12,6 @@ mod status;
 mod switches;
 mod trace;
 
+pub(crate) use nat::pools;
 pub use service::{Api, serve};
 pub use socket::{ApiSocket, SocketError};

@@ -15,7 +15,7 @@ use crate::config::Config;
 use crate::pools::KINDS;
 
 /// Every masquerade's pools, by protocol and family, used or not.
-pub(super) fn pools(config: &Config, stats: &NatStats) -> Vec<v1::NatPool> {
+pub(crate) fn pools(config: &Config, stats: &NatStats) -> Vec<v1::NatPool> {
     let mut used: HashMap<(&str, u8), Vec<(IpAddr, u32)>> = HashMap::new();
     for found in &stats.used {
         used.entry((&found.rule, found.protocol))
