@@ -302,6 +302,11 @@ impl Times {
         }
     }
 
+    /// When the engine took it.
+    pub(crate) const fn taken_ns(&self) -> u64 {
+        self.taken_ns
+    }
+
     /// Something of it is in a batch that leaves.
     pub(crate) const fn batched(&mut self, now_ns: u64) {
         if self.batched_ns == 0 {

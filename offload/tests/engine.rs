@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use p4runtime::p4::v1::TableEntry;
 use shunt_offload::{
-    Clock, ConnectionId, Engine, EngineConfig, EngineHandle, FlowReading, FlowSink, LinkState,
-    OffloadCommand, OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError, TableSizes,
-    Trouble, TroubleKind, WorkerPort, channel,
+    Clock, ConnectionId, Engine, EngineConfig, EngineHandle, EnginePolicy, FlowReading, FlowSink,
+    LinkState, OffloadCommand, OffloadEvent, OffloadUnit, Outcome, RefuseReason, SinkError,
+    TableSizes, Trouble, TroubleKind, WorkerPort, channel,
 };
 use shunt_p4::tables::FlowUpdate;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
@@ -25,6 +25,8 @@ struct Inner {
     down: Mutex<bool>,
     /// It does not give its counters.
     mute: Mutex<bool>,
+    /// What it says of every entry.
+    counters: Mutex<Option<FlowReading>>,
 }
 
 impl Gate {
@@ -35,6 +37,7 @@ impl Gate {
             finished: Mutex::default(),
             down: Mutex::default(),
             mute: Mutex::default(),
+            counters: Mutex::default(),
         }))
     }
 
@@ -49,6 +52,11 @@ impl Gate {
 
     fn set_down(&self, down: bool) {
         *self.0.down.lock().unwrap() = down;
+    }
+
+    /// From now on every entry has had no packet.
+    fn answer_counters(&self) {
+        *self.0.counters.lock().unwrap() = Some(FlowReading::default());
     }
 
     fn set_mute(&self, mute: bool) {
@@ -88,7 +96,7 @@ impl FlowSink for Gate {
         self.answer()?;
         match *self.0.mute.lock().unwrap() {
             true => Err(SinkError::Unavailable("no counters".to_owned())),
-            false => Ok(vec![None; keys.len()]),
+            false => Ok(vec![*self.0.counters.lock().unwrap(); keys.len()]),
         }
     }
 }
@@ -345,6 +353,38 @@ async fn troubles_are_told_and_are_over_by_themselves() {
     engine.settled().await.unwrap();
     tokio::time::sleep(Duration::from_secs(11)).await;
     assert_eq!(kinds().await, []);
+    engine.shutdown().await;
+}
+
+/// Regression: a sweep that ended before room was wanted put the next one off for its whole
+/// interval, so that nobody made room until then.
+#[tokio::test(start_paused = true)]
+async fn wanted_room_hastens_the_sweep() {
+    let gate = Gate::new(100);
+    let (mut worker, port) = channel(64);
+    let config = EngineConfig {
+        tables: TableSizes { flow4: 6, flow6: 6 },
+        sweep_interval: Duration::from_secs(3_600),
+        policy: EnginePolicy {
+            shares: Vec::new(),
+            evict_idle: Some(Duration::from_secs(2)),
+        },
+        clock: Clock::tokio(),
+        ..EngineConfig::default()
+    };
+    let engine = Engine::start(config, vec![port], gate.clone());
+    gate.answer_counters();
+    install(&mut worker, 1);
+    engine.settled().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(engine.stats().await.unwrap().sweeps >= 1);
+    for n in 2..=3 {
+        install(&mut worker, n);
+    }
+    engine.settled().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let evicted = engine.stats().await.unwrap().evicted;
+    assert!(evicted.iter().sum::<u64>() > 0, "{evicted:?}");
     engine.shutdown().await;
 }
 

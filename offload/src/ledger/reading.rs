@@ -69,10 +69,10 @@ pub(super) struct Readings {
     sweep_rate: u64,
     /// `None`: nobody is evicted.
     evict_idle_ns: Option<u64>,
-    /// Where the sweep goes on, when it may, and when it began at the first slot.
+    /// Where the sweep goes on, when its rate allows it, and when it began at the first slot.
     cursor: u32,
-    sweep_due_ns: u64,
-    sweep_begun_ns: u64,
+    pace_ns: u64,
+    sweep_begun_ns: Option<u64>,
     /// Idle units of `flow4` and `flow6`, and of the VPCs that have a share.
     by_table: [Candidates; 2],
     by_vpc: Map<VpcId, Candidates>,
@@ -92,8 +92,8 @@ impl Readings {
             sweep_rate: u64::from(sweep_rate.max(1)),
             evict_idle_ns: None,
             cursor: 0,
-            sweep_due_ns: 0,
-            sweep_begun_ns: 0,
+            pace_ns: 0,
+            sweep_begun_ns: None,
             by_table: Default::default(),
             by_vpc: Map::default(),
             evict_due_ns: 0,
@@ -178,13 +178,27 @@ impl Ledger {
         let due = if !readings.idle.is_empty() {
             0
         } else if self.may_evict() {
-            readings.evict_due_ns.min(readings.sweep_due_ns)
+            readings.evict_due_ns.min(self.sweep_due_ns())
         } else if self.stats.in_hardware > 0 {
-            readings.sweep_due_ns
+            self.sweep_due_ns()
         } else {
             u64::MAX
         };
         due.max(readings.paused_until_ns)
+    }
+
+    /// When the sweep goes on or begins again: sooner when room is wanted.
+    fn sweep_due_ns(&self) -> u64 {
+        let readings = &self.readings;
+        let Some(begun_ns) = readings.sweep_begun_ns.filter(|_| readings.cursor == 0) else {
+            return readings.pace_ns;
+        };
+        let pressed = readings.evict_idle_ns.is_some() && self.room.pressures().next().is_some();
+        let interval_ns = match pressed {
+            true => PRESSED_SWEEP_NS.min(readings.sweep_interval_ns),
+            false => readings.sweep_interval_ns,
+        };
+        readings.pace_ns.max(begun_ns.saturating_add(interval_ns))
     }
 
     fn may_evict(&self) -> bool {
@@ -240,11 +254,11 @@ impl Ledger {
     }
 
     fn sweep_read(&mut self, now_ns: u64, busy: bool) -> Option<Read> {
-        if now_ns < self.readings.sweep_due_ns || self.stats.in_hardware == 0 {
+        if now_ns < self.sweep_due_ns() || self.stats.in_hardware == 0 {
             return None;
         }
         if self.readings.cursor == 0 {
-            self.readings.sweep_begun_ns = now_ns;
+            self.readings.sweep_begun_ns = Some(now_ns);
         }
         let mut units = Vec::new();
         let end = self
@@ -260,18 +274,10 @@ impl Ledger {
         let pace = if busy { BUSY_FACTOR } else { 1 };
         let entries = 2 * units.len().max(1) as u64;
         let pause_ns = entries * pace * 1_000_000_000 / self.readings.sweep_rate;
-        self.readings.sweep_due_ns = now_ns.saturating_add(pause_ns);
+        self.readings.pace_ns = now_ns.saturating_add(pause_ns);
         if self.readings.cursor >= self.units.slots() {
             self.readings.cursor = 0;
             self.stats.sweeps += 1;
-            let pressed =
-                self.readings.evict_idle_ns.is_some() && self.room.pressures().next().is_some();
-            let interval_ns = match pressed {
-                true => PRESSED_SWEEP_NS.min(self.readings.sweep_interval_ns),
-                false => self.readings.sweep_interval_ns,
-            };
-            let next_ns = self.readings.sweep_begun_ns.saturating_add(interval_ns);
-            self.readings.sweep_due_ns = self.readings.sweep_due_ns.max(next_ns);
         }
         self.read_of(Purpose::Sweep, units)
     }
@@ -357,7 +363,13 @@ impl Ledger {
         let last_hit_ns = match before {
             // No packet since the reading before: the older estimate is as right.
             Some(before) if before.packets == packets => before.last_hit_ns,
-            _ => now_ns.saturating_sub(since.map_or(0, as_ns)),
+            // No longer ago than it was installed: of entries that were never hit bmv2 says more.
+            _ => {
+                let installed = self.units.get(at).map_or(0, |held| held.times.taken_ns());
+                now_ns
+                    .saturating_sub(since.map_or(0, as_ns))
+                    .max(installed.min(now_ns))
+            }
         };
         let count = HardwareCount {
             packets,

@@ -12,4 +12,5 @@ mod floods;
 mod flows;
 mod lab;
 mod nat;
+mod offload;
 mod trace;
