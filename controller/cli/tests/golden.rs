@@ -113,67 +113,6 @@ fn ready_switch() -> v1::SwitchStatus {
     }
 }
 
-fn field(name: &str, value: &str) -> v1::Field {
-    v1::Field {
-        name: name.to_owned(),
-        value: value.to_owned(),
-    }
-}
-
-fn value(actions: &[(&str, &str, u32)], properties: &[(&str, &str)]) -> Option<v1::EntryValue> {
-    let actions = actions
-        .iter()
-        .map(|(name, nexthop, weight)| v1::EntryAction {
-            name: (*name).to_owned(),
-            params: vec![field("nexthop", nexthop)],
-            weight: *weight,
-        });
-    Some(v1::EntryValue {
-        actions: actions.collect(),
-        properties: properties.iter().map(|(n, v)| field(n, v)).collect(),
-    })
-}
-
-fn differences() -> Vec<v1::Difference> {
-    let difference = |table: &str, kind: &str| v1::Difference {
-        switch: "sw1".to_owned(),
-        table: table.to_owned(),
-        kind: kind.to_owned(),
-        ..Default::default()
-    };
-    let route = |dst| vec![field("vpc", "red"), field("dst", dst)];
-    vec![
-        v1::Difference {
-            key: route("10.0.0.0/24"),
-            wanted: value(&[("to_nexthop", "3", 0)], &[]),
-            ..difference("route4", "missing")
-        },
-        v1::Difference {
-            key: route("10.2.0.0/24"),
-            wanted: value(&[("to_nexthop", "3", 0)], &[]),
-            held: value(&[("to_nexthop", "4", 0)], &[]),
-            ..difference("route4", "different")
-        },
-        v1::Difference {
-            key: vec![field("group", "7")],
-            held: value(&[("to_nexthop", "3", 1), ("to_nexthop", "4", 2)], &[]),
-            ..difference("ecmp", "surplus")
-        },
-        v1::Difference {
-            fault: "table nexthop: the entry has no action".to_owned(),
-            ..difference("nexthop", "foreign")
-        },
-    ]
-}
-
-fn compared(summary: v1::DiffSummary, found: Vec<v1::Difference>) -> Vec<v1::DiffSwitchResponse> {
-    use v1::diff_switch_response::Part;
-    std::iter::once(Part::Summary(summary))
-        .chain(found.into_iter().map(Part::Difference))
-        .map(|part| v1::DiffSwitchResponse { part: Some(part) })
-        .collect()
-}
-
 /// As the daemon does, as far as these flows tell apart.
 fn wanted(flow: &Flow, filter: &v1::FlowFilter) -> bool {
     let original = flow.original.clone().unwrap_or_default();
@@ -446,8 +385,14 @@ impl Shunt for Stable {
             error: String::new(),
         };
         match request.into_inner().switch.as_str() {
-            "" => listing(compared(summary("sw1", 4, 2), differences())),
-            "same" => listing(compared(summary("same", 0, 0), Vec::new())),
+            "" => listing(stable::switches::compared(
+                summary("sw1", 4, 2),
+                stable::switches::differences(),
+            )),
+            "same" => listing(stable::switches::compared(
+                summary("same", 0, 0),
+                Vec::new(),
+            )),
             "away" => {
                 let error = "switch away is connecting: it has not answered for 10 s; \
                              try again when it is ready";
@@ -455,7 +400,7 @@ impl Shunt for Stable {
                     error: error.to_owned(),
                     ..Default::default()
                 };
-                listing(compared(summary, Vec::new()))
+                listing(stable::switches::compared(summary, Vec::new()))
             }
             name => Err(Status::not_found(format!(
                 "there is no switch named {name:?} (known: sw1)"

@@ -1,5 +1,7 @@
 //! Some of the stable answers: of the configuration, of NAT, of traces and the log.
 
+pub(crate) mod switches;
+
 use shunt_api::v1;
 use shunt_api::v1::change_config_request::Edit;
 use tonic::Status;
