@@ -8,9 +8,10 @@ use shunt_p4::{FlowKey, VpcId};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+use crate::adopt::ReadBack;
 use crate::clock::Clock;
 use crate::installer::{Control, Installer, Session};
-use crate::queue::InstallerPort;
+use crate::queue::{InstallerPort, OffloadUnit};
 use crate::sink::{FlowReading, FlowSink};
 use crate::stats::OffloadStats;
 
@@ -141,9 +142,31 @@ impl Engine {
         ports: Vec<InstallerPort>,
         sink: S,
     ) -> EngineHandle {
+        Self::start_with(config, ports, sink, None)
+    }
+
+    /// As [`Engine::start`], but what the switch holds at first is told, and is kept as far as
+    /// it is adopted ([`EngineRef::adopt`]) before the [`ReadBack`] is dropped. Until then no
+    /// command of a worker is taken.
+    pub fn start_adopting<S: FlowSink>(
+        config: EngineConfig,
+        ports: Vec<InstallerPort>,
+        sink: S,
+    ) -> (EngineHandle, oneshot::Receiver<ReadBack>) {
+        let (first, read_back) = oneshot::channel();
+        let engine = Self::start_with(config, ports, sink, Some(first));
+        (engine, read_back)
+    }
+
+    fn start_with<S: FlowSink>(
+        config: EngineConfig,
+        ports: Vec<InstallerPort>,
+        sink: S,
+        first: Option<oneshot::Sender<ReadBack>>,
+    ) -> EngineHandle {
         let (control, controls) = mpsc::channel(CONTROL_QUEUE);
         let (session, sessions) = watch::channel(Session::Resync);
-        let installer = Installer::new(config, ports, sink, controls, sessions);
+        let installer = Installer::new(config, ports, sink, controls, sessions, first);
         EngineHandle {
             engine: EngineRef { control, session },
             task: tokio::spawn(installer.run()),
@@ -223,6 +246,15 @@ impl EngineRef {
     /// holds and repairs it. Returns before that is done; see [`EngineRef::settled`].
     pub fn resync(&self) {
         self.session.send_replace(Session::Resync);
+    }
+
+    /// The worker of that port has these connections, which it takes for installed. As long as a
+    /// [`ReadBack`] is held; what of them the switch lacks is installed.
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn adopt(&self, port: usize, units: Vec<OffloadUnit>) -> Result<(), EngineEnded> {
+        self.send(Control::Adopt(port, units)).await
     }
 
     /// Returns once nothing is queued, in flight or leaving, and the switch answers.

@@ -23,11 +23,12 @@ use p4runtime::p4::v1::TableEntry;
 use shunt_p4::FlowKey;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::adopt::ReadBack;
 use crate::clock::as_ns;
 use crate::engine::{EngineConfig, EnginePolicy};
 use crate::lasting::Lasting;
 use crate::ledger::{Ledger, READ_UNITS_MAX, Read, Share};
-use crate::queue::InstallerPort;
+use crate::queue::{InstallerPort, OffloadUnit};
 use crate::sink::{FlowReading, FlowSink, Outcome, SinkError};
 use crate::stats::{LinkState, OffloadStats, Trouble, TroubleKind};
 
@@ -51,6 +52,7 @@ const ASKED_IN_FLIGHT_MAX: usize = 4;
 /// Messages from the engine's handle.
 #[derive(Debug)]
 pub(crate) enum Control {
+    Adopt(usize, Vec<OffloadUnit>),
     Idle(Vec<FlowKey>),
     Settled(oneshot::Sender<()>),
     Stats(oneshot::Sender<OffloadStats>),
@@ -70,6 +72,8 @@ pub(crate) enum Session {
 enum Answer {
     Write(Vec<Share>, Result<Vec<Outcome>, SinkError>),
     Read(Result<Vec<TableEntry>, SinkError>),
+    /// Whoever was told of these has adopted what is to be kept.
+    Adopted(Vec<TableEntry>),
     /// Deletion of entries that are no flows.
     Foreign(Result<Vec<Outcome>, SinkError>),
 }
@@ -99,6 +103,17 @@ enum Link {
     Held,
 }
 
+/// What becomes of entries that were there before.
+#[derive(Debug)]
+enum Adoption {
+    /// The first read-back is to be told.
+    Wanted(oneshot::Sender<ReadBack>),
+    /// It was; units are adopted.
+    UnderWay,
+    /// Entries that no worker wants are removed.
+    Over,
+}
+
 pub(crate) struct Installer<S> {
     config: EngineConfig,
     ports: Vec<Port>,
@@ -114,6 +129,7 @@ pub(crate) struct Installer<S> {
     /// A worker's ring was found full, or the engine has as much to write as it keeps.
     queue_full: Lasting,
     link: Link,
+    adoption: Adoption,
     /// Since when the switch has not answered.
     silent_since_ns: Option<u64>,
     backoff: Duration,
@@ -147,6 +163,7 @@ impl<S: FlowSink> Installer<S> {
         sink: S,
         control: mpsc::Receiver<Control>,
         session: watch::Receiver<Session>,
+        first: Option<oneshot::Sender<ReadBack>>,
     ) -> Self {
         let now_ns = config.clock.now_ns();
         Self {
@@ -168,6 +185,7 @@ impl<S: FlowSink> Installer<S> {
             asked: 0,
             queue_full: Lasting::default(),
             link: Link::Reading { asked: false },
+            adoption: first.map_or(Adoption::Over, Adoption::Wanted),
             silent_since_ns: Some(now_ns),
             backoff: config.backoff_min,
             last_error: None,
@@ -243,12 +261,18 @@ impl<S: FlowSink> Installer<S> {
         sleep
     }
 
-    /// Whether commands are taken: not when the switch is so slow that they pile up here.
+    /// Whether commands are taken: not when the switch is so slow that they pile up here, nor
+    /// before it is known which units there are.
     fn is_listening(&self) -> bool {
-        !self.ending && self.ledger.backlog() < BACKLOG_MAX
+        !self.ending
+            && matches!(self.adoption, Adoption::Over)
+            && self.ledger.backlog() < BACKLOG_MAX
     }
 
     fn take_commands(&mut self, now_ns: u64) {
+        if !matches!(self.adoption, Adoption::Over) {
+            return;
+        }
         let full = self.ports.iter().any(|port| port.port.is_full());
         if full || self.ledger.backlog() >= BACKLOG_MAX {
             self.queue_full.see(now_ns);
@@ -366,24 +390,61 @@ impl<S: FlowSink> Installer<S> {
                 self.failed(&error, now_ns);
             }
             Answer::Read(Ok(entries)) => {
-                let foreign = self.ledger.resync(&entries, now_ns);
-                // Unless the session was lost meanwhile.
-                if let Link::Reading { asked: true } = self.link {
-                    tracing::info!(
-                        entries = entries.len(),
-                        foreign = foreign.len(),
-                        "offload: read back the switch"
-                    );
-                    self.link = Link::Up;
-                    self.delete_foreign(foreign);
-                    // A switch that is read but not written is not there yet.
-                    if self.ledger.backlog() == 0 {
-                        self.answers_again();
-                    }
+                if let Some(entries) = self.tell(entries) {
+                    self.read_back(&entries, now_ns);
                 }
+            }
+            Answer::Adopted(entries) => {
+                // What was adopted before the end is in the queue.
+                while let Ok(control) = self.control.try_recv() {
+                    self.controlled(control);
+                }
+                self.adoption = Adoption::Over;
+                self.read_back(&entries, now_ns);
             }
             Answer::Read(Err(error)) | Answer::Foreign(Err(error)) => self.failed(&error, now_ns),
             Answer::Foreign(Ok(_)) => {}
+        }
+    }
+
+    /// Tells of the first read-back, and waits for what is adopted of it. The entries back: nobody
+    /// wants to know.
+    fn tell(&mut self, entries: Vec<TableEntry>) -> Option<Vec<TableEntry>> {
+        let first = match std::mem::replace(&mut self.adoption, Adoption::Over) {
+            Adoption::Wanted(first) => first,
+            other => {
+                self.adoption = other;
+                return Some(entries);
+            }
+        };
+        let (told, dropped) = ReadBack::new(&entries);
+        if first.send(told).is_err() {
+            return Some(entries);
+        }
+        self.adoption = Adoption::UnderWay;
+        self.requests.push(Box::pin(async move {
+            // Its end is told by the sender's.
+            let _ = dropped.await;
+            Answer::Adopted(entries)
+        }));
+        None
+    }
+
+    fn read_back(&mut self, entries: &[TableEntry], now_ns: u64) {
+        let foreign = self.ledger.resync(entries, now_ns);
+        // Unless the session was lost meanwhile.
+        if let Link::Reading { asked: true } = self.link {
+            tracing::info!(
+                entries = entries.len(),
+                foreign = foreign.len(),
+                "offload: read back the switch"
+            );
+            self.link = Link::Up;
+            self.delete_foreign(foreign);
+            // A switch that is read but not written is not there yet.
+            if self.ledger.backlog() == 0 {
+                self.answers_again();
+            }
         }
     }
 
@@ -444,6 +505,11 @@ impl<S: FlowSink> Installer<S> {
     fn controlled(&mut self, control: Control) {
         let now_ns = self.config.clock.now_ns();
         match control {
+            Control::Adopt(port, units) => {
+                for unit in &units {
+                    self.ledger.adopt(port, unit, now_ns);
+                }
+            }
             Control::Idle(keys) => self.ledger.idle(&keys, now_ns),
             Control::Settled(done) => self.waiting.push(done),
             Control::Stats(answer) => {
@@ -481,6 +547,9 @@ impl<S: FlowSink> Installer<S> {
         stats.troubles.extend(away.into_iter().chain(queue_full));
         OffloadStats {
             link: match self.link {
+                Link::Reading { .. } if matches!(self.adoption, Adoption::UnderWay) => {
+                    LinkState::Adopting
+                }
                 Link::Reading { .. } => LinkState::Reading,
                 Link::Up => LinkState::Up,
                 Link::Down { .. } => LinkState::Down,

@@ -161,6 +161,35 @@ impl Ledger {
         self.admit(at, now_ns);
     }
 
+    /// A unit of which its worker knows that it was installed before the engine was started. What
+    /// the switch has of it, [`Ledger::resync`] finds out next.
+    pub(crate) fn adopt(&mut self, port: usize, unit: &OffloadUnit, now_ns: u64) {
+        let owner = Owner { port, id: unit.id };
+        let held = unit
+            .entries
+            .iter()
+            .any(|entry| self.units.holder(&entry.key).is_some());
+        if held || self.units.is_taken(owner) || !is_writable(unit) {
+            // Its worker offers it again, and is refused in words.
+            self.stats.lost += 1;
+            self.tell(port, OffloadEvent::Lost(unit.id));
+            return;
+        }
+        let at = self.hold(Held {
+            unit: Unit::adopted(),
+            entries: Entries::Pair(unit.entries),
+            owner: Some(owner),
+            waits: false,
+            first_packet_ns: unit.first_packet_ns,
+            times: Times::new(unit.decided_ns, now_ns),
+        });
+        if let Some(place) = self.units.get(at).map(|held| held.entries.place()) {
+            self.room.occupy(&place);
+        }
+        self.units.claim(at);
+        self.stats.adopted += 1;
+    }
+
     fn remove(&mut self, owner: Owner, decided_ns: u64, now_ns: u64) {
         let Some(at) = self.units.of(owner) else {
             self.stats.removals += 1;

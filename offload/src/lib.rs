@@ -9,8 +9,9 @@
 //! `queue` is what a worker sees; `unit` the life of one connection's two entries, a pure state
 //! machine; `ledger` all units and who owns which key; `installer` the task that moves batches;
 //! `sink` the switch behind it, `p4rt` the real one; `idle` turns reports of idle entries into
-//! verdicts about connections. One engine a switch: a slow one holds back no other.
+//! verdicts about connections; `adopt` what the switch still has of the daemon before. One engine a switch: a slow one holds back no other.
 
+mod adopt;
 pub mod clock;
 pub mod engine;
 mod idle;
@@ -23,6 +24,7 @@ pub mod sink;
 pub mod stats;
 mod unit;
 
+pub use adopt::{ReadBack, pairs};
 pub use clock::Clock;
 pub use engine::{
     Engine, EngineConfig, EngineEnded, EngineHandle, EnginePolicy, EngineRef, TableSizes, VpcShare,

@@ -85,6 +85,8 @@ pub enum LinkState {
     /// Reading back what the switch holds.
     #[default]
     Reading,
+    /// Connections of the daemon before are taken back.
+    Adopting,
     /// Writing.
     Up,
     /// The switch does not answer, or refuses to be written; trying again.
@@ -98,6 +100,7 @@ impl LinkState {
     pub const fn as_str(self) -> &'static str {
         match self {
             LinkState::Reading => "reading",
+            LinkState::Adopting => "adopting",
             LinkState::Up => "up",
             LinkState::Down => "down",
             LinkState::Held => "held",
@@ -179,6 +182,8 @@ pub struct OffloadStats {
     pub events_pending: u64,
     /// Installed so far.
     pub installs: u64,
+    /// Taken over at the start, in hardware or not.
+    pub adopted: u64,
     /// `Removed` answered so far.
     pub removals: u64,
     /// Refused so far, in the order of [`RefuseReason::ALL`].

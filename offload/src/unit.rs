@@ -136,6 +136,15 @@ impl Unit {
         }
     }
 
+    /// Installed before the engine was started; the first read-back says whether it is.
+    pub(crate) const fn adopted() -> Self {
+        Self {
+            hardware: [Presence::Present; 2],
+            announced: true,
+            ..Self::new()
+        }
+    }
+
     /// One entry that nobody wants, to be removed.
     pub(crate) const fn orphan() -> Self {
         Self {

@@ -1,8 +1,9 @@
 //! The whole engine against a switch with faults, in simulated time.
 //!
 //! Workers install and remove connections at random and have packets; the switch is slow, full,
-//! refuses, loses answers, restarts empty; VPCs have shares, idle connections are evicted. A
-//! failing run prints the command that repeats it. `SHUNT_SIM_STEPS` makes longer runs.
+//! refuses, loses answers, restarts empty; VPCs have shares, idle connections are evicted; the
+//! daemon is killed, and the next one adopts. A failing run prints the command that repeats it.
+//! `SHUNT_SIM_STEPS` makes longer runs.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -20,12 +21,13 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng as _, SeedableRng as _};
 use shunt_offload::{
-    Clock, Engine, EngineConfig, EnginePolicy, LinkState, OffloadStats, RefuseReason, TableSizes,
-    VpcShare, channel,
+    Clock, Engine, EngineConfig, EngineHandle, EnginePolicy, InstallerPort, LinkState,
+    OffloadStats, ReadBack, RefuseReason, TableSizes, VpcShare, channel,
 };
 use shunt_p4::VpcId;
 use simulation::switch::{Faults, Switch};
 use simulation::worker::Worker;
+use tokio::sync::oneshot;
 
 const SEEDS: u64 = 60;
 const STEPS: u32 = 12_000;
@@ -81,6 +83,44 @@ fn simulate(test: &'static str, seed: u64, faults: Faults, steps: u32) -> Run {
     runtime.block_on(run(seed, faults, steps))
 }
 
+/// What is started anew when the daemon is killed.
+struct Daemon {
+    engine: EngineHandle,
+    /// Until it is adopted.
+    read_back: Option<oneshot::Receiver<ReadBack>>,
+    found: Option<ReadBack>,
+}
+
+impl Daemon {
+    fn start(config: &EngineConfig, ports: Vec<InstallerPort>, switch: &Switch) -> Self {
+        let (engine, read_back) = Engine::start_adopting(config.clone(), ports, switch.clone());
+        Self {
+            engine,
+            read_back: Some(read_back),
+            found: None,
+        }
+    }
+
+    /// Hears of the first read-back, and some time later adopts what the workers know of it.
+    async fn adopt(&mut self, workers: &mut [Worker], at_once: bool) {
+        if let Some(read_back) = &mut self.read_back
+            && let Ok(found) = read_back.try_recv()
+        {
+            self.read_back = None;
+            self.found = Some(found);
+        }
+        if !at_once {
+            return;
+        }
+        if let Some(found) = self.found.take() {
+            for (port, worker) in workers.iter_mut().enumerate() {
+                let units = worker.claim(&found.entries);
+                self.engine.adopt(port, units).await.unwrap();
+            }
+        }
+    }
+}
+
 async fn run(seed: u64, faults: Faults, steps: u32) -> Run {
     let mut random = StdRng::seed_from_u64(seed);
     let switch = Switch::new(random.random(), faults);
@@ -121,9 +161,12 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> Run {
         switch.expect_share(connections as usize);
     }
     config.policy = policy.clone();
-    let engine = Engine::start(config, ports, switch.clone());
+    let mut daemon = Daemon::start(&config, ports, &switch);
+    let mut sum = OffloadStats::default();
 
     for _ in 0..steps {
+        daemon.adopt(&mut workers, random.random_ratio(1, 10)).await;
+        let engine = &daemon.engine;
         let worker = random.random_range(0..workers.len());
         let worker = &mut workers[worker];
         match random.random_range(0..100_u32) {
@@ -140,7 +183,7 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> Run {
                 let pause = Duration::from_micros(random.random_range(0..longest));
                 tokio::time::sleep(pause).await;
             }
-            98 if faults.restarts => {
+            98 if faults.restarts && random.random() => {
                 switch.restart(&mut random);
                 // The session notices sooner or later, or the engine's own writes do first.
                 if random.random_bool(0.5) {
@@ -148,6 +191,20 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> Run {
                 }
                 tokio::time::sleep(Duration::from_millis(random.random_range(0..300))).await;
                 engine.resync();
+            }
+            98 if faults.kills => {
+                sum_up(&mut sum, &engine.stats().await.unwrap());
+                drop(daemon);
+                // The task ends, with all that it had in flight.
+                tokio::time::sleep(Duration::from_micros(1)).await;
+                switch.killed();
+                let mut ports = Vec::new();
+                for worker in &mut workers {
+                    let (ring, port) = channel(1 << random.random_range(2..7));
+                    worker.restart(ring);
+                    ports.push(port);
+                }
+                daemon = Daemon::start(&config, ports, &switch);
             }
             _ => {
                 let key = worker.some_key(&mut random);
@@ -162,9 +219,18 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> Run {
         evict_idle: None,
         ..policy
     };
-    engine.set_policy(calm).await.unwrap();
-    engine.resync();
-    rest(&engine, &mut workers).await;
+    daemon.engine.set_policy(calm).await.unwrap();
+    daemon.engine.resync();
+    for _ in 0..200 {
+        daemon.adopt(&mut workers, true).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(
+        daemon.read_back.is_none(),
+        "the first read-back is not told"
+    );
+    let engine = &daemon.engine;
+    rest(engine, &mut workers).await;
     let mut wanted: Vec<_> = workers.iter().flat_map(Worker::installed_entries).collect();
     wanted.sort_by_key(|entry| entry.key);
     let held = switch.entries();
@@ -187,17 +253,18 @@ async fn run(seed: u64, faults: Faults, steps: u32) -> Run {
     for worker in &mut workers {
         worker.remove_all();
     }
-    rest(&engine, &mut workers).await;
+    rest(engine, &mut workers).await;
     assert_eq!(switch.entries(), [], "something is left");
     for worker in &workers {
         worker.check_nothing_is_open();
     }
-    let stats = engine.stats().await.unwrap();
+    let mut stats = engine.stats().await.unwrap();
     assert_eq!(
         stats.in_hardware + stats.queued + stats.installing + stats.removing,
         0
     );
-    engine.shutdown().await;
+    daemon.engine.shutdown().await;
+    sum_up(&mut stats, &sum);
     Run {
         stats,
         full: switch.full(),
@@ -220,6 +287,20 @@ fn policy(random: &mut StdRng) -> EnginePolicy {
         },
         evict_idle: random.random_bool(0.7).then_some(idle),
     }
+}
+
+/// Counts of several engines together.
+fn sum_up(total: &mut OffloadStats, stats: &OffloadStats) {
+    total.installs += stats.installs;
+    total.removals += stats.removals;
+    total.retries += stats.retries;
+    total.failed_batches += stats.failed_batches;
+    total.failed_reads += stats.failed_reads;
+    total.orphans += stats.orphans;
+    total.adopted += stats.adopted;
+    total.lost += stats.lost;
+    add(&mut total.evicted, stats.evicted);
+    add(&mut total.refused, stats.refused);
 }
 
 /// Until the engine has nothing to do and the workers have heard everything.
@@ -287,15 +368,7 @@ fn a_faulty_switch() {
     let mut total = OffloadStats::default();
     for seed in seeds() {
         let stats = simulate("a_faulty_switch", seed, Faults::ALL, steps()).stats;
-        total.installs += stats.installs;
-        total.removals += stats.removals;
-        total.retries += stats.retries;
-        total.failed_batches += stats.failed_batches;
-        total.failed_reads += stats.failed_reads;
-        total.orphans += stats.orphans;
-        total.lost += stats.lost;
-        add(&mut total.evicted, stats.evicted);
-        add(&mut total.refused, stats.refused);
+        sum_up(&mut total, &stats);
     }
     if std::env::var("SHUNT_SIM_SEED").is_err() {
         // The faults have to happen for the checks to mean something.
@@ -311,6 +384,24 @@ fn a_faulty_switch() {
 fn add<const N: usize>(sums: &mut [u64; N], counts: [u64; N]) {
     for (sum, count) in sums.iter_mut().zip(counts) {
         *sum += count;
+    }
+}
+
+/// The switch is well, so that nothing that was in hardware may be lost.
+#[test]
+fn a_daemon_that_is_killed() {
+    let faults = Faults {
+        kills: true,
+        ..Faults::NONE
+    };
+    let mut total = OffloadStats::default();
+    for seed in seeds() {
+        let run = simulate("a_daemon_that_is_killed", seed, faults, steps());
+        sum_up(&mut total, &run.stats);
+    }
+    assert_eq!(total.lost, 0);
+    if std::env::var("SHUNT_SIM_SEED").is_err() {
+        assert!(total.adopted > 0 && total.orphans > 0, "{total:?}");
     }
 }
 

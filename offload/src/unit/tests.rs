@@ -187,6 +187,16 @@ fn reachable() -> HashSet<World> {
     seen
 }
 
+#[test]
+fn an_adopted_unit_is_as_one_that_was_installed() {
+    let world = World {
+        unit: Unit::adopted(),
+        truth: [Truth::Right; 2],
+        removed: false,
+    };
+    assert!(reachable().contains(&world));
+}
+
 /// What a switch without faults answers.
 fn healthy(op: Option<Op>, truth: Truth) -> (Outcome, Truth) {
     match (op, truth) {

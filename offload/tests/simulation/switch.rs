@@ -25,6 +25,8 @@ pub struct Faults {
     pub read_permille: u32,
     /// It restarts empty now and then.
     pub restarts: bool,
+    /// The daemon is killed now and then, and the next one adopts.
+    pub kills: bool,
 }
 
 impl Faults {
@@ -34,6 +36,7 @@ impl Faults {
         capacity: usize::MAX,
         read_permille: 0,
         restarts: false,
+        kills: false,
     };
     /// It has too little room for all, and no other fault.
     pub const SMALL: Self = Self {
@@ -46,6 +49,7 @@ impl Faults {
         capacity: 160,
         read_permille: 50,
         restarts: true,
+        kills: true,
     };
 }
 
@@ -149,6 +153,13 @@ impl Switch {
         };
         state.not_ready_until =
             state.dead_until + Duration::from_millis(random.random_range(0..long));
+    }
+
+    /// Whoever was writing or reading is gone: what was under way is done or not.
+    pub fn killed(&self) {
+        let mut state = self.0.lock().unwrap();
+        state.writing.clear();
+        state.reading = false;
     }
 
     pub fn heal(&self) {

@@ -33,6 +33,8 @@ struct Connection {
     hits: u64,
     /// What the engine says of them.
     counted: u64,
+    /// Of the daemon before: in hardware or not.
+    former: bool,
 }
 
 /// What hits may still come between the last look at a unit and its eviction, of a switch
@@ -119,6 +121,7 @@ impl Worker {
                 epoch,
                 hits: 0,
                 counted: 0,
+                former: false,
             };
             self.connections.insert(id.as_u64(), connection);
         }
@@ -136,6 +139,47 @@ impl Worker {
         if self.switch.hit(&entry) {
             connection.hits += 1;
         }
+    }
+
+    /// The daemon was killed, and this is what the next one knows: every connection, and nothing of
+    /// what the engine had said.
+    pub fn restart(&mut self, ring: WorkerPort) {
+        self.ring = ring;
+        self.unsent.clear();
+        for (id, connection) in &mut self.connections {
+            connection.former = true;
+            match connection.state {
+                State::Asked | State::Installed => connection.state = State::Installed,
+                State::Removing => self.unsent.push(ConnectionId::from_u64(*id)),
+            }
+        }
+    }
+
+    /// Its former connections that the switch has something of; the others are back in software.
+    /// A port that is used again before its last user is removed tells by its lease whose it is.
+    pub fn claim(&mut self, found: &[FlowEntry]) -> Vec<OffloadUnit> {
+        let found: BTreeMap<FlowKey, &FlowEntry> =
+            found.iter().map(|entry| (entry.key, entry)).collect();
+        let mut units = Vec::new();
+        self.connections.retain(|id, connection| {
+            let there = connection
+                .entries
+                .iter()
+                .any(|entry| found.get(&entry.key).is_some_and(|held| **held == *entry));
+            let claimed = std::mem::take(&mut connection.former) && there;
+            if claimed {
+                units.push(OffloadUnit {
+                    id: ConnectionId::from_u64(*id),
+                    entries: connection.entries,
+                    first_packet_ns: 0,
+                    decided_ns: 0,
+                });
+            }
+            // Without a former life it waits for the engine's answer, and one that is to be
+            // removed for its own.
+            claimed || connection.state != State::Installed
+        });
+        units
     }
 
     pub fn remove(&mut self, random: &mut StdRng) {
