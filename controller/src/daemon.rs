@@ -20,6 +20,7 @@
 //! | exception   | tokio tasks           | `ExceptionPath::shutdown`          |
 //! | worker      | thread (DPDK)         | `Manager::shutdown`                |
 //! | pools       | tokio task            | `stop`                             |
+//! | adopter     | tokio task            | all is taken back, or `stop`       |
 //! | api         | tokio task            | `stop`                             |
 //! | metrics     | tokio task            | `stop`                             |
 //!
@@ -38,6 +39,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::adopt;
 use crate::api::{self, Api, ApiSocket};
 use crate::config::{Config, Configuration};
 use crate::exception;
@@ -209,7 +211,7 @@ impl Running {
             policy: config.engine.clone(),
             ..EngineConfig::default()
         };
-        let engine = Engine::start(engine_config, installer_ports, sink);
+        let (engine, read_back) = Engine::start_adopting(engine_config, installer_ports, sink);
         let resolver = mirror.clone();
         let parts = SessionParts {
             meters: config.punt_meters.clone(),
@@ -250,6 +252,13 @@ impl Running {
         let resolver = mirror.clone();
         taps.serve(|taps| exception::run(taps, exception_ends, resolver))
             .await;
+        let (restart, adopter) = adopt::start(
+            slow_path.handle(),
+            engine.engine(),
+            read_back,
+            synchronised.clone(),
+            stop.clone(),
+        );
 
         let (pools, pools_task) =
             pools::start(configuration.watch(), slow_path.handle(), stop.clone());
@@ -265,6 +274,7 @@ impl Running {
             slow_path: slow_path.handle(),
             pools,
             engine: engine.engine(),
+            restart,
         };
         let metrics =
             exporter.map(|exporter| tokio::spawn(exporter.serve(Some(api.clone()), stop.clone())));
@@ -285,7 +295,7 @@ impl Running {
             mirror,
             engine,
             taps: taps.clone(),
-            tasks: [api, session, pump, pools_task]
+            tasks: [api, session, pump, pools_task, adopter]
                 .into_iter()
                 .chain(metrics)
                 .chain(watch)
@@ -345,6 +355,8 @@ async fn start_slow_path(
         max_connections: slow_path.connections,
         workers: slow_path.workers,
         cpus: slow_path.cpus.clone(),
+        state_file: slow_path.state_file.clone(),
+        restores: true,
         ..SlowPathConfig::new(PortDevice::Interface(slow_path.device.clone()))
     };
     // DPDK takes its time, and must not hold up signals.

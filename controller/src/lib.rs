@@ -1,5 +1,6 @@
 //! The shunt daemon: configuration, kernel mirror, switch reconciler, API.
 
+pub mod adopt;
 pub mod api;
 pub mod config;
 pub mod daemon;

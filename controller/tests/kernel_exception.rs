@@ -275,10 +275,14 @@ fn the_kernel_resolves_what_workers_ask_for() {
 #[test]
 fn a_start_after_a_kill_and_bad_starts() {
     inside("a_start_after_a_kill_and_bad_starts", async || {
-        // Dropped, not removed: the rules stay, as after a kill.
+        // Dropped, not removed: taps and rules stay, as after a kill, and the routes over them.
         drop(KernelSetup::create(&taps()).await.unwrap());
-        assert!(ip("rule").contains("[detached]"));
+        ip("route add 198.51.100.0/24 dev sh-red table 101");
+        ip("address add 203.0.113.99/32 dev sh-red");
         let again = KernelSetup::create(&taps()).await.unwrap();
+        assert!(ip("route show table 101").contains("198.51.100.0/24"));
+        let addresses = ip("address show sh-red");
+        assert!(!addresses.contains("203.0.113.99"), "{addresses}");
         let rules = ip("rule");
         assert!(!rules.contains("[detached]"), "{rules}");
         assert_eq!(rules.matches("iif sh-red lookup 101").count(), 1, "{rules}");
@@ -294,8 +298,19 @@ fn a_start_after_a_kill_and_bad_starts() {
         // A table that has moved: no rule to the old one.
         let mut moved = taps();
         moved[0].table = 111;
+        drop(KernelSetup::create(&taps()).await.unwrap());
+        ip("route add 198.51.100.0/24 dev sh-red table 101");
         let setup = KernelSetup::create(&moved).await.unwrap();
         assert!(!ip("rule").contains("lookup 101"));
+        assert!(
+            try_ip("route show table 101")
+                .unwrap_or_default()
+                .is_empty()
+        );
+        // A tap that is in no configuration any more goes.
+        drop(setup);
+        let setup = KernelSetup::create(&moved[1..]).await.unwrap();
+        assert!(try_ip("link show sh-red").is_err(), "sh-red is left");
         setup.remove().await;
         assert_eq!(ip("rule").lines().count(), 3);
         let mut bad = taps();

@@ -3,11 +3,11 @@
 use std::fmt::Write as _;
 
 use shunt_api::v1::shunt_client::ShuntClient;
-use shunt_api::v1::{GetOffloadRequest, GetOffloadResponse, Latency};
+use shunt_api::v1::{GetOffloadRequest, GetOffloadResponse, Latency, Restart};
 use tonic::transport::Channel;
 
 use crate::error::Error;
-use crate::output::{Output, counts};
+use crate::output::{Output, counts, duration_ms};
 
 pub(crate) async fn run(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
     let offload = daemon.get_offload(GetOffloadRequest {}).await?.into_inner();
@@ -19,11 +19,13 @@ fn text(offload: &GetOffloadResponse, out: &Output) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         text,
-        "offload      {}\nconnections  {} in the switch, {} on their way\nsince start  \
+        "offload      {}\nconnections  {} in the switch, {} on their way\nrestart      {}\n\
+         since start  \
          {} installed, {} refused ({}), {} evicted ({}), {} removed, {} lost\nengine       {}\n",
         if offload.enabled { "on" } else { "off" },
         offload.connections_offloaded,
         offload.connections_pending,
+        restart(&offload.restart.clone().unwrap_or_default()),
         offload.connections_installed,
         offload.connections_refused,
         counts(&offload.refusals),
@@ -106,6 +108,26 @@ fn size(size: u64) -> String {
     } else {
         size.to_string()
     }
+}
+
+/// What was taken back of the daemon before.
+pub(crate) fn restart(restart: &Restart) -> String {
+    let how = match restart.stage.as_str() {
+        "done" => format!("done in {}", duration_ms(restart.took_ms)),
+        "entries" => format!(
+            "adopting {} of {} entries",
+            restart.entries_done, restart.entries
+        ),
+        "read_back" => "waiting for the switch's entries".to_owned(),
+        "state_file" => "reading the state file".to_owned(),
+        _ => "waiting for the kernel's routes".to_owned(),
+    };
+    format!(
+        "{how}: {} connections from the state file, {} adopted in the switch, refused {}",
+        restart.restored,
+        restart.adopted,
+        counts(&restart.refused)
+    )
 }
 
 fn row(name: &str, latency: Latency) -> Vec<String> {

@@ -106,10 +106,11 @@ fn text(status: &GetStatusResponse, out: &Output) -> String {
     );
     let _ = writeln!(
         text,
-        "offload    {}: {} connections in the switch, {} on their way\n",
+        "offload    {}: {} connections in the switch, {} on their way\nrestart    {}\n",
         if offload.enabled { "on" } else { "off" },
         offload.installed,
-        offload.pending
+        offload.pending,
+        crate::offload::restart(&status.restart.clone().unwrap_or_default())
     );
     text += &out.table(
         &["table", "entries", "size"],

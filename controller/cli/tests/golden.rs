@@ -227,6 +227,7 @@ impl Shunt for Stable {
                 installed: 1,
                 pending: 0,
             }),
+            restart: Some(restart("entries")),
         }))
     }
 
@@ -480,7 +481,21 @@ impl Shunt for Stable {
                 max: 5_000,
             }],
             problems: vec!["the switch's table flow4 has been full for 12s".to_owned()],
+            restart: Some(restart("done")),
         }))
+    }
+}
+
+fn restart(stage: &str) -> v1::Restart {
+    v1::Restart {
+        stage: stage.to_owned(),
+        starting: false,
+        restored: 7,
+        adopted: 5,
+        refused: vec![count("not_as_configured", 1), count("half", 0)],
+        entries: 12,
+        entries_done: 10,
+        took_ms: 350,
     }
 }
 

@@ -5,9 +5,10 @@ use std::time::Duration;
 use shunt_api::v1;
 use shunt_offload::{FlowReading, Latencies, LatencySummary, StageLatencies};
 use shunt_p4::{Encap, Tuple, VpcId, flow::proto};
-use shunt_slowpath::{FlowView, Offload, State};
+use shunt_slowpath::{FlowView, Offload, Refusal, State};
 
 use super::devices::Devices;
+use crate::adopt::Restart;
 use crate::config::{Config, InterfaceConfig};
 use crate::kernel::{NeighborView, RouteView};
 use crate::switch::SwitchView;
@@ -211,6 +212,22 @@ fn encap(config: &Config, encap: &Encap) -> String {
             "vxlan {vni} {local} -> {remote} over {}",
             config.interface_name(*underlay)
         ),
+    }
+}
+
+pub(super) fn restart(restart: &Restart) -> v1::Restart {
+    let refused = Refusal::ALL.iter().zip(restart.refused);
+    v1::Restart {
+        stage: restart.stage.as_str().to_owned(),
+        starting: restart.starting,
+        restored: restart.restored,
+        adopted: restart.adopted,
+        refused: refused
+            .map(|(reason, value)| count(reason.as_str(), value))
+            .collect(),
+        entries: restart.entries,
+        entries_done: restart.entries_done,
+        took_ms: millis(restart.took),
     }
 }
 

@@ -12,6 +12,7 @@ pub(super) fn state(config: &Config, stats: &OffloadStats) -> v1::GetOffloadResp
     let refusals = RefuseReason::ALL.iter().zip(stats.refused);
     let evictions = EvictReason::ALL.iter().zip(stats.evicted);
     v1::GetOffloadResponse {
+        restart: None,
         enabled: config.policy.offload.enabled,
         connections_offloaded: stats.in_hardware,
         connections_pending: stats.queued + stats.installing,

@@ -26,6 +26,7 @@ use super::offload;
 use super::status::{Parts, status};
 use super::switches;
 use super::trace;
+use crate::adopt::Restart;
 use crate::config::{Config, Configuration};
 use crate::kernel::{MirrorHandle, Snapshot};
 use crate::logging::LogLevel;
@@ -56,6 +57,8 @@ pub struct Api {
     pub pools: Pools,
     /// The offload engine.
     pub engine: EngineRef,
+    /// What was taken back of the daemon before.
+    pub restart: watch::Receiver<Restart>,
 }
 
 /// Serves until `stop`.
@@ -139,6 +142,7 @@ impl Api {
             synchronised,
             slow_path: self.slow_path.stats().await.ok(),
             offload: self.engine.stats().await.ok(),
+            restart: self.restart.borrow().clone(),
         };
         status(self, &parts)
     }
@@ -364,7 +368,9 @@ impl Shunt for Api {
             .stats()
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        Ok(Response::new(offload::state(&self.config(), &stats)))
+        let mut state = offload::state(&self.config(), &stats);
+        state.restart = Some(convert::restart(&self.restart.borrow()));
+        Ok(Response::new(state))
     }
 
     async fn list_switches(

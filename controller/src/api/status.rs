@@ -5,11 +5,12 @@ use shunt_offload::OffloadStats;
 use shunt_p4::{Encap, PuntReason};
 use shunt_slowpath::{DropReason, SlowPathStats, State};
 
-use super::convert::count;
+use super::convert::{self, count};
 use super::devices::Devices;
 use super::offload;
 use super::service::Api;
 use super::switches;
+use crate::adopt::{Restart, Stage};
 use crate::config::Current;
 use crate::kernel::MirrorStats;
 use crate::switch::{SwitchState, SwitchView};
@@ -25,12 +26,16 @@ pub(super) struct Parts {
     pub(super) synchronised: bool,
     pub(super) slow_path: Option<SlowPathStats>,
     pub(super) offload: Option<OffloadStats>,
+    pub(super) restart: Restart,
 }
 
 pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
-    let converged = parts.switch_converged && parts.synchronised && parts.missing.is_none();
+    let taken_back = parts.restart.stage == Stage::Done;
+    let converged =
+        parts.switch_converged && parts.synchronised && parts.missing.is_none() && taken_back;
     let config = &parts.current.config;
     v1::GetStatusResponse {
+        restart: Some(convert::restart(&parts.restart)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: api.started.elapsed().as_secs(),
         converged,
@@ -124,6 +129,7 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
     if !parts.synchronised {
         problems.push("the kernel's routes are not loaded yet".to_owned());
     }
+    problems.extend(starting(&parts.restart));
     if parts.mirror.unsupported > 0 {
         problems.push(format!(
             "{} prefixes are unreachable because their routes ask for what shunt does not do",
@@ -140,6 +146,27 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
         problems.push("the slow path does not answer".to_owned());
     }
     problems
+}
+
+/// What a restart still waits for.
+fn starting(restart: &Restart) -> Option<String> {
+    let what = match restart.stage {
+        // A problem of its own.
+        Stage::Routes | Stage::Done => return None,
+        Stage::StateFile => format!("{} connections are back", restart.restored),
+        Stage::ReadBack => "the switch has not told what it has".to_owned(),
+        Stage::Entries => format!(
+            "adopting {} of {} entries",
+            restart.entries_done, restart.entries
+        ),
+    };
+    let effect = match restart.starting {
+        true => "; no connection is begun meanwhile",
+        false => "",
+    };
+    Some(format!(
+        "connections of the daemon before are taken back: {what}{effect}"
+    ))
 }
 
 fn slow_path(device: &str, stats: &SlowPathStats) -> v1::SlowPathStatus {

@@ -107,6 +107,10 @@ pub struct SlowPathSection {
     /// The CPU of each worker, in their order; those without one run where the kernel puts them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cpus: Vec<i64>,
+    /// Where connections are written down, so that the next daemon has them when this one was
+    /// killed; default beside the API's socket, empty for nowhere. Best in memory (tmpfs).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_file: Option<String>,
 }
 
 fn default_workers() -> i64 {

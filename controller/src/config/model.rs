@@ -161,6 +161,8 @@ pub struct SlowPath {
     pub cpus: Vec<usize>,
     /// Connections at most.
     pub connections: u32,
+    /// Where they are written down for the next daemon; nowhere if none.
+    pub state_file: Option<PathBuf>,
 }
 
 /// A VPC and the kernel table that is its own.

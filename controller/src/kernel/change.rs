@@ -7,6 +7,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use nix::errno::Errno;
 
+use super::leftover;
 use super::requests::{Requests, done};
 use super::setup::{
     KernelSetup, MAIN_TABLE, SetupError, Tap, TapConfig, add_addresses, configure, connected_route,
@@ -16,8 +17,8 @@ use super::{settings, socket::SocketError};
 
 impl KernelSetup {
     /// Makes the taps what these say. One that keeps its name, its interface and its table stays;
-    /// its MAC, MTU and addresses become what they should be. The device of one that goes is gone
-    /// when whoever else holds it lets go. On an error the rest is as far as it came.
+    /// its MAC, MTU and addresses become what they should be. One that goes is gone
+    /// whoever holds its device. On an error the rest is as far as it came.
     ///
     /// # Errors
     /// [`SetupError`] of the first thing that the kernel refused.
@@ -53,7 +54,11 @@ impl KernelSetup {
         let (stay, go): (Vec<_>, Vec<_>) = old
             .into_iter()
             .partition(|(config, _)| configs.iter().any(|new| is_same_tap(config, new)));
-        // A name may be taken over; the caller has let go of it too.
+        // A name may be taken over.
+        for (_, tap) in &go {
+            result = result.and(leftover::remove(requests, tap.interface.ifindex).await);
+        }
+        let mut result = result.map_err(SetupError::from);
         drop(go);
         for config in configs {
             let found = stay.iter().find(|(old, _)| is_same_tap(old, config));

@@ -7,6 +7,7 @@ mod change;
 mod choice;
 mod decode;
 mod keeper;
+mod leftover;
 mod message;
 mod mirror;
 mod nexthop_ids;

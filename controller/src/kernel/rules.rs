@@ -90,6 +90,16 @@ impl Rule {
         }
     }
 
+    /// The device that it is for.
+    pub(super) fn device(&self) -> Option<&str> {
+        self.input.as_deref().or(self.output.as_deref())
+    }
+
+    /// The table that it leads to.
+    pub(super) const fn table(&self) -> Option<u32> {
+        self.table
+    }
+
     /// Adds it; an identical one is as good.
     pub(crate) async fn add(&self, requests: &Requests) -> Result<(), SocketError> {
         let mut request = requests.handle().rule().add();
@@ -159,7 +169,7 @@ fn is_absent(errno: Option<Errno>) -> bool {
 }
 
 /// Every rule in the kernel that is ours.
-async fn ours(requests: &Requests) -> Result<Vec<Rule>, SocketError> {
+pub(super) async fn ours(requests: &Requests) -> Result<Vec<Rule>, SocketError> {
     let mut rules = Vec::new();
     for version in [IpVersion::V4, IpVersion::V6] {
         match collect(requests.handle().rule().get(version).execute()).await {

@@ -1,9 +1,10 @@
 //! The kernel's side of every interface: a tap with its addresses, and the rules that tie it to
 //! its VPC's table.
 //!
-//! A tap lives as long as the file that it is read from, so a killed daemon leaves none behind.
-//! Rules do stay; they carry [`RULE_PROTOCOL`], and the next start takes those away that belong
-//! to its own taps or to taps that are gone.
+//! A killed daemon leaves its taps behind, so that routes, and whoever speaks BGP over them, are not
+//! disturbed; the next start takes them on ([`super::leftover`]). Rules stay too; they carry
+//! [`RULE_PROTOCOL`], and the next start takes those away that belong to its own taps or to taps
+//! that are gone. [`KernelSetup::remove`] leaves nothing.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,6 +21,7 @@ use rtnetlink::{LinkUnspec, RouteMessageBuilder};
 use shunt_p4::{Interface, VpcId};
 use tun_rs::{AsyncDevice, DeviceBuilder, Layer};
 
+use super::leftover;
 use super::mirror::TapInterface;
 use super::requests::{Requests, done};
 use super::rules::{self, Rule};
@@ -52,7 +54,7 @@ pub struct TapConfig {
 pub struct Tap {
     /// What the mirror needs to know of it.
     pub interface: TapInterface,
-    /// Frames to and from the kernel. The tap goes when the last clone is dropped.
+    /// Frames to and from the kernel.
     pub device: Arc<AsyncDevice>,
 }
 
@@ -105,8 +107,8 @@ fn hint(error: &SocketError) -> &'static str {
     }
 }
 
-/// The kernel's side of all interfaces. [`KernelSetup::remove`] takes the rules away; the taps
-/// go with it and with what else holds their devices.
+/// The kernel's side of all interfaces. It stays when this is dropped, as when the process is
+/// killed; [`KernelSetup::remove`] takes it away.
 #[derive(Debug)]
 pub struct KernelSetup {
     pub(super) taps: Vec<Tap>,
@@ -140,12 +142,20 @@ impl KernelSetup {
             warnings: Vec::new(),
         };
         let names: BTreeSet<&str> = configs.iter().map(|config| config.tap.as_str()).collect();
+        leftover::clear(&requests, configs).await?;
         rules::remove_leftovers(&requests, &names).await?;
         for config in configs {
             // An address leaves no room for a second tap of its VPC: all devices first.
-            let tap = create_tap(config)?;
-            setup.warnings.extend(settings::set(&config.tap).warnings);
-            setup.taps.push(tap);
+            match create_tap(config) {
+                Ok(tap) => {
+                    setup.warnings.extend(settings::set(&config.tap).warnings);
+                    setup.taps.push(tap);
+                }
+                Err(error) => {
+                    setup.remove().await;
+                    return Err(error);
+                }
+            }
         }
         if let Some(warning) = settings::strict_everywhere() {
             setup.warnings.push(warning);
@@ -166,6 +176,18 @@ impl KernelSetup {
         Ok(setup)
     }
 
+    /// From now on the taps outlive the process.
+    fn outlive(&mut self) {
+        for tap in &self.taps {
+            if let Err(error) = tap.device.persist() {
+                self.warnings.push(format!(
+                    "tap {} goes if this daemon is killed, with the routes over it: {error}",
+                    tap.interface.tap
+                ));
+            }
+        }
+    }
+
     /// The taps, in the order of the configuration.
     pub fn taps(&self) -> &[Tap] {
         &self.taps
@@ -178,10 +200,11 @@ impl KernelSetup {
         let rules = wanted_rules(&self.configs);
         let upkeep = upkeep::start(requests, taps, rules, self.check_interval)?;
         self.upkeep = Some(upkeep);
+        self.outlive();
         Ok(())
     }
 
-    /// Removes the rules, and the taps as soon as nobody holds their devices.
+    /// Removes rules and taps.
     pub async fn remove(mut self) {
         self.upkeep = None;
         let names: BTreeSet<&str> = self
@@ -194,6 +217,11 @@ impl KernelSetup {
         };
         if let Err(error) = rules::remove_leftovers(&requests, &names).await {
             tracing::warn!(%error, "rules of the taps are left behind");
+        }
+        for tap in &self.taps {
+            if let Err(error) = leftover::remove(&requests, tap.interface.ifindex).await {
+                tracing::warn!(tap = tap.interface.tap, %error, "a tap is left behind");
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ mod tuning;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use shunt_p4::{SwitchPort, TypeError, VpcId};
 use shunt_slowpath::policy::Policy;
@@ -194,6 +195,11 @@ fn slow_path(document: &Document, faults: &mut Faults) -> Option<SlowPath> {
         cpus: cpus?,
         memory_mb: memory_mb?,
         connections: connections?,
+        state_file: match &section.state_file {
+            None => Some(Path::new(&document.daemon.api_socket).with_extension("state")),
+            Some(path) if path.is_empty() => None,
+            Some(path) => Some(path.into()),
+        },
     })
 }
 
