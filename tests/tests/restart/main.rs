@@ -61,7 +61,7 @@ impl Lab {
     }
 
     fn start_daemon(&mut self) -> Result<()> {
-        self.daemon = Some(self.topology.start_daemon_with(&self.text)?);
+        self.daemon = Some(self.topology.start_daemon_with(&self.text, &[])?);
         Ok(())
     }
 
