@@ -121,14 +121,16 @@ mod tests {
     use super::*;
     use shunt_p4::{FlowAction, FlowKey, VpcId};
 
+    type End = (&'static str, u16);
+
     fn entry(
         vpc: u16,
-        (src, src_port): (&str, u16),
-        (dst, dst_port): (&str, u16),
-        to: (u16, Option<(&str, u16)>, Option<(&str, u16)>),
+        (src, src_port): End,
+        (dst, dst_port): End,
+        to: (u16, Option<End>, Option<End>),
     ) -> FlowEntry {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
-        let end = |end: (&str, u16)| (ip(end.0), end.1);
+        let end = |end: End| (ip(end.0), end.1);
         let tuple = Tuple {
             src: ip(src),
             dst: ip(dst),
