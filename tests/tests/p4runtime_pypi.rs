@@ -5,12 +5,15 @@
 //! the index, or without bmv2, the tests say that they were skipped.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod pypi;
+
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use std::time::{Duration, Instant};
 
+use pypi::{install, run};
 use shunt_testbed::{binaries, sandbox};
 
 /// How long a switch may take to listen.
@@ -54,49 +57,6 @@ const FINSY: Client = Client {
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-}
-
-fn run(command: &mut Command) -> Result<String, String> {
-    let output = command.output().map_err(|error| error.to_string())?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    match output.status.success() {
-        true => Ok(text(&output.stdout)),
-        false => Err(text(&output.stdout) + &text(&output.stderr)),
-    }
-}
-
-/// Where the client's packages are, installed now or before.
-fn install(client: &Client) -> Result<PathBuf, String> {
-    try_install(client).map_err(|reason| {
-        // pip's last line says why.
-        let why = reason.lines().last().unwrap_or_default();
-        format!("{} is not to be had: {why}", client.package)
-    })
-}
-
-fn try_install(client: &Client) -> Result<PathBuf, String> {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR")).join("pypi");
-    let site = cache.join(client.package);
-    if site.is_dir() {
-        return Ok(site);
-    }
-    std::fs::create_dir_all(&cache).map_err(|error| error.to_string())?;
-    let fresh = tempfile::tempdir_in(&cache).map_err(|error| error.to_string())?;
-    let pip = ["-m", "pip", "install", "--quiet"];
-    let options = ["--disable-pip-version-check", "--retries", "1"];
-    let mut command = Command::new("python3");
-    command.args(pip).args(options).args(["--timeout", "20"]);
-    run(command
-        .arg("--target")
-        .arg(fresh.path())
-        .arg(client.package))?;
-    // Another test may have been quicker: its result is as good.
-    let renamed = std::fs::rename(fresh.path(), &site);
-    match renamed {
-        Ok(()) => Ok(site),
-        Err(_) if site.is_dir() => Ok(site),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 /// A switch on a port of its own; ends with the value.
@@ -154,7 +114,7 @@ impl Drop for Switch {
 }
 
 fn drive(name: &str, client: &Client) {
-    let site = match install(client) {
+    let site = match install(client.package) {
         Ok(site) => site,
         Err(reason) => {
             return sandbox::skip(name, &reason);
@@ -207,7 +167,7 @@ fn the_embedded_switch_answers_as_bmv2_does() {
     let Some(program) = binaries::on_path("simple_switch_grpc") else {
         return sandbox::skip(NAME, "simple_switch_grpc is not on PATH");
     };
-    let site = match install(&SHELL) {
+    let site = match install(SHELL.package) {
         Ok(site) => site,
         Err(reason) => return sandbox::skip(NAME, &reason),
     };
