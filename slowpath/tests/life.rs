@@ -81,6 +81,31 @@ fn tcp_from_the_first_syn_to_the_last_lease() {
     assert_eq!((stats.offload_installs, stats.offload_removals), (1, 1));
 }
 
+/// Regression: what came by software while the entries were on their way was taken for all that
+/// there was, so a FIN after data that the hardware had carried was ignored, and the connection
+/// stayed in hardware, and open for two hours.
+#[test]
+fn a_fin_after_data_that_hardware_carried_counts() {
+    let mut world = World::new();
+    let outside = world.open_tcp(CLIENT, SERVER).to_string();
+    let unit = world.install();
+    // Overtaken by the installation, both ways.
+    let at =
+        |src: &str, dst: &str, flags: &str, numbers| tcp_at(src, dst, flags, numbers, 64, b"x");
+    world.forwarded(RED, &at(CLIENT, SERVER, "A", (1001, 1001)));
+    world.forwarded(WAN, &at(SERVER, &outside, "A", (1001, 1002)));
+    world.event(OffloadEvent::Installed(unit.id));
+    // A megabyte later.
+    world.forwarded(RED, &at(CLIENT, SERVER, "FA", (1_000_000, 2_000_000)));
+    let removed = world.installer.take();
+    assert!(
+        matches!(removed, Some(OffloadCommand::Remove { id, .. }) if id == unit.id),
+        "{removed:?}"
+    );
+    assert_eq!(world.flows()[0].state, State::FinWait);
+    assert_eq!(world.worker.stats().tcp_ignored, 0);
+}
+
 #[test]
 fn timeouts_by_state() {
     let expect = |world: &mut World, lives: u64| {

@@ -71,6 +71,7 @@ fn flows() -> Vec<Flow> {
                 packets: 1_000,
                 bytes: 1_400_240,
             }),
+            worker: 0,
         },
         Flow {
             vpc: "wan".to_owned(),
@@ -90,6 +91,7 @@ fn flows() -> Vec<Flow> {
                 packets: 1,
                 bytes: 80,
             }),
+            worker: 1,
         },
     ]
 }
@@ -114,21 +116,6 @@ fn ready_switch() -> v1::SwitchStatus {
 }
 
 /// As the daemon does, as far as these flows tell apart.
-fn wanted(flow: &Flow, filter: &v1::FlowFilter) -> bool {
-    let original = flow.original.clone().unwrap_or_default();
-    (filter.vpc.is_empty() || flow.vpc == filter.vpc)
-        && filter
-            .offloaded
-            .is_none_or(|yes| (flow.offload == "hardware") == yes)
-        && (filter.state.is_empty() || flow.state == filter.state)
-        && (filter.prefix.is_empty() || original.source == filter.prefix)
-        && filter
-            .port
-            .is_none_or(|port| original.destination_port == port)
-        && (filter.protocol.is_empty() || original.protocol == filter.protocol)
-        && flow.age_ms >= filter.min_age_ms
-}
-
 #[tonic::async_trait]
 impl Shunt for Stable {
     type ListRoutesStream = Listing<Route>;
@@ -251,21 +238,7 @@ impl Shunt for Stable {
         &self,
         _: Request<v1::ListInterfacesRequest>,
     ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
-        Ok(Response::new(v1::ListInterfacesResponse {
-            interfaces: vec![v1::Interface {
-                name: "blue".to_owned(),
-                id: 2,
-                vpc: "blue".to_owned(),
-                switch: "sw1".to_owned(),
-                port: 2,
-                encap: "vlan 20".to_owned(),
-                mac: "02:00:00:00:00:02".to_owned(),
-                mtu: 1500,
-                addresses: vec!["10.0.0.1/24".to_owned()],
-                tap: "sh-blue".to_owned(),
-                state: "up".to_owned(),
-            }],
-        }))
+        Ok(Response::new(stable::interfaces()))
     }
 
     async fn list_routes(
@@ -313,7 +286,7 @@ impl Shunt for Stable {
         let request = request.into_inner();
         let filter = request.filter.unwrap_or_default();
         let mut flows = flows();
-        flows.retain(|flow| wanted(flow, &filter));
+        flows.retain(|flow| stable::wanted(flow, &filter));
         if request.limit > 0 {
             flows.truncate(request.limit as usize);
         }
@@ -329,7 +302,10 @@ impl Shunt for Stable {
         if !request.all && filter == v1::FlowFilter::default() {
             return Err(Status::invalid_argument("say which connections"));
         }
-        let deleted = flows().iter().filter(|flow| wanted(flow, &filter)).count() as u64;
+        let deleted = flows()
+            .iter()
+            .filter(|flow| stable::wanted(flow, &filter))
+            .count() as u64;
         Ok(Response::new(v1::DeleteFlowsResponse { deleted }))
     }
 

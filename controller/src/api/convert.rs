@@ -73,6 +73,7 @@ pub(super) fn flow(config: &Config, view: &FlowView, now: &[Option<FlowReading>;
         .to_owned(),
         age_ms: millis(view.age),
         idle_ms: millis(idle.fold(view.idle, Duration::min)),
+        worker: view.worker.into(),
         software: Some(software),
         hardware: Some(hardware),
         total: Some(v1::Traffic {

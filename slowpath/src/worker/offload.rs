@@ -64,6 +64,10 @@ impl Core {
             return;
         };
         let before = connection.tracker.state();
+        if matches!(connection.offload, Offload::Installing | Offload::Installed) {
+            // Others pass unseen: what one says of sequence numbers is soon no longer so.
+            connection.tracker.forget_window();
+        }
         if !connection.tracker.see(direction, packet.transport) {
             self.stats.tcp_ignored += 1;
         }

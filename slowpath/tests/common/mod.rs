@@ -446,11 +446,25 @@ pub fn tcp(src: &str, dst: &str, flags: &str) -> Vec<u8> {
 pub fn tcp_with(src: SocketAddr, dst: SocketAddr, flags: &str, ttl: u8, payload: &[u8]) -> Vec<u8> {
     // Both sides start at 1000, and say the same thing again and again.
     let seq = if flags.contains('S') { 1000 } else { 1001 };
+    let (src, dst) = (src.to_string(), dst.to_string());
+    tcp_at(&src, &dst, flags, (seq, 1001), ttl, payload)
+}
+
+/// At a sequence number, with an acknowledgement.
+pub fn tcp_at(
+    src: &str,
+    dst: &str,
+    flags: &str,
+    (seq, ack): (u32, u32),
+    ttl: u8,
+    payload: &[u8],
+) -> Vec<u8> {
+    let (src, dst) = (sock(src), sock(dst));
     let mut step = builder(src.ip(), dst.ip(), ttl).tcp(src.port(), dst.port(), seq, 4096);
     for flag in flags.chars() {
         step = match flag {
             'S' => step.syn(),
-            'A' => step.ack(1001),
+            'A' => step.ack(ack),
             'F' => step.fin(),
             'R' => step.rst(),
             other => panic!("no flag {other}"),

@@ -14,3 +14,4 @@ mod lab;
 mod nat;
 mod offload;
 mod trace;
+mod workers;

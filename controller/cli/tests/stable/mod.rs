@@ -1,4 +1,4 @@
-//! Some of the stable answers: of the configuration, of NAT, of traces and the log.
+//! Some of the stable answers.
 
 pub(crate) mod switches;
 
@@ -266,5 +266,38 @@ pub(crate) fn trace(request: v1::TracePacketRequest) -> v1::TracePacketResponse 
         verdict: "drop".to_owned(),
         drop_reason: "no_connection".to_owned(),
         ..Default::default()
+    }
+}
+
+pub(crate) fn wanted(flow: &v1::Flow, filter: &v1::FlowFilter) -> bool {
+    let original = flow.original.clone().unwrap_or_default();
+    (filter.vpc.is_empty() || flow.vpc == filter.vpc)
+        && filter
+            .offloaded
+            .is_none_or(|yes| (flow.offload == "hardware") == yes)
+        && (filter.state.is_empty() || flow.state == filter.state)
+        && (filter.prefix.is_empty() || original.source == filter.prefix)
+        && filter
+            .port
+            .is_none_or(|port| original.destination_port == port)
+        && (filter.protocol.is_empty() || original.protocol == filter.protocol)
+        && flow.age_ms >= filter.min_age_ms
+}
+
+pub(crate) fn interfaces() -> v1::ListInterfacesResponse {
+    v1::ListInterfacesResponse {
+        interfaces: vec![v1::Interface {
+            name: "blue".to_owned(),
+            id: 2,
+            vpc: "blue".to_owned(),
+            switch: "sw1".to_owned(),
+            port: 2,
+            encap: "vlan 20".to_owned(),
+            mac: "02:00:00:00:00:02".to_owned(),
+            mtu: 1500,
+            addresses: vec!["10.0.0.1/24".to_owned()],
+            tap: "sh-blue".to_owned(),
+            state: "up".to_owned(),
+        }],
     }
 }
