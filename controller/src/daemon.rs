@@ -229,7 +229,9 @@ impl Running {
         let (synchronised_in, synchronised) = watch::channel(false);
         let (applied_in, applied) = watch::channel(0);
         let (refused_in, refused) = watch::channel(None);
+        let (taken_back_in, taken_back) = watch::channel(false);
         let pump = Pump {
+            taken_back,
             fib,
             slow_path: slow_path.handle(),
             switches: switches.clone(),
@@ -259,6 +261,10 @@ impl Running {
             synchronised.clone(),
             stop.clone(),
         );
+        let adopter = tokio::spawn(async move {
+            let _ = adopter.await; // a panic there is in the log
+            taken_back_in.send_replace(true);
+        });
 
         let (pools, pools_task) =
             pools::start(configuration.watch(), slow_path.handle(), stop.clone());

@@ -44,6 +44,8 @@ pub struct Pump {
     pub mirror: MirrorHandle,
     /// The kernel's changes.
     pub batches: mpsc::Receiver<Batch>,
+    /// Becomes true when the connections of the daemon before have been taken back.
+    pub taken_back: watch::Receiver<bool>,
     /// Becomes true with the mirror's first load.
     pub synchronised: watch::Sender<bool>,
     /// The newest revision that workers and switches have been told.
@@ -62,6 +64,7 @@ impl Pump {
     /// Until the mirror ends.
     pub async fn run(mut self) {
         let mut configured = 0;
+        let mut reviewed = false;
         let first = self.configuration.borrow_and_update().clone();
         let mut config = first.config;
         self.fib.set_policy(config.policy.clone());
@@ -75,6 +78,12 @@ impl Pump {
                     self.configure(&config, &next.config, &mut configured).await;
                     config = next.config;
                     self.applied.send_replace(next.revision);
+                }
+                Ok(()) = self.taken_back.changed(), if !reviewed => {
+                    // They were judged by the rules; by the routes they are now.
+                    reviewed = true;
+                    self.fib.review();
+                    self.publish().await;
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.batch(batch).await,
@@ -92,9 +101,6 @@ impl Pump {
         tracing::debug!(ops = batch.ops.len(), reason = ?batch.reason, "kernel batch");
         self.apply(batch.ops).await;
         if batch.complete && !self.synchronised.send_replace(true) {
-            // Connections of a daemon before, by the routes that there are now.
-            self.fib.review();
-            self.publish().await;
             self.switches.complete().await;
         }
     }

@@ -102,14 +102,13 @@ impl Lab {
         daemon.as_ref().map(Service::output).unwrap_or_default()
     }
 
-    /// Kills the daemon (SIGKILL) and starts it again; its taps' routes are made anew.
+    /// Kills the daemon (SIGKILL) and starts it again; its taps outlive it, with their routes.
     pub fn restart(&self) -> Result<()> {
         drop(self.daemon.lock().unwrap().take());
         let daemon = self
             .topology
             .start_daemon_with(&self.configuration, &self.arguments)?;
         *self.daemon.lock().unwrap() = Some(daemon);
-        self.topology.add_routes()?;
         self.wait_converged()
     }
 
