@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use shunt_offload::ConnectionId;
 use shunt_slowpath::policy::{OffloadAfter, Timeouts};
+use shunt_slowpath::record::StateFile;
 
 use super::{Bench, on_worker, packets};
 use crate::report::{BenchError, Report, median};
@@ -32,11 +33,20 @@ struct Figures {
     grown: f64,
 }
 
-fn measure(eal: &shunt_dpdk::Eal, live: u32) -> Result<Figures, BenchError> {
+/// `written`: with each connection written down, as the daemon does for the next one.
+fn measure(eal: &shunt_dpdk::Eal, live: u32, written: bool) -> Result<Figures, BenchError> {
     let before = resident_bytes(std::process::id())?;
     let capacity = live + live / ROOM;
-    let name = format!("new{live}");
+    let name = format!("new{live}{}", if written { "w" } else { "" });
     let mut bench = Bench::new(eal, &name, capacity, OffloadAfter::Packets(1))?;
+    // In memory, as under /run.
+    let folder = tempfile::tempdir_in("/dev/shm").map_err(BenchError::failed)?;
+    if written {
+        let path = folder.path().join("state");
+        let state = StateFile::begin(&path, 1, capacity, 1, bench.now_ns);
+        let state = state.map_err(BenchError::failed)?;
+        bench.runner.worker().keep_records(state.records(0), 1);
+    }
     let lifetime = Timeouts::default().udp.as_nanos() as u64;
     let pass_ns = lifetime * shunt_dpdk::CAPACITY as u64 / u64::from(live);
     let mut flows = (0u32..).map(packets::opener);
@@ -115,13 +125,24 @@ fn end(bench: &mut Bench) -> Result<(), BenchError> {
 /// The benchmark.
 pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
     let figures = on_worker("slowpath-new", |eal| {
-        LIVE.map(|live| measure(&eal, live))
-            .into_iter()
-            .collect::<Result<Vec<_>, _>>()
+        let measured = |written| {
+            LIVE.map(|live| measure(&eal, live, written))
+                .into_iter()
+                .collect::<Result<Vec<_>, _>>()
+        };
+        Ok::<_, BenchError>((measured(false)?, measured(true)?))
     })?;
+    let (figures, written) = figures;
     for figures in &figures {
         report.metric(
             format!("new connections, {} live", figures.live),
+            figures.rate,
+            "connections/s",
+        );
+    }
+    for figures in &written {
+        report.metric(
+            format!("the same written down, {} live", figures.live),
             figures.rate,
             "connections/s",
         );
