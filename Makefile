@@ -29,7 +29,7 @@ deb: build ## A Debian package in target/debian (needs cargo-deb)
 	target/release/shunt man target/pages
 	target/release/shuntd --man > target/pages/shuntd.8
 	target/release/shunt completions bash > target/pages/shunt.bash
-	cargo deb --no-build -p shunt-controller
+	cargo deb --no-build --strip -p shunt-controller
 
 clean: ## Remove what was built
 	cargo clean
