@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn times_are_rfc_3339() {
-        assert_eq!(time(1_790_000_000_123), "2026-09-21T13:33:20Z");
+        assert_eq!(time(1_790_000_000_123), "2026-09-21T14:13:20Z");
         assert_eq!(time(u64::MAX), "18446744073709551615 ms after 1970");
     }
 
