@@ -50,7 +50,7 @@ use crate::kernel::{
 use crate::logging::LogLevel;
 use crate::metrics::{Exporter, MetricsError};
 use crate::pools;
-use crate::pump::{Convergence, Pump};
+use crate::pump::{Applied, Convergence, Pump};
 use crate::service;
 use crate::switch::{Connected, Member, Scope, SessionParts, SwitchError, SwitchHandle, Switches};
 use crate::taps::{Taps, tap_configs};
@@ -227,7 +227,7 @@ impl Running {
             handle,
         }]);
         let (synchronised_in, synchronised) = watch::channel(false);
-        let (applied_in, applied) = watch::channel(0);
+        let (applied_in, applied) = watch::channel(Applied::default());
         let (refused_in, refused) = watch::channel(None);
         let (taken_back_in, taken_back) = watch::channel(false);
         let pump = Pump {

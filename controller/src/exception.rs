@@ -176,6 +176,8 @@ impl ExceptionPath {
             }
             kept
         });
+        // Those that have ended.
+        while self.tasks.try_join_next().is_some() {}
         for tap in taps {
             let interface = tap.interface.interface.id;
             if devices.contains_key(&interface) {

@@ -26,6 +26,15 @@ pub const ASK_EVERY: Duration = Duration::from_millis(1);
 /// When taps that the kernel refused are tried again.
 pub const TAPS_AGAIN: Duration = Duration::from_secs(5);
 
+/// How far the workers and the switches have been told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The newest revision of the configuration.
+    pub revision: u64,
+    /// The workers' tables that have it.
+    pub generation: u64,
+}
+
 /// What it needs.
 pub struct Pump {
     /// The workers' tables.
@@ -48,8 +57,8 @@ pub struct Pump {
     pub taken_back: watch::Receiver<bool>,
     /// Becomes true with the mirror's first load.
     pub synchronised: watch::Sender<bool>,
-    /// The newest revision that workers and switches have been told.
-    pub applied: watch::Sender<u64>,
+    /// What workers and switches have been told.
+    pub applied: watch::Sender<Applied>,
     /// What the kernel refused of the taps; `None`: nothing.
     pub refused: watch::Sender<Option<String>>,
 }
@@ -69,7 +78,8 @@ impl Pump {
         let mut config = first.config;
         self.fib.set_policy(config.policy.clone());
         self.apply(configured_ops(&config)).await;
-        self.applied.send_replace(first.revision);
+        self.applied(first.revision);
+        let mut again = None;
         loop {
             tokio::select! {
                 biased;
@@ -77,7 +87,7 @@ impl Pump {
                     let next = self.configuration.borrow_and_update().clone();
                     self.configure(&config, &next.config, &mut configured).await;
                     config = next.config;
-                    self.applied.send_replace(next.revision);
+                    self.applied(next.revision);
                 }
                 Ok(()) = self.taken_back.changed(), if !reviewed => {
                     // They were judged by the rules; by the routes they are now.
@@ -90,11 +100,23 @@ impl Pump {
                     None => return,
                 },
                 // What the kernel refused may be possible by now.
-                () = tokio::time::sleep(TAPS_AGAIN), if self.refused.borrow().is_some() => {
+                () = until(again), if again.is_some() => {
+                    again = None;
                     self.set_taps(&config, &mut configured).await;
                 }
             }
+            // From the refusal on, however much happens meanwhile.
+            let refused = self.refused.borrow().is_some();
+            again = refused.then(|| again.unwrap_or_else(|| Instant::now() + TAPS_AGAIN));
         }
+    }
+
+    fn applied(&self, revision: u64) {
+        let generation = self.fib.generation();
+        self.applied.send_replace(Applied {
+            revision,
+            generation,
+        });
     }
 
     async fn batch(&mut self, batch: Batch) {
@@ -252,6 +274,13 @@ impl Pump {
     }
 }
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// What the configuration says of the network; underlays before the tunnels over them.
 fn configured_ops(config: &Config) -> Vec<NetworkOp> {
     let vpcs = config.vpcs.iter();
@@ -278,8 +307,8 @@ fn tables(config: &Config) -> Vec<(VpcId, u32)> {
 pub struct Convergence {
     /// What the kernel refused of the taps.
     pub refused: watch::Receiver<Option<String>>,
-    /// The newest revision that they have been told.
-    pub applied: watch::Receiver<u64>,
+    /// What they have been told.
+    pub applied: watch::Receiver<Applied>,
     /// The workers.
     pub slow_path: ManagerHandle,
     /// The switches.
@@ -289,13 +318,17 @@ pub struct Convergence {
 impl Convergence {
     /// What is still to be done for a revision; `None`: nothing.
     pub async fn missing(&self, revision: u64) -> Option<String> {
-        if *self.applied.borrow() < revision {
+        let applied = *self.applied.borrow();
+        if applied.revision < revision {
             return Some("it is being handed to the workers and the switches".to_owned());
         }
         if let Some(refused) = &*self.refused.borrow() {
             return Some(refused.clone());
         }
         match self.slow_path.reviewed().await {
+            Ok(seen) if seen.generation < applied.generation => {
+                return Some("the workers still hold their connections against it".to_owned());
+            }
             Ok(seen) if seen.leaving > 0 => {
                 return Some(format!(
                     "{} connections that it contradicts are still in the switch",

@@ -17,8 +17,8 @@ use super::{settings, socket::SocketError};
 
 impl KernelSetup {
     /// Makes the taps what these say. One that keeps its name, its interface and its table stays;
-    /// its MAC, MTU and addresses become what they should be. One that goes is gone
-    /// whoever holds its device. On an error the rest is as far as it came.
+    /// its MAC, MTU and addresses become what they should be. One that goes is gone whoever holds
+    /// its device. On an error all others are done, and the same call again does the rest.
     ///
     /// # Errors
     /// [`SetupError`] of the first thing that the kernel refused.
@@ -31,14 +31,16 @@ impl KernelSetup {
             .into_iter()
             .zip(std::mem::take(&mut self.taps))
             .collect();
-        let result = self.change(&requests, old, configs).await;
+        let mut result = self.change(&requests, old, configs).await;
         let after = wanted_rules(&self.configs);
+        // A rule that is not added now is added by the upkeep.
         for rule in before.iter().filter(|rule| !after.contains(rule)) {
-            rule.remove(&requests).await?;
+            result = result.and(rule.remove(&requests).await.map_err(SetupError::from));
         }
         for rule in after.iter().filter(|rule| !before.contains(rule)) {
-            rule.add(&requests).await?;
+            result = result.and(rule.add(&requests).await.map_err(SetupError::from));
         }
+        // Whatever was refused: what there is is kept.
         self.keep(requests)?;
         result
     }
@@ -65,10 +67,12 @@ impl KernelSetup {
             let done = match found {
                 Some((old, tap)) => {
                     let mut tap = tap.clone();
-                    tap.interface.interface = config.interface.clone();
                     let done = renew(requests, old, config, tap.interface.ifindex).await;
+                    tap.interface.interface = config.interface.clone();
                     self.taps.push(tap);
-                    self.configs.push(config.clone());
+                    // As it was, what is to be done is found again.
+                    let is = if done.is_ok() { config } else { old };
+                    self.configs.push(is.clone());
                     done
                 }
                 None => match create_tap(config) {
@@ -86,7 +90,17 @@ impl KernelSetup {
         }
         let shared = shared_addresses(&self.configs);
         for (config, index) in new {
-            result = result.and(configure(requests, &config, index, &shared).await);
+            let done = configure(requests, &config, index, &shared).await;
+            if done.is_err() {
+                // Half made is not made: the next call makes it anew.
+                let is_it = |tap: &Tap| tap.interface.ifindex == index;
+                if let Some(at) = self.taps.iter().position(is_it) {
+                    self.taps.remove(at);
+                    self.configs.remove(at);
+                }
+                result = result.and(leftover::remove(requests, index).await.map_err(Into::into));
+            }
+            result = result.and(done);
         }
         result
     }
@@ -95,18 +109,6 @@ impl KernelSetup {
 fn is_same_tap(old: &TapConfig, new: &TapConfig) -> bool {
     (&old.tap, old.table, old.interface.id, old.interface.vpc)
         == (&new.tap, new.table, new.interface.id, new.interface.vpc)
-}
-
-/// All addresses of a tap.
-fn addresses(config: &TapConfig) -> BTreeSet<IpNet> {
-    let hosts = config.extra_addresses.iter().map(|&ip| IpNet::from(ip));
-    config
-        .interface
-        .addresses
-        .iter()
-        .copied()
-        .chain(hosts)
-        .collect()
 }
 
 async fn renew(
@@ -128,13 +130,14 @@ async fn renew(
             .await
             .map_err(failed("setting its MAC address and MTU".to_owned()))?;
     }
-    let wanted = addresses(new);
-    for address in addresses(old).difference(&wanted) {
+    let addresses = |config: &TapConfig| config.all_addresses().collect::<BTreeSet<IpNet>>();
+    let (before, wanted) = (addresses(old), addresses(new));
+    for address in before.difference(&wanted) {
         remove_address(requests, index, *address, old.table)
             .await
             .map_err(failed(format!("removing address {address}")))?;
     }
-    if addresses(old) != wanted {
+    if before != wanted {
         add_addresses(requests, new, index).await?;
     }
     Ok(())

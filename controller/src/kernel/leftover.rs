@@ -97,9 +97,7 @@ async fn fits(
     }
     let addresses = requests.handle().address().get();
     let found = collect(addresses.set_link_index_filter(link.header.index).execute()).await?;
-    let own = config.interface.addresses.iter().copied();
-    let hosts = config.extra_addresses.iter().map(|&ip| IpNet::from(ip));
-    let wanted: BTreeSet<IpNet> = own.chain(hosts).collect();
+    let wanted: BTreeSet<IpNet> = config.all_addresses().collect();
     for message in found {
         match address(&message) {
             Some(net) if wanted.contains(&net) => {}

@@ -49,6 +49,15 @@ pub struct TapConfig {
     pub extra_addresses: Vec<IpAddr>,
 }
 
+impl TapConfig {
+    /// The link's addresses, the first ones first, then those that are answered for as hosts.
+    pub(super) fn all_addresses(&self) -> impl Iterator<Item = IpNet> {
+        let own = self.interface.addresses.iter().copied();
+        let hosts = self.extra_addresses.iter().map(|&ip| IpNet::from(ip));
+        own.chain(hosts)
+    }
+}
+
 /// A tap that is set up.
 #[derive(Clone)]
 pub struct Tap {
@@ -331,8 +340,7 @@ pub(crate) async fn add_addresses(
     };
     let apart = config.table != MAIN_TABLE;
     let own = &config.interface.addresses;
-    let hosts = config.extra_addresses.iter().map(|&ip| IpNet::from(ip));
-    for address in own.iter().copied().chain(hosts) {
+    for address in config.all_addresses() {
         add_address(requests, index, address, apart)
             .await
             .map_err(failed(format!("adding address {address}")))?;

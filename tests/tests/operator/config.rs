@@ -180,6 +180,41 @@ fn an_interface_becomes_another_while_it_is_used() {
     );
 }
 
+/// Regression: the next try waited for five seconds without a route that changes.
+#[test]
+fn what_the_kernel_refuses_is_told_and_tried_again() {
+    let name = "config::what_the_kernel_refuses_is_told_and_tried_again";
+    lab::run(
+        name,
+        |text| text,
+        |lab| {
+            let gw = &lab.topology.gw;
+            gw.run("ip link add sh-extra type veth peer name other0")?;
+            let extra = "{ id = 9, vpc = \"red\", port = 7, mac = \"02:53:48:00:00:09\", \
+                         addresses = [\"10.9.0.1/24\"] }";
+            lab.run_shunt(&["config", "set", "interface.extra", extra])?;
+            wait_for("the refusal to be told", DEADLINE, || {
+                lab.problems()
+                    .is_ok_and(|all| all.iter().any(|one| one.contains("tap sh-extra")))
+            })?;
+            // The others go on.
+            udp(&lab.topology.blue)?;
+            gw.run("ip link del sh-extra")?;
+            let mut up = false;
+            wait_for("the tap while routes change", DEADLINE, || {
+                up = !up;
+                let verb = if up { "replace" } else { "del" };
+                let route = "198.51.100.0/24 via 203.0.113.2 dev sh-wan onlink table 101";
+                let _ = gw.run(&format!("ip route {verb} {route}"));
+                lab.problems().is_ok_and(|all| all.is_empty())
+            })?;
+            let addresses = gw.output("ip -o addr show dev sh-extra")?;
+            assert!(addresses.contains("10.9.0.1/24"), "{addresses}");
+            Ok(())
+        },
+    );
+}
+
 #[test]
 fn a_change_to_an_older_revision_is_refused_and_a_faulty_one_named() {
     let name = "config::a_change_to_an_older_revision_is_refused_and_a_faulty_one_named";
