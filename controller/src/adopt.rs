@@ -1,24 +1,27 @@
 //! After a start: the connections of the daemon before are taken back, from the state file and
-//! from the switch.
+//! from the switches.
 //!
 //! ```text
-//!   kernel's first dump ─▶ state file ─▶ workers          switch's first read-back
+//!   kernel's first dump ─▶ state file ─▶ workers          each switch's first read-back
 //!                             │  every connection            │
 //!                             ▼                              ▼
-//!                       workers make connections ──▶ what of them is in hardware is the engine's,
+//!                       workers make connections ──▶ what of them is in it is its engine's,
 //!                       (without a state file           pairs of entries without a connection
 //!                        only now)            ◀──────   become one, the rest is removed
 //! ```
 //!
-//! The state file has every connection, so workers may begin others as soon as those of the file
-//! are back. Without it only the switch knows which ports are in use; a switch that does not
-//! answer is waited for, but not for ever ([`ADOPT_WITHIN`]).
+//! The state file has every connection, and the switch that its entries were on, so workers may
+//! begin others as soon as those of the file are back. Without it only the switches know which
+//! ports are in use; one that does not answer is waited for, but not for ever ([`ADOPT_WITHIN`]).
+//! No switch waits for another one's read-back.
 
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use shunt_offload::{ConnectionId, EngineRef, ReadBack, pairs};
-use shunt_p4::FlowKey;
+use shunt_p4::{FlowKey, MAX_SWITCHES, SwitchIndex};
 use shunt_slowpath::{Adopted, ManagerError, ManagerHandle, RESTORE_PAGE, Refusal, RestoreCursor};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -83,9 +86,9 @@ pub struct Restart {
 /// Starts taking back; what became of it so far can be asked.
 pub fn start(
     slow_path: ManagerHandle,
-    engine: EngineRef,
-    read_back: oneshot::Receiver<ReadBack>,
+    engines: Vec<(EngineRef, oneshot::Receiver<ReadBack>)>,
     routes: watch::Receiver<bool>,
+    taken_back: watch::Sender<u64>,
     stop: CancellationToken,
 ) -> (watch::Receiver<Restart>, JoinHandle<()>) {
     let begun = Restart {
@@ -95,32 +98,39 @@ pub fn start(
     let (told, restart) = watch::channel(begun);
     let adopter = Adopter {
         slow_path,
-        engine,
         told,
+        taken_back,
         began: Instant::now(),
     };
     let task = tokio::spawn(async move {
-        if let Some(Err(error)) = stop
-            .run_until_cancelled(adopter.run(read_back, routes))
-            .await
-        {
+        if let Some(Err(error)) = stop.run_until_cancelled(adopter.run(engines, routes)).await {
             tracing::error!(%error, "not all connections could be taken back");
         }
     });
     (restart, task)
 }
 
+/// A switch whose entries are taken over.
+struct Switch {
+    place: SwitchIndex,
+    engine: EngineRef,
+}
+
+/// Connections by the worker that has them.
+type ByWorker = Vec<Vec<ConnectionId>>;
+
 struct Adopter {
     slow_path: ManagerHandle,
-    engine: EngineRef,
     told: watch::Sender<Restart>,
+    /// Counts what the pump is to look at again.
+    taken_back: watch::Sender<u64>,
     began: Instant,
 }
 
 impl Adopter {
     async fn run(
         &self,
-        read_back: oneshot::Receiver<ReadBack>,
+        engines: Vec<(EngineRef, oneshot::Receiver<ReadBack>)>,
         mut routes: watch::Receiver<bool>,
     ) -> Result<(), ManagerError> {
         let synchronised = routes.wait_for(|known| *known);
@@ -138,18 +148,40 @@ impl Adopter {
             self.started().await?;
         }
         self.tell(|restart| restart.stage = Stage::ReadBack);
-        tokio::pin!(read_back);
-        let mut found = tokio::time::timeout(ADOPT_WITHIN, &mut read_back).await;
-        if found.is_err() {
-            if !has_all {
-                tracing::warn!("the switch does not answer: connections are begun all the same");
-                self.started().await?;
+        self.looked_at();
+        let mut restored = restored.into_iter();
+        let each = engines.into_iter().enumerate().map(|(n, (engine, read))| {
+            let of = restored.next().unwrap_or_default();
+            let switch = Switch {
+                place: SwitchIndex::of(n),
+                engine,
+            };
+            async move {
+                // Otherwise the engine has ended.
+                if let Ok(found) = read.await {
+                    self.take_over(&switch, of, found, has_all).await?;
+                    self.looked_at();
+                }
+                Ok::<_, ManagerError>(())
             }
-            found = Ok(read_back.await);
-        }
-        // Otherwise the engine has ended.
-        if let Ok(Ok(found)) = found {
-            self.take_over(restored, found, has_all).await?;
+        });
+        let mut each: FuturesUnordered<_> = each.collect();
+        let all = async {
+            while let Some(done) = each.next().await {
+                done?;
+            }
+            Ok::<_, ManagerError>(())
+        };
+        tokio::pin!(all);
+        match tokio::time::timeout(ADOPT_WITHIN, &mut all).await {
+            Ok(done) => done?,
+            Err(_) => {
+                if !has_all {
+                    tracing::warn!("not every switch answers: connections are begun all the same");
+                    self.started().await?;
+                }
+                all.await?;
+            }
         }
         self.started().await?;
         self.tell(|restart| restart.stage = Stage::Done);
@@ -162,6 +194,10 @@ impl Adopter {
             "connections of the daemon before are taken back"
         );
         Ok(())
+    }
+
+    fn looked_at(&self) {
+        self.taken_back.send_modify(|count| *count += 1);
     }
 
     fn tell(&self, change: impl FnOnce(&mut Restart)) {
@@ -179,9 +215,9 @@ impl Adopter {
         Ok(())
     }
 
-    /// All of the state file; who has what now, by worker.
-    async fn restore(&self) -> Result<Vec<Vec<ConnectionId>>, ManagerError> {
-        let mut restored = Vec::new();
+    /// All of the state file; who has what now, by the switch that may have its entries.
+    async fn restore(&self) -> Result<Vec<ByWorker>, ManagerError> {
+        let mut restored = vec![ByWorker::default(); MAX_SWITCHES];
         let mut from = Some(RestoreCursor::default());
         while let Some(cursor) = from {
             let page = self.slow_path.restore(cursor).await?;
@@ -189,7 +225,7 @@ impl Adopter {
                 restart.restored += page.adopted.here.len() as u64;
                 refuse(restart, &page.adopted);
             });
-            by_worker(&mut restored, page.adopted);
+            by_switch(&mut restored, page.adopted);
             from = page.next;
         }
         Ok(restored)
@@ -197,20 +233,21 @@ impl Adopter {
 
     async fn take_over(
         &self,
-        restored: Vec<Vec<ConnectionId>>,
+        switch: &Switch,
+        restored: ByWorker,
         found: ReadBack,
         has_all: bool,
     ) -> Result<(), ManagerError> {
         let entries = found.entries.len() as u64;
         self.tell(|restart| {
             restart.stage = Stage::Entries;
-            restart.entries = entries;
+            restart.entries += entries;
         });
         let mut keys: HashSet<FlowKey, ahash::RandomState> =
             found.entries.iter().map(|entry| entry.key).collect();
         for (worker, ids) in (0u16..).zip(restored) {
             for ids in ids.chunks(RESTORE_PAGE) {
-                self.claim(worker, ids.to_vec(), &mut keys).await?;
+                self.claim(switch, worker, ids.to_vec(), &mut keys).await?;
             }
         }
         let mut left = found.entries.clone();
@@ -224,23 +261,28 @@ impl Adopter {
         }
         for pairs in pairs.chunks(RESTORE_PAGE) {
             let taken = pairs.iter().map(|pair| (*pair, 0)).collect();
-            let adopted = self.slow_path.adopt(taken).await?;
+            let adopted = self.slow_path.adopt(switch.place, taken).await?;
             if !has_all {
                 self.tell(|restart| refuse(restart, &adopted));
             }
-            let mut here = Vec::new();
-            by_worker(&mut here, adopted);
+            let mut here = ByWorker::default();
+            adopted
+                .here
+                .iter()
+                .for_each(|(worker, id, _)| push(&mut here, *worker, *id));
             for (worker, ids) in (0u16..).zip(here) {
-                self.claim(worker, ids, &mut keys).await?;
+                self.claim(switch, worker, ids, &mut keys).await?;
             }
         }
-        self.tell(|restart| restart.entries_done = entries);
+        // What nobody has claimed has been looked at too.
+        self.tell(|restart| restart.entries_done += keys.len() as u64);
         Ok(())
     }
 
     /// Which of a worker's connections are in hardware: what is, is the engine's from now on.
     async fn claim(
         &self,
+        switch: &Switch,
         worker: u16,
         ids: Vec<ConnectionId>,
         keys: &mut HashSet<FlowKey, ahash::RandomState>,
@@ -257,7 +299,7 @@ impl Adopter {
         });
         let adopted = units.len() as u64;
         // The engine first: it takes no removal before it has heard all.
-        if self.engine.adopt(worker.into(), units).await.is_err() {
+        if switch.engine.adopt(worker.into(), units).await.is_err() {
             return Ok(());
         }
         self.slow_path.settle(worker, settled).await?;
@@ -275,14 +317,21 @@ fn refuse(restart: &mut Restart, adopted: &Adopted) {
     }
 }
 
-fn by_worker(all: &mut Vec<Vec<ConnectionId>>, adopted: Adopted) {
-    for (worker, id) in adopted.here {
-        let worker = usize::from(worker);
-        if all.len() <= worker {
-            all.resize(worker + 1, Vec::new());
+fn by_switch(all: &mut [ByWorker], adopted: Adopted) {
+    for (worker, id, switch) in adopted.here {
+        let of = switch.and_then(|switch| all.get_mut(switch.place()));
+        if let Some(of) = of {
+            push(of, worker, id);
         }
-        if let Some(ids) = all.get_mut(worker) {
-            ids.push(id);
-        }
+    }
+}
+
+fn push(all: &mut ByWorker, worker: u16, id: ConnectionId) {
+    let worker = usize::from(worker);
+    if all.len() <= worker {
+        all.resize(worker + 1, Vec::new());
+    }
+    if let Some(ids) = all.get_mut(worker) {
+        ids.push(id);
     }
 }

@@ -2,21 +2,23 @@
 //!
 //! ```text
 //!        taps ◀─────────────▶ exception ◀═══ rings ═══▶ worker ◀── DPDK ──▶ slow-path port
-//!          ▲                      │ resolve               ▲ ║                (of the switch)
+//!          ▲                      │ resolve               ▲ ║                (of each switch)
 //!   kernel │ netlink              ▼                  fib  ║ ║ offload rings
 //!   ───────┴──────▶ mirror ──▶ pump ──┬── left-right ═════╝ ▼
 //!                     ▲    batches    │                  engine ──────┐ flow4, flow6
-//!                     │ resolve       └── ops ──▶ session ──────────┐ │
+//!                     │ resolve       └─▶ gate ──▶ session ─────────┐ │
 //!                     └──────────────────────────────┘              ▼ ▼
 //!   shunt ◀── unix socket ── api (asks all of them)               P4Runtime ──▶ switch
 //! ```
+//! Gate, session and engine are there once for each switch, and wait for no other one's.
 //!
 //! | task        | runs as               | ends when                          |
 //! |-------------|-----------------------|------------------------------------|
 //! | mirror      | tokio task            | `MirrorHandle::shutdown`           |
 //! | pump        | tokio task            | the mirror's channel closes        |
-//! | session     | tokio task            | `stop`                             |
-//! | engine      | tokio task            | `EngineHandle::shutdown`           |
+//! | gates       | tokio tasks           | `stop`                             |
+//! | sessions    | tokio tasks           | `stop`                             |
+//! | engines     | tokio tasks           | `EngineHandle::shutdown`           |
 //! | exception   | tokio tasks           | `ExceptionPath::shutdown`          |
 //! | worker      | thread (DPDK)         | `Manager::shutdown`                |
 //! | pools       | tokio task            | `stop`                             |
@@ -33,8 +35,9 @@ use std::time::{Duration, Instant};
 
 use p4runtime::p4info::parse_p4info_text;
 use shunt_offload::{Engine, EngineConfig, EngineHandle, P4RuntimeSink, TableSizes};
+use shunt_p4::SwitchIndex;
 use shunt_p4::tables::{Flow4, Flow6, P4Table as _};
-use shunt_slowpath::{FibWriter, Manager, ManagerError, PortDevice, SlowPathConfig};
+use shunt_slowpath::{FibWriter, Manager, ManagerError, PortDevice, SlowPathConfig, SwitchSide};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +46,7 @@ use crate::adopt;
 use crate::api::{self, Api, ApiSocket};
 use crate::config::{Config, Configuration};
 use crate::exception;
+use crate::gates::Gates;
 use crate::kernel::{
     KernelSetup, Mirror, MirrorConfig, MirrorHandle, RECEIVE_BUFFER_BYTES, RESYNC_INTERVAL,
     SetupError,
@@ -71,18 +75,18 @@ pub enum StartError {
     Metrics(#[from] MetricsError),
     /// The slow path's device is not there.
     #[error(
-        "there is no network device {0:?} (slow_path.device): create it, or name the one that \
-         leads to the switch's slow-path port"
+        "there is no network device {0:?} (slow_path.device, or slow_path_device of a switch): \
+         create it, or name the one that leads to the switch's slow-path port"
     )]
     NoDevice(String),
     /// The kernel's side of the interfaces.
     #[error(transparent)]
     Kernel(#[from] SetupError),
     /// The slow path.
-    #[error("the slow path on {device:?} did not start: {source}")]
+    #[error("the slow path on {devices} did not start: {source}")]
     SlowPath {
-        /// Its device.
-        device: String,
+        /// Its devices.
+        devices: String,
         /// Why.
         source: ManagerError,
     },
@@ -114,9 +118,10 @@ pub async fn run(
         Some(address) => Some(Exporter::start(address).await?),
         None => None,
     };
-    let device = &config.slow_path.device;
-    if nix::net::if_::if_nametoindex(device.as_str()).is_err() {
-        return Err(StartError::NoDevice(device.clone()));
+    for device in config.switches.iter().map(|switch| &switch.device) {
+        if nix::net::if_::if_nametoindex(device.as_str()).is_err() {
+            return Err(StartError::NoDevice(device.clone()));
+        }
     }
     let kernel = KernelSetup::create(&tap_configs(&config)).await?;
     for warning in &kernel.warnings {
@@ -152,7 +157,7 @@ struct Running {
     stop: CancellationToken,
     slow_path: Manager,
     mirror: MirrorHandle,
-    engine: EngineHandle,
+    engines: Vec<EngineHandle>,
     taps: Taps,
     tasks: Vec<JoinHandle<()>>,
     /// Removed when dropped.
@@ -174,20 +179,24 @@ impl Running {
 
         // The slow path: its tables are empty and drop everything until the pump has filled them.
         let (fib, readers) = FibWriter::new();
-        let (mut worker_ports, mut installer_ports) = (Vec::new(), Vec::new());
+        let mut worker_ports = Vec::new();
+        let mut installer_ports: Vec<_> = config.switches.iter().map(|_| Vec::new()).collect();
         let (mut exception_ports, mut exception_ends) = (Vec::new(), Vec::new());
         for _ in 0..config.slow_path.workers {
-            let (worker, installer) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
-            worker_ports.push(worker);
-            installer_ports.push(installer);
+            let ports = installer_ports.iter_mut().map(|installers| {
+                let (worker, installer) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
+                installers.push(installer);
+                worker
+            });
+            worker_ports.push(ports.collect());
             let (port, up, down) = shunt_slowpath::exception::channel();
             exception_ports.push(port);
             exception_ends.push((up, down));
         }
         let slow_path = start_slow_path(config, readers, worker_ports, exception_ports).await?;
 
-        // The switch: refuses to start without.
-        let connected = match Connected::open(&config.switch, switch_timeout).await {
+        // The switches: refuses to start without any.
+        let connected = match Connected::open_all(&config.switches, switch_timeout).await {
             Ok(connected) => connected,
             Err(error) => {
                 slow_path.shutdown().await;
@@ -205,37 +214,49 @@ impl Running {
             }
         };
 
-        let sink = P4RuntimeSink::new(connected.client().clone());
-        let engine_config = EngineConfig {
-            tables: flow_tables(),
-            policy: config.engine.clone(),
-            ..EngineConfig::default()
-        };
-        let (engine, read_back) = Engine::start_adopting(engine_config, installer_ports, sink);
-        let resolver = mirror.clone();
-        let parts = SessionParts {
-            meters: config.punt_meters.clone(),
-            scope: Scope::All,
-            peerings: Some(config.policy.peerings.clone()),
-            engine: Some(engine.engine()),
-            resolver: Arc::new(move |interface, address| resolver.resolve(interface, address)),
-            stop: stop.clone(),
-        };
-        let (handle, session) = SwitchHandle::start(connected, parts);
-        let switches = Switches::new(vec![Member {
-            switch: config.switch.clone(),
-            handle,
-        }]);
+        let (mut engines, mut members) = (Vec::new(), Vec::new());
+        let (mut read_backs, mut sessions) = (Vec::new(), Vec::new());
+        let each = connected.into_iter().zip(installer_ports);
+        for (place, (connected, installer_ports)) in each.enumerate() {
+            let sink = P4RuntimeSink::new(connected.client().clone());
+            let engine_config = EngineConfig {
+                tables: flow_tables(),
+                policy: config.engine.clone(),
+                ..EngineConfig::default()
+            };
+            let (engine, read_back) = Engine::start_adopting(engine_config, installer_ports, sink);
+            let resolver = mirror.clone();
+            let parts = SessionParts {
+                meters: config.punt_meters.clone(),
+                scope: Scope::Of(SwitchIndex::of(place)),
+                peerings: Some(config.policy.peerings.clone()),
+                engine: Some(engine.engine()),
+                resolver: Arc::new(move |interface, address| resolver.resolve(interface, address)),
+                stop: stop.clone(),
+            };
+            let switch = connected.switch().clone();
+            let (handle, session) = SwitchHandle::start(connected, parts);
+            members.push(Member {
+                switch,
+                handle,
+                engine: Some(engine.engine()),
+            });
+            read_backs.push((engine.engine(), read_back));
+            engines.push(engine);
+            sessions.push(session);
+        }
+        let switches = Switches::new(members);
+        let (gates, keepers) = Gates::start(&switches, &slow_path.handle(), &stop);
         let (synchronised_in, synchronised) = watch::channel(false);
         let (applied_in, applied) = watch::channel(Applied::default());
         let (refused_in, refused) = watch::channel(None);
-        let (taken_back_in, taken_back) = watch::channel(false);
+        let (taken_back_in, taken_back) = watch::channel(0);
         let pump = Pump {
             taken_back,
             fib,
-            slow_path: slow_path.handle(),
+            contradicting: 0,
             switches: switches.clone(),
-            engine: engine.engine(),
+            gates: gates.clone(),
             configuration: configuration.watch(),
             taps: taps.clone(),
             mirror: mirror.clone(),
@@ -250,21 +271,18 @@ impl Running {
             applied,
             slow_path: slow_path.handle(),
             switches: switches.clone(),
+            gates,
         };
         let resolver = mirror.clone();
         taps.serve(|taps| exception::run(taps, exception_ends, resolver))
             .await;
         let (restart, adopter) = adopt::start(
             slow_path.handle(),
-            engine.engine(),
-            read_back,
+            read_backs,
             synchronised.clone(),
+            taken_back_in,
             stop.clone(),
         );
-        let adopter = tokio::spawn(async move {
-            let _ = adopter.await; // a panic there is in the log
-            taken_back_in.send_replace(true);
-        });
 
         let (pools, pools_task) =
             pools::start(configuration.watch(), slow_path.handle(), stop.clone());
@@ -279,7 +297,6 @@ impl Running {
             synchronised,
             slow_path: slow_path.handle(),
             pools,
-            engine: engine.engine(),
             restart,
         };
         let metrics =
@@ -299,10 +316,12 @@ impl Running {
             stop,
             slow_path,
             mirror,
-            engine,
+            engines,
             taps: taps.clone(),
-            tasks: [api, session, pump, pools_task, adopter]
+            tasks: [api, pump, pools_task, adopter]
                 .into_iter()
+                .chain(sessions)
+                .chain(keepers)
                 .chain(metrics)
                 .chain(watch)
                 .collect(),
@@ -316,7 +335,8 @@ impl Running {
         self.slow_path.shutdown().await;
         self.mirror.shutdown().await;
         self.stop.cancel();
-        self.engine.shutdown().await;
+        let engines = self.engines.into_iter().map(EngineHandle::shutdown);
+        futures::future::join_all(engines).await;
         for task in self.tasks {
             let _ = task.await; // a panic there is in the log
         }
@@ -352,10 +372,14 @@ async fn mirror_config(config: &Config, taps: &Taps) -> MirrorConfig {
 async fn start_slow_path(
     config: &Config,
     readers: shunt_slowpath::FibReaderFactory,
-    offload: Vec<shunt_offload::WorkerPort>,
+    offload: Vec<Vec<shunt_offload::WorkerPort>>,
     exception: Vec<shunt_slowpath::ExceptionPort>,
 ) -> Result<Manager, StartError> {
     let slow_path = &config.slow_path;
+    let switches = config.switches.iter().map(|switch| SwitchSide {
+        name: switch.name.clone(),
+        device: PortDevice::Interface(switch.device.clone()),
+    });
     let settings = SlowPathConfig {
         memory_mib: slow_path.memory_mb,
         max_connections: slow_path.connections,
@@ -363,14 +387,19 @@ async fn start_slow_path(
         cpus: slow_path.cpus.clone(),
         state_file: slow_path.state_file.clone(),
         restores: true,
-        ..SlowPathConfig::new(PortDevice::Interface(slow_path.device.clone()))
+        ..SlowPathConfig::of(switches.collect())
     };
     // DPDK takes its time, and must not hold up signals.
     let started = tokio::task::spawn_blocking(move || {
         Manager::start(&settings, &readers, offload, exception)
     });
     let failed = |source| StartError::SlowPath {
-        device: slow_path.device.clone(),
+        devices: config
+            .switches
+            .iter()
+            .map(|switch| format!("{:?}", switch.device))
+            .collect::<Vec<_>>()
+            .join(", "),
         source,
     };
     match started.await {

@@ -5,6 +5,7 @@ pub mod api;
 pub mod config;
 pub mod daemon;
 pub mod exception;
+pub mod gates;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;

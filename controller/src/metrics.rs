@@ -98,7 +98,7 @@ impl Exporter {
 async fn write(seen: &Api, text: &mut String) {
     let current = seen.configuration.current();
     let (offload, stats, nat, missing) = tokio::join!(
-        within(seen.engine.stats()),
+        tokio::time::timeout(ANSWER_WITHIN, seen.engines()),
         within(seen.slow_path.stats()),
         within(seen.slow_path.nat()),
         seen.convergence.missing(current.revision),
@@ -124,7 +124,7 @@ async fn write(seen: &Api, text: &mut String) {
             switches: &switches,
         },
     );
-    if let Some(offload) = offload {
+    if let Ok(offload) = offload {
         offload::write(text, &offload);
     }
 }

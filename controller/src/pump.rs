@@ -2,27 +2,23 @@
 //! operator configures, one after another.
 //!
 //! Workers first: what a switch does not know yet it sends to them. A change that contradicts
-//! connections waits between the two until their entries have left the hardware, so that no
-//! packet takes a new route by an old translation.
+//! connections waits between the two, at each switch's gate, until their entries have left that
+//! switch, so that no packet takes a new route by an old translation.
 
 use std::time::Duration;
 
-use shunt_offload::EngineRef;
 use shunt_p4::{Encap, Interface, InterfaceId, NetworkOp, Vpc, VpcId};
+use shunt_slowpath::worker::Reviewed;
 use shunt_slowpath::{FibWriter, ManagerHandle};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::config::{Config, Current, InterfaceConfig};
+use crate::gates::Gates;
 use crate::kernel::{Batch, MirrorHandle};
 use crate::switch::Switches;
 use crate::taps::{Taps, tap_configs};
 
-/// How long contradicting connections may take to leave the hardware before the rest of a change
-/// goes on without them (a switch that is away holds up nothing).
-pub const LEAVE_WITHIN: Duration = Duration::from_secs(5);
-/// How often the workers are asked.
-pub const ASK_EVERY: Duration = Duration::from_millis(1);
 /// When taps that the kernel refused are tried again.
 pub const TAPS_AGAIN: Duration = Duration::from_secs(5);
 
@@ -39,22 +35,22 @@ pub struct Applied {
 pub struct Pump {
     /// The workers' tables.
     pub fib: FibWriter,
-    /// The workers.
-    pub slow_path: ManagerHandle,
     /// The switches.
     pub switches: Switches,
-    /// What installs connections in the switch.
-    pub engine: EngineRef,
+    /// The ways to them.
+    pub gates: Gates,
     /// The configuration.
     pub configuration: watch::Receiver<Current>,
     /// The kernel's side of the interfaces.
     pub taps: Taps,
+    /// The workers' tables that may contradict connections, the newest of them.
+    pub contradicting: u64,
     /// What tells the kernel's changes.
     pub mirror: MirrorHandle,
     /// The kernel's changes.
     pub batches: mpsc::Receiver<Batch>,
-    /// Becomes true when the connections of the daemon before have been taken back.
-    pub taken_back: watch::Receiver<bool>,
+    /// Counts the times that connections of the daemon before have been taken back.
+    pub taken_back: watch::Receiver<u64>,
     /// Becomes true with the mirror's first load.
     pub synchronised: watch::Sender<bool>,
     /// What workers and switches have been told.
@@ -73,7 +69,6 @@ impl Pump {
     /// Until the mirror ends.
     pub async fn run(mut self) {
         let mut configured = 0;
-        let mut reviewed = false;
         let first = self.configuration.borrow_and_update().clone();
         let mut config = first.config;
         self.fib.set_policy(config.policy.clone());
@@ -89,11 +84,10 @@ impl Pump {
                     config = next.config;
                     self.applied(next.revision);
                 }
-                Ok(()) = self.taken_back.changed(), if !reviewed => {
+                Ok(()) = self.taken_back.changed() => {
                     // They were judged by the rules; by the routes they are now.
-                    reviewed = true;
                     self.fib.review();
-                    self.publish().await;
+                    self.publish();
                 }
                 batch = self.batches.recv() => match batch {
                     Some(batch) => self.batch(batch).await,
@@ -123,7 +117,7 @@ impl Pump {
         tracing::debug!(ops = batch.ops.len(), reason = ?batch.reason, "kernel batch");
         self.apply(batch.ops).await;
         if batch.complete && !self.synchronised.send_replace(true) {
-            self.switches.complete().await;
+            self.gates.complete().await;
         }
     }
 
@@ -132,8 +126,8 @@ impl Pump {
             return;
         }
         self.fib.apply(ops.iter().cloned());
-        self.publish().await;
-        self.switches.apply(&ops).await;
+        self.publish();
+        self.gates.apply(self.contradicting, &ops).await;
     }
 
     /// From one configuration to another. What goes leaves first: connections by the rules, then
@@ -141,17 +135,24 @@ impl Pump {
     async fn configure(&mut self, old: &Config, new: &Config, configured: &mut u64) {
         if old.policy != new.policy {
             self.fib.set_policy(new.policy.clone());
-            self.publish().await;
+            self.publish();
         }
-        // An engine that has ended is in the status.
-        if old.engine != new.engine && self.engine.set_policy(new.engine.clone()).await.is_err() {
-            tracing::warn!("the offload engine has ended, and keeps its policy");
+        if old.engine != new.engine {
+            for engine in self
+                .switches
+                .iter()
+                .filter_map(|member| member.engine.as_ref())
+            {
+                // An engine that has ended is in the status.
+                if engine.set_policy(new.engine.clone()).await.is_err() {
+                    tracing::warn!("the offload engine has ended, and keeps its policy");
+                }
+            }
         }
         let stays = |found: &InterfaceConfig| {
+            let of = |found: &InterfaceConfig| (found.interface.vpc, found.interface.switch);
             let now = new.interface(found.interface.id);
-            now.is_some_and(|now| {
-                (now.interface.vpc, &now.tap) == (found.interface.vpc, &found.tap)
-            })
+            now.is_some_and(|now| (of(now), &now.tap) == (of(found), &found.tap))
         };
         let gone = old.interfaces.iter().filter(|found| !stays(found));
         let gone: Vec<InterfaceId> = gone.map(|found| found.interface.id).collect();
@@ -175,7 +176,9 @@ impl Pump {
         }
         let (meters, peerings) = (&new.punt_meters, &new.policy.peerings);
         if old.punt_meters != *meters || old.policy.peerings != *peerings {
-            self.switches.configure(meters, peerings).await;
+            self.gates
+                .configure(self.contradicting, meters, peerings)
+                .await;
         }
         let same = configured_ops(old);
         let mut ops = configured_ops(new);
@@ -243,33 +246,14 @@ impl Pump {
             }
         }
         if !ops.is_empty() {
-            self.switches.apply(&ops).await;
+            self.gates.apply(self.contradicting, &ops).await;
         }
     }
 
-    /// Shows the workers what was queued, and waits until what it contradicts has left the
-    /// hardware.
-    async fn publish(&mut self) {
-        if !self.fib.publish() {
-            return;
-        }
-        let generation = self.fib.generation();
-        let deadline = Instant::now() + LEAVE_WITHIN;
-        loop {
-            match self.slow_path.reviewed().await {
-                Ok(seen) if seen.generation >= generation && seen.leaving == 0 => return,
-                // It ends, or is in trouble of its own, which the status tells.
-                Err(_) => return,
-                Ok(seen) if Instant::now() >= deadline => {
-                    tracing::warn!(
-                        connections = seen.leaving,
-                        "connections that a change contradicts are still in the switch after \
-                         {LEAVE_WITHIN:?}; going on"
-                    );
-                    return;
-                }
-                Ok(_) => tokio::time::sleep(ASK_EVERY).await,
-            }
+    /// Shows the workers what was queued.
+    fn publish(&mut self) {
+        if self.fib.publish() {
+            self.contradicting = self.fib.generation();
         }
     }
 }
@@ -313,6 +297,8 @@ pub struct Convergence {
     pub slow_path: ManagerHandle,
     /// The switches.
     pub switches: Switches,
+    /// The ways to them.
+    pub gates: Gates,
 }
 
 impl Convergence {
@@ -329,16 +315,45 @@ impl Convergence {
             Ok(seen) if seen.generation < applied.generation => {
                 return Some("the workers still hold their connections against it".to_owned());
             }
-            Ok(seen) if seen.leaving > 0 => {
+            Ok(seen) if seen.leaving() > 0 => {
                 return Some(format!(
-                    "{} connections that it contradicts are still in the switch",
-                    seen.leaving
+                    "{} connections that it contradicts are still in {}",
+                    seen.leaving(),
+                    self.where_they_are(&seen)
                 ));
             }
             Ok(_) => {}
             Err(error) => return Some(error.to_string()),
         }
-        (!self.switches.are_converged())
-            .then(|| "the switch does not hold all of it yet".to_owned())
+        // Who has not been told is not behind for that.
+        let mut behind = self.gates.closed();
+        behind.extend(self.switches.behind());
+        behind.sort_unstable();
+        behind.dedup();
+        match behind.len() {
+            0 => None,
+            _ if self.switches.iter().len() == 1 => {
+                Some("the switch does not hold all of it yet".to_owned())
+            }
+            1 => Some(format!(
+                "switch {} does not hold all of it yet",
+                behind.join("")
+            )),
+            _ => Some(format!(
+                "switches {} do not hold all of it yet",
+                behind.join(", ")
+            )),
+        }
+    }
+
+    /// The switches that connections have to leave.
+    fn where_they_are(&self, seen: &Reviewed) -> String {
+        if self.switches.iter().len() == 1 {
+            return "the switch".to_owned();
+        }
+        let all = self.switches.iter().zip(seen.leaving);
+        let names = all.filter(|(_, leaving)| *leaving > 0);
+        let names = names.map(|(member, _)| member.switch.name.as_str());
+        names.collect::<Vec<_>>().join(", ")
     }
 }

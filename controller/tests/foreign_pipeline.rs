@@ -99,7 +99,7 @@ async fn connect(p4info: P4Info) -> Result<Connected, SwitchError> {
     let text = include_str!("../src/config/testdata/good.toml");
     let text = text.replace("127.0.0.1:9559", &address);
     let config = config::validate(&config::document_of(&text).unwrap()).unwrap();
-    let result = Connected::open(&config.switch, Duration::from_secs(10)).await;
+    let result = Connected::open(&config.switches[0], Duration::from_secs(10)).await;
     server.abort();
     result
 }

@@ -50,7 +50,7 @@ impl Follower {
     async fn start(mut batches: mpsc::UnboundedReceiver<Batch>) -> Self {
         let switch = embedded::switch(ADDRESS).await;
         let config = embedded::configuration(ADDRESS);
-        let connected = Connected::open(&config.switch, embedded::PATIENCE).await;
+        let connected = Connected::open(&config.switches[0], embedded::PATIENCE).await;
         let parts = SessionParts {
             meters: Vec::new(),
             scope: Scope::All,

@@ -36,7 +36,9 @@ struct Session {
 
 impl Session {
     async fn start(config: &Config) -> Self {
-        let connected = Connected::open(&config.switch, PATIENCE).await.unwrap();
+        let connected = Connected::open(&config.switches[0], PATIENCE)
+            .await
+            .unwrap();
         let client = connected.client().clone();
         let sink = P4RuntimeSink::new(client.clone());
         let engine = Engine::start(EngineConfig::default(), Vec::new(), sink);
@@ -223,7 +225,7 @@ async fn one_that_does_not_take_over_waits_until_the_other_leaves() {
     first.handle.complete().await;
     first.converged().await;
 
-    config.switch.take_over = false;
+    config.switches[0].take_over = false;
     let second = Session::start(&config).await;
     second.handle.apply(routes(4)).await;
     second.handle.complete().await;
@@ -255,7 +257,7 @@ async fn a_session_writes_as_its_role() {
         .unwrap();
     other.become_primary().await.unwrap();
     let mut config = configuration(&address);
-    config.switch.role = Some("router".to_owned());
+    config.switches[0].role = Some("router".to_owned());
     let session = Session::start(&config).await;
     session.handle.apply(routes(2)).await;
     session.handle.complete().await;
@@ -429,7 +431,7 @@ async fn an_unreachable_switch_is_named_with_how_long_it_was_tried() {
     let address = free.local_addr().unwrap().to_string();
     drop(free);
     let config = configuration(&address);
-    let error = Connected::open(&config.switch, Duration::from_millis(300))
+    let error = Connected::open(&config.switches[0], Duration::from_millis(300))
         .await
         .unwrap_err();
     assert!(matches!(error, SwitchError::Unreachable { .. }), "{error}");

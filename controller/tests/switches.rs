@@ -3,7 +3,6 @@
 
 mod embedded;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,42 +11,40 @@ use shunt_controller::config::{Config, Switch};
 use shunt_controller::switch::{
     Connected, Member, Scope, SessionParts, SwitchHandle, SwitchState, Switches,
 };
-use shunt_p4::InterfaceId;
+use shunt_p4::SwitchIndex;
 use shunt_p4::tables::{
     AnyEntry, ClassifyPort, EgressInterface, NexthopAction, NexthopEntry, P4Table as _, Route4,
 };
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-fn interfaces(numbers: &[u16]) -> HashSet<InterfaceId> {
-    numbers
-        .iter()
-        .map(|n| InterfaceId::new(*n).unwrap())
-        .collect()
-}
-
 fn member(
     config: &Config,
     name: &str,
     address: &str,
-    own: &[u16],
+    place: usize,
     stop: &CancellationToken,
 ) -> (Member, JoinHandle<()>) {
     let switch = Switch {
         name: name.to_owned(),
         address: address.to_owned(),
-        ..config.switch.clone()
+        ..config.switches[0].clone()
     };
     let parts = SessionParts {
         meters: config.punt_meters.clone(),
-        scope: Scope::Only(interfaces(own)),
+        scope: Scope::Of(SwitchIndex::of(place)),
         peerings: None,
         engine: None,
         resolver: Arc::new(|_, _| {}),
         stop: stop.clone(),
     };
     let (handle, task) = SwitchHandle::start(Connected::lazy(&switch).unwrap(), parts);
-    (Member { switch, handle }, task)
+    let member = Member {
+        switch,
+        handle,
+        engine: None,
+    };
+    (member, task)
 }
 
 async fn wait(what: &str, condition: impl Fn() -> bool) {
@@ -74,12 +71,16 @@ async fn one_that_hangs_slows_no_other() {
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let nowhere = free.local_addr().unwrap().to_string();
     drop(free);
-    let config = configuration(&one.addr());
+    let mut config = configuration(&one.addr());
+    for found in &mut config.interfaces {
+        let second = [3, 4, 5].contains(&found.interface.id.get());
+        found.interface.switch = SwitchIndex::of(usize::from(second));
+    }
     let stop = CancellationToken::new();
     let (members, tasks): (Vec<_>, Vec<_>) = [
-        member(&config, "one", &one.addr(), &[1, 2, 6], &stop),
-        member(&config, "two", &two.addr(), &[3, 4, 5], &stop),
-        member(&config, "away", &nowhere, &[], &stop),
+        member(&config, "one", &one.addr(), 0, &stop),
+        member(&config, "two", &two.addr(), 1, &stop),
+        member(&config, "away", &nowhere, 2, &stop),
     ]
     .into_iter()
     .unzip();

@@ -15,7 +15,8 @@ pub use frame::{Command, PuntReason, ShuntHeader};
 pub use hash::flow_hash;
 pub use network::{Encap, Interface, NetworkOp, Nexthop, Route, Vpc};
 pub use types::{
-    EcmpGroupId, InterfaceId, MacAddr, NexthopId, SwitchPort, TypeError, VlanId, Vni, VpcId,
+    EcmpGroupId, InterfaceId, MAX_SWITCHES, MacAddr, NexthopId, SwitchIndex, SwitchPort, TypeError,
+    VlanId, Vni, VpcId,
 };
 
 /// The pipeline's P4Info in protobuf text format, as the compiler wrote it.

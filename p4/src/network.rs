@@ -9,7 +9,7 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
-use crate::types::{InterfaceId, MacAddr, NexthopId, SwitchPort, VlanId, Vni, VpcId};
+use crate::types::{InterfaceId, MacAddr, NexthopId, SwitchIndex, SwitchPort, VlanId, Vni, VpcId};
 
 /// How frames of an interface look on the switch port.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
@@ -47,7 +47,9 @@ pub struct Interface {
     pub name: String,
     /// The VPC that it belongs to.
     pub vpc: VpcId,
-    /// The switch port (a tunnel's: that of its underlay).
+    /// The switch that it is on (a tunnel: that of its underlay).
+    pub switch: SwitchIndex,
+    /// The switch's port (a tunnel's: that of its underlay).
     pub port: SwitchPort,
     /// Tags or tunnel.
     pub encap: Encap,

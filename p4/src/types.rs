@@ -111,6 +111,10 @@ number!(
     SwitchPort(u16), "switch port", 0..=510
 );
 number!(
+    /// A switch, by its place among those that a daemon started with, from 0.
+    SwitchIndex(u8), "switch number", 0..=255
+);
+number!(
     /// A VLAN id that a frame may carry (IEEE 802.1Q: 0 and 4095 are reserved).
     VlanId(u16), "VLAN id", 1..=4094
 );
@@ -118,6 +122,35 @@ number!(
     /// A VXLAN network identifier (RFC 7348: 24 bits).
     Vni(u32), "VNI", 1..=16777215
 );
+
+/// Switches of one daemon: each has rings to every worker, and a device of its own.
+pub const MAX_SWITCHES: usize = 8;
+
+impl SwitchIndex {
+    /// The switch of an interface whose switch is configured, and comes with the daemon's next
+    /// start: none that there is.
+    pub const ABSENT: SwitchIndex = SwitchIndex::MAX;
+
+    /// The one at that place. More than [`MAX_SWITCHES`] there are not.
+    pub fn of(place: usize) -> Self {
+        let place = u8::try_from(place)
+            .ok()
+            .filter(|place| usize::from(*place) < MAX_SWITCHES);
+        place.map_or(Self::ABSENT, Self)
+    }
+
+    /// Its place.
+    pub const fn place(self) -> usize {
+        self.0 as usize
+    }
+}
+
+impl Default for SwitchIndex {
+    /// The first.
+    fn default() -> Self {
+        Self::MIN
+    }
+}
 
 /// A 48-bit Ethernet address, in the order of the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

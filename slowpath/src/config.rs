@@ -23,29 +23,39 @@ pub enum PortDevice {
 }
 
 impl PortDevice {
-    /// As after DPDK's `--vdev`, with a queue pair for each worker where that is ours to say.
-    pub fn vdev(&self, workers: u16) -> String {
+    /// As after DPDK's `--vdev`, as the `n`th port, with a queue pair for each worker where that is
+    /// ours to say.
+    pub fn vdev(&self, n: usize, workers: u16) -> String {
         match self {
             PortDevice::Interface(name) if workers > 1 => {
-                format!("net_af_packet0,iface={name},qpairs={workers}")
+                format!("net_af_packet{n},iface={name},qpairs={workers}")
             }
-            PortDevice::Interface(name) => format!("net_af_packet0,iface={name}"),
+            PortDevice::Interface(name) => format!("net_af_packet{n},iface={name}"),
             PortDevice::Vdev(text) => text.clone(),
         }
     }
 
-    /// The device's name in DPDK.
-    pub fn name(&self) -> String {
-        let vdev = self.vdev(1);
+    /// The device's name in DPDK, as the `n`th port.
+    pub fn name(&self, n: usize) -> String {
+        let vdev = self.vdev(n, 1);
         vdev.split(',').next().unwrap_or_default().to_owned()
     }
+}
+
+/// A switch as the slow path sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SwitchSide {
+    /// Its name, by which the next daemon knows it again.
+    pub name: String,
+    /// The port towards it.
+    pub device: PortDevice,
 }
 
 /// Everything that [`crate::Manager::start`] needs to know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlowPathConfig {
-    /// The port towards the switch.
-    pub device: PortDevice,
+    /// The switches, 1 to [`shunt_p4::MAX_SWITCHES`].
+    pub switches: Vec<SwitchSide>,
     /// Memory for DPDK, MiB.
     pub memory_mib: u32,
     /// Packet buffers.
@@ -68,10 +78,16 @@ pub struct SlowPathConfig {
 }
 
 impl SlowPathConfig {
-    /// The defaults, on that device.
+    /// The defaults, with one switch on that device.
     pub fn new(device: PortDevice) -> Self {
+        let name = String::new();
+        Self::of(vec![SwitchSide { name, device }])
+    }
+
+    /// The defaults, with these switches.
+    pub fn of(switches: Vec<SwitchSide>) -> Self {
         Self {
-            device,
+            switches,
             memory_mib: shunt_dpdk::DEFAULT_MEMORY_MIB,
             buffers: DEFAULT_BUFFERS,
             workers: 1,
@@ -92,9 +108,9 @@ mod tests {
     #[test]
     fn devices_are_named_as_dpdk_does() {
         let device = PortDevice::Interface("sp0".into());
-        assert_eq!(device.vdev(1), "net_af_packet0,iface=sp0");
-        assert_eq!(device.vdev(4), "net_af_packet0,iface=sp0,qpairs=4");
-        assert_eq!(device.name(), "net_af_packet0");
-        assert_eq!(PortDevice::Vdev("net_null1".into()).name(), "net_null1");
+        assert_eq!(device.vdev(0, 1), "net_af_packet0,iface=sp0");
+        assert_eq!(device.vdev(2, 4), "net_af_packet2,iface=sp0,qpairs=4");
+        assert_eq!(device.name(1), "net_af_packet1");
+        assert_eq!(PortDevice::Vdev("net_null1".into()).name(0), "net_null1");
     }
 }

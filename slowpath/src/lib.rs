@@ -26,7 +26,7 @@ pub mod record;
 pub mod stats;
 pub mod worker;
 
-pub use config::{PortDevice, SlowPathConfig};
+pub use config::{PortDevice, SlowPathConfig, SwitchSide};
 pub use conntrack::{Direction, Offload, State};
 pub use exception::{
     ExceptionEvent, ExceptionFrame, ExceptionPort, ExceptionReceiver, ExceptionSender,

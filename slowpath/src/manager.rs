@@ -21,6 +21,7 @@ use shunt_dpdk::{
     PortStats, ThreadError,
 };
 use shunt_offload::{Clock, WorkerPort};
+use shunt_p4::MAX_SWITCHES;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{MAX_WORKERS, SlowPathConfig};
@@ -56,16 +57,18 @@ pub enum ManagerError {
     Workers(u16),
     /// A queue pair or an exception port is missing for a worker.
     #[error(
-        "{workers} workers need as many offload and exception ports, not {offload} and {exception}"
+        "{workers} workers need as many exception ports, and offload ports for each of {switches} \
+         switches"
     )]
     Ports {
         /// Workers asked for.
         workers: u16,
-        /// Offload ports given.
-        offload: usize,
-        /// Exception ports given.
-        exception: usize,
+        /// Switches.
+        switches: usize,
     },
+    /// The number of switches is out of range.
+    #[error("the slow path has 1 to {MAX_SWITCHES} switches, not {0}")]
+    Switches(usize),
     /// The port's queue is held by somebody else.
     #[error("queue {0} of the slow-path port is in use")]
     Queue(u16),
@@ -121,8 +124,8 @@ pub struct SlowPathStats {
     pub capacity: u64,
     /// Leased ports by outside address.
     pub pools: Vec<PoolUse>,
-    /// The port's own counters, if its driver has them.
-    pub port: Option<PortStats>,
+    /// The ports' own counters by switch, where their drivers have them.
+    pub ports: Vec<Option<PortStats>>,
 }
 
 impl SlowPathStats {
@@ -255,40 +258,46 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Starts DPDK (once a process), opens the port, and starts the workers. Blocks for some
-    /// hundred milliseconds.
+    /// Starts DPDK (once a process), opens the ports, and starts the workers. Blocks for some
+    /// hundred milliseconds. `offload`: by worker, then by switch.
     ///
     /// # Errors
     /// [`ManagerError`], each naming what it is about.
     pub fn start(
         config: &SlowPathConfig,
         fib: &FibReaderFactory,
-        offload: Vec<WorkerPort>,
+        offload: Vec<Vec<WorkerPort>>,
         exception: Vec<ExceptionPort>,
     ) -> Result<Self, ManagerError> {
         check(config, &offload, &exception)?;
+        let devices = || config.switches.iter().map(|switch| &switch.device);
+        let numbered = devices().enumerate();
         let eal = Eal::init(EalConfig {
             memory_mib: config.memory_mib,
-            vdevs: vec![config.device.vdev(config.workers)],
+            vdevs: numbered
+                .map(|(n, device)| device.vdev(n, config.workers))
+                .collect(),
             ..EalConfig::default()
         })?;
         let pool = Pool::new(&eal, "slowpath", config.buffers, DEFAULT_DATA_ROOM)?;
-        let port = open(&eal, &config.device.name(), &pool, config.workers)?;
-        Self::start_on(&eal, port, pool, config, fib, offload, exception)
+        let ports = devices().enumerate();
+        let ports = ports.map(|(n, device)| open(&eal, &device.name(n), &pool, config.workers));
+        let ports = ports.collect::<Result<_, _>>()?;
+        Self::start_on(&eal, ports, pool, config, fib, offload, exception)
     }
 
-    /// Starts the workers on a port that is open already; the configuration's device, memory
-    /// and buffers are those of the port.
+    /// Starts the workers on ports that are open already, one for each switch; the configuration's
+    /// devices, memory and buffers are those of the ports.
     ///
     /// # Errors
     /// As [`Manager::start`].
     pub fn start_on(
         eal: &Eal,
-        port: Port,
+        ports: Vec<Port>,
         pool: Pool,
         config: &SlowPathConfig,
         fib: &FibReaderFactory,
-        offload: Vec<WorkerPort>,
+        offload: Vec<Vec<WorkerPort>>,
         exception: Vec<ExceptionPort>,
     ) -> Result<Self, ManagerError> {
         check(config, &offload, &exception)?;
@@ -300,11 +309,16 @@ impl Manager {
         if let Some(state) = &state {
             seed = state.seed;
         }
-        let wires = wires(&port, config.workers)?;
+        let wires = wires(&ports, config.workers)?;
         let rings = wires.into_iter().zip(Peers::mesh(config.workers));
         let ends = rings.zip(offload.into_iter().zip(exception));
-        for (n, ((wire, peers), (offload, exception))) in (0u16..).zip(ends) {
-            let queues = Queues { wire, peers, pool };
+        for (n, ((wires, peers), (offload, exception))) in (0u16..).zip(ends) {
+            let queues = Queues {
+                wires,
+                peers,
+                pool,
+                tables: fib.reader(),
+            };
             let mut worker = Worker::shared(
                 WorkerConfig {
                     max_connections: config.max_connections,
@@ -331,6 +345,7 @@ impl Manager {
             })?;
             workers.push(WorkerThread { commands, thread });
         }
+        let switches = names(config);
         let capacity = u64::from(config.max_connections) * u64::from(config.workers);
         let (requests, inbox) = mpsc::channel(REQUESTS);
         let thread = std::thread::Builder::new()
@@ -340,7 +355,8 @@ impl Manager {
                     inbox,
                     Workers {
                         workers,
-                        port,
+                        ports,
+                        switches,
                         capacity,
                         clock,
                         state,
@@ -369,12 +385,17 @@ impl Manager {
     }
 }
 
+fn names(config: &SlowPathConfig) -> Vec<String> {
+    let switches = config.switches.iter();
+    switches.map(|switch| switch.name.clone()).collect()
+}
+
 /// The file that connections are written down in; none if it cannot be had: forwarding is worth
 /// more.
 fn begin_records(config: &SlowPathConfig, seed: u64, now_ns: u64) -> Option<StateFile> {
     let path = config.state_file.as_ref()?;
     let (workers, connections) = (config.workers, config.max_connections);
-    match StateFile::begin(path, workers, connections, seed, now_ns) {
+    match StateFile::begin(path, workers, connections, seed, now_ns, &names(config)) {
         Ok(state) => Some(state),
         Err(error) => {
             tracing::error!(
@@ -402,8 +423,19 @@ fn open(eal: &Eal, name: &str, pool: &Pool, workers: u16) -> Result<Port, PortEr
     }
 }
 
-/// Each worker's way to the switch: a queue pair, or through the first worker.
-fn wires(port: &Port, workers: u16) -> Result<Vec<Wire>, ManagerError> {
+/// Each worker's ways to the switches.
+fn wires(ports: &[Port], workers: u16) -> Result<Vec<Vec<Wire>>, ManagerError> {
+    let mut all: Vec<Vec<Wire>> = (0..workers).map(|_| Vec::new()).collect();
+    for port in ports {
+        for (wires, wire) in all.iter_mut().zip(wires_to(port, workers)?) {
+            wires.push(wire);
+        }
+    }
+    Ok(all)
+}
+
+/// Each worker's way to a switch: a queue pair, or through the first worker.
+fn wires_to(port: &Port, workers: u16) -> Result<Vec<Wire>, ManagerError> {
     let mut wires = Vec::new();
     let mut through_first = Vec::new();
     for n in 0..workers {
@@ -429,18 +461,22 @@ fn wires(port: &Port, workers: u16) -> Result<Vec<Wire>, ManagerError> {
 
 fn check(
     config: &SlowPathConfig,
-    offload: &[WorkerPort],
+    offload: &[Vec<WorkerPort>],
     exception: &[ExceptionPort],
 ) -> Result<(), ManagerError> {
     if !(1..=MAX_WORKERS).contains(&config.workers) {
         return Err(ManagerError::Workers(config.workers));
     }
+    let switches = config.switches.len();
+    if !(1..=MAX_SWITCHES).contains(&switches) {
+        return Err(ManagerError::Switches(switches));
+    }
     let wanted = usize::from(config.workers);
-    if offload.len() != wanted || exception.len() != wanted {
+    let complete = offload.iter().all(|ports| ports.len() == switches);
+    if offload.len() != wanted || !complete || exception.len() != wanted {
         return Err(ManagerError::Ports {
             workers: config.workers,
-            offload: offload.len(),
-            exception: exception.len(),
+            switches,
         });
     }
     Ok(())
@@ -453,7 +489,10 @@ struct WorkerThread {
 
 struct Workers {
     workers: Vec<WorkerThread>,
-    port: Port,
+    /// By switch.
+    ports: Vec<Port>,
+    /// Their names.
+    switches: Vec<String>,
     capacity: u64,
     clock: Clock,
     /// Where connections are written down.
@@ -599,7 +638,7 @@ impl Workers {
             first.leased += if same { next.leased } else { 0 };
             same
         });
-        all.port = self.port.stats().ok();
+        all.ports = self.ports.iter().map(|port| port.stats().ok()).collect();
         Ok(all)
     }
 
@@ -626,12 +665,14 @@ impl Workers {
     fn reviewed(&self) -> Result<Reviewed, ManagerError> {
         let mut all = Reviewed {
             generation: u64::MAX,
-            leaving: 0,
+            ..Reviewed::default()
         };
         for n in self.numbers() {
             let one = self.ask(n, |worker, _| worker.reviewed())?;
             all.generation = all.generation.min(one.generation);
-            all.leaving += one.leaving;
+            for (sum, leaving) in all.leaving.iter_mut().zip(one.leaving) {
+                *sum += leaving;
+            }
         }
         Ok(all)
     }

@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use shunt_dpdk::MappedWords;
-use shunt_p4::VpcId;
+use shunt_p4::{MAX_SWITCHES, SwitchIndex, VpcId};
 
 use crate::config::MAX_WORKERS;
 use crate::conntrack::{Connection, Direction, Key, MAX_CONNECTIONS, Tracker};
@@ -45,9 +45,12 @@ const AT_SEED: usize = 3;
 const AT_ZERO: usize = 4;
 /// The workers' time when they last ran.
 const AT_LAST: usize = 5;
+/// Which switches there were: of each its name's hash, 0 for none.
+const AT_SWITCHES: usize = 8;
 
-/// Bits of a record's fourth word that may change by themselves: the tracker.
-const STATE: u64 = 0xff;
+/// Bits of a record's fourth word that may change by themselves: the tracker, and the switch.
+const CHANGING: u64 = 0xffff;
+const SWITCH_SHIFT: u32 = 8;
 
 /// A connection as its record has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +61,18 @@ pub struct Record {
     pub route_vpcs: [VpcId; 2],
     /// Its state, without sequence numbers.
     pub tracker: Tracker,
+    /// The switch that its entries were on last, as that daemon numbered it; absent if they never
+    /// were on one.
+    pub switch: SwitchIndex,
+}
+
+/// A switch's name in few bits (FNV-1a); never 0.
+fn hash_of(name: &str) -> u64 {
+    let bytes = name.bytes();
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash.max(1)
 }
 
 /// Where words lie, of so many workers with so many slots.
@@ -111,7 +126,7 @@ pub struct StateFile {
 impl StateFile {
     /// Reads what is at `path`, if it is a state file, and begins a new one beside it. `seed` is
     /// used if there was none; workers with another one would not agree with their predecessors
-    /// whose a connection is. `now_ns` is the workers' time.
+    /// whose a connection is. `now_ns` is the workers' time, `switches` are their names.
     ///
     /// # Errors
     /// The kernel's, of the new file.
@@ -121,6 +136,7 @@ impl StateFile {
         capacity: u32,
         seed: u64,
         now_ns: u64,
+        switches: &[String],
     ) -> io::Result<Self> {
         let layout =
             Layout::new(workers.into(), capacity.into()).ok_or(io::ErrorKind::InvalidInput)?;
@@ -138,7 +154,9 @@ impl StateFile {
             (AT_LAST, now_ns),
             (AT_MAGIC, MAGIC),
         ];
-        for (at, value) in header {
+        let names = switches.iter().take(MAX_SWITCHES).enumerate();
+        let names = names.map(|(n, name)| (AT_SWITCHES + n, hash_of(name)));
+        for (at, value) in names.chain(header) {
             if let Some(word) = words.words().get(at) {
                 word.store(value, Ordering::Release);
             }
@@ -223,6 +241,18 @@ impl FormerFile {
         })
     }
 
+    /// What the switch of a record is now that these are the switches. `None`: it is none of them.
+    pub fn switch(&self, of: SwitchIndex, switches: &[String]) -> Option<SwitchIndex> {
+        let word = |at: usize| Some(self.words.words().get(at)?.load(Ordering::Acquire));
+        if word(AT_SWITCHES)? == 0 {
+            // Of a version that knew one switch.
+            return Some(SwitchIndex::MIN);
+        }
+        let was = (of.place() < MAX_SWITCHES).then(|| word(AT_SWITCHES + of.place()))??;
+        let is = switches.iter().position(|name| hash_of(name) == was)?;
+        Some(SwitchIndex::of(is))
+    }
+
     /// Whose records there are.
     pub fn workers(&self) -> u16 {
         // Not more than `MAX_WORKERS`.
@@ -295,7 +325,7 @@ impl Line {
             .map(|direction| connection.raw_key(direction).to_words());
         Self {
             rests: [forward[4], reply[4]],
-            about: about(connection.route_vpcs(), &connection.tracker),
+            about: about(connection),
             low: [forward[1], forward[3], reply[1], reply[3]],
             high: [forward[0], forward[2], reply[0], reply[2]],
         }
@@ -310,11 +340,12 @@ impl Line {
         Some(Record {
             keys: [forward, reply],
             route_vpcs: [vpc(48)?, vpc(32)?],
-            tracker: Tracker::unpacked((self.about & STATE) as u8, forward.proto())?,
+            tracker: Tracker::unpacked(self.about as u8, forward.proto())?,
+            switch: SwitchIndex::new((self.about >> SWITCH_SHIFT) as u8)?,
         })
     }
 
-    /// Never 0. The tracker is not in it: that is a byte, which is whole or not there.
+    /// Never 0. Tracker and switch are not in it: each is a byte, which is whole or not there.
     #[inline]
     fn check(&self, seed: u64, slot: usize) -> u64 {
         let mix = |sum: u64, word: u64| {
@@ -322,15 +353,17 @@ impl Line {
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15)
                 .rotate_left(29)
         };
-        let fixed = [self.rests[0], self.rests[1], self.about & !STATE];
+        let fixed = [self.rests[0], self.rests[1], self.about & !CHANGING];
         let words = fixed.iter().chain(&self.low).chain(&self.high);
         words.fold(seed ^ slot as u64, |sum, word| mix(sum, *word)) | 1
     }
 }
 
 #[inline]
-fn about([forward, reply]: [VpcId; 2], tracker: &Tracker) -> u64 {
-    u64::from(forward.get()) << 48 | u64::from(reply.get()) << 32 | u64::from(tracker.packed())
+fn about(connection: &Connection) -> u64 {
+    let [forward, reply] = connection.route_vpcs().map(|vpc| u64::from(vpc.get()));
+    let switch = u64::from(connection.switch().get());
+    forward << 48 | reply << 32 | switch << SWITCH_SHIFT | u64::from(connection.tracker.packed())
 }
 
 /// A worker's records.
@@ -372,14 +405,11 @@ impl Records {
         check.store(line.check(self.seed, slot as usize), Ordering::Release);
     }
 
-    /// The connection's state has changed.
+    /// The connection's state or switch has changed.
     #[inline]
     pub fn note(&self, slot: u32, connection: &Connection) {
         if let Some([_, _, _, word, ..]) = self.line(slot) {
-            word.store(
-                about(connection.route_vpcs(), &connection.tracker),
-                Ordering::Release,
-            );
+            word.store(about(connection), Ordering::Release);
         }
     }
 

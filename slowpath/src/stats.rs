@@ -30,7 +30,7 @@ macro_rules! drop_reasons {
 drop_reasons! {
     /// Not a frame of the switch: another ethertype or version, or too short.
     ShuntHeader = "shunt_header";
-    /// The switch named an interface that software does not know.
+    /// The switch named an interface that software does not know, or another switch's.
     UnknownInterface = "unknown_interface";
     /// The switch named a VPC that software does not know, or not of that interface.
     UnknownVpc = "unknown_vpc";
@@ -104,6 +104,8 @@ drop_reasons! {
     NoHeadroom = "no_headroom";
     /// No packet buffer for a frame of our own.
     NoBuffer = "no_buffer";
+    /// It would leave by an interface that is gone, or whose switch comes with the next start.
+    NoSwitch = "no_switch";
     /// The port does not take frames fast enough.
     TxFull = "tx_full";
     /// Its VPC sends more than its share of the worker.
@@ -180,6 +182,9 @@ pub struct WorkerStats {
     pub offload_evicted: u64,
     /// The queue to hardware was full.
     pub offload_queue_full: u64,
+    /// Offers that were not made, because packets of the connection come from one switch and leave
+    /// to another.
+    pub offload_across: u64,
     refused: [u64; RefuseReason::ALL.len()],
     punts: [u64; PUNT_REASONS],
     drops: [u64; DROP_REASONS],
@@ -222,6 +227,7 @@ impl Default for WorkerStats {
             offload_lost: 0,
             offload_evicted: 0,
             offload_queue_full: 0,
+            offload_across: 0,
             refused: [0; RefuseReason::ALL.len()],
             punts: [0; PUNT_REASONS],
             drops: [0; DROP_REASONS],
@@ -319,6 +325,7 @@ impl WorkerStats {
             (&mut self.offload_lost, other.offload_lost),
             (&mut self.offload_evicted, other.offload_evicted),
             (&mut self.offload_queue_full, other.offload_queue_full),
+            (&mut self.offload_across, other.offload_across),
         ] {
             *mine += theirs;
         }

@@ -10,7 +10,7 @@ use std::path::Path;
 use common::*;
 use proptest::prelude::*;
 use shunt_offload::{ConnectionId, InstallerPort, OffloadCommand, OffloadEvent};
-use shunt_p4::{FlowKey, PuntReason, ShuntHeader};
+use shunt_p4::{FlowKey, PuntReason, ShuntHeader, SwitchIndex};
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::VecBuf;
@@ -21,6 +21,10 @@ use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy, State}
 
 const CAPACITY: u32 = 256;
 const NEVER: u64 = u64::MAX;
+
+fn switches() -> Vec<String> {
+    vec!["sw1".to_owned()]
+}
 
 /// The workers of one daemon.
 struct Daemon {
@@ -38,7 +42,9 @@ impl Daemon {
         fib.apply(network());
         fib.set_policy(policy);
         fib.publish();
-        let state = path.map(|path| StateFile::begin(path, count, CAPACITY, seed, SECOND).unwrap());
+        let state = path.map(|path| {
+            StateFile::begin(path, count, CAPACITY, seed, SECOND, &switches()).unwrap()
+        });
         let seed = state.as_ref().map_or(seed, |state| state.seed);
         let (mut workers, mut installers, mut ends) = (Vec::new(), Vec::new(), Vec::new());
         for worker in 0..count {
@@ -54,7 +60,7 @@ impl Daemon {
                 worker,
                 workers: count,
             };
-            let mut made = Worker::shared(config, share, factory.reader(), offload, port);
+            let mut made = Worker::shared(config, share, factory.reader(), vec![offload], port);
             made.set_starting(true);
             if let Some(state) = &state {
                 made.keep_records(state.records(worker), seed + u64::from(worker));
@@ -104,7 +110,10 @@ impl Daemon {
             assert_eq!(next, None);
             let sources: Vec<_> = records
                 .iter()
-                .map(|record| Source::Record(Former::new(record, self.now)))
+                .map(|record| {
+                    let switch = former.switch(record.switch, &switches());
+                    Source::Record(Former::new(record, self.now, switch))
+                })
                 .collect();
             let (more, no) = self.restore(worker.into(), &sources);
             here.extend(more);
@@ -445,7 +454,7 @@ proptest! {
             if turned {
                 pair.reverse();
             }
-            entries.push(Source::Entries(pair, 0));
+            entries.push(Source::Entries(pair, 0, SwitchIndex::MIN));
         }
         let mut second = Daemon::start(everything(), count, None, 42);
         let (here, refused) = second.restore(0, &entries);
@@ -494,7 +503,7 @@ proptest! {
             let mut sources = Vec::new();
             for (at, id) in &here {
                 let unit = second.workers[*at].units(&[*id])[0];
-                sources.push(Source::Entries(unit.entries, NEVER));
+                sources.push(Source::Entries(unit.entries, NEVER, SwitchIndex::MIN));
             }
             let (again, refused) = second.restore(0, &sources);
             prop_assert_eq!(again, vec![]);
@@ -539,7 +548,7 @@ fn what_was_silent_for_too_long_ends_unless_it_is_in_hardware() {
         second.now += HOUR;
         let former = second.state.as_mut().unwrap().former.take().unwrap();
         let (records, _) = former.records(0, 0, usize::MAX);
-        let source = Source::Record(Former::new(&records[0], SECOND));
+        let source = Source::Record(Former::new(&records[0], SECOND, Some(SwitchIndex::MIN)));
         let (here, _) = second.restore(0, &[source]);
         second.started();
         let [(_, id)] = here[..] else {

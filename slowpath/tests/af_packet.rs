@@ -63,7 +63,7 @@ async fn inside() {
         config.memory_mib = 64;
         config.buffers = 4095;
         config.max_connections = 100;
-        Manager::start(&config, &factory, vec![offload], vec![exception])
+        Manager::start(&config, &factory, vec![vec![offload]], vec![exception])
             .map(|manager| (manager, receiver, sender))
     };
     let (manager, _receiver, mut sender) = start("sp0").unwrap();
@@ -120,7 +120,7 @@ fn an_interface_that_does_not_exist_is_named() {
     let (exception, _receiver, _sender) = exception::channel();
     let mut config = SlowPathConfig::new(PortDevice::Interface("shunt-none".into()));
     config.memory_mib = 32;
-    let error = Manager::start(&config, &factory, vec![offload], vec![exception])
+    let error = Manager::start(&config, &factory, vec![vec![offload]], vec![exception])
         .err()
         .unwrap();
     assert!(error.to_string().contains("shunt-none"), "{error}");

@@ -87,24 +87,23 @@ async fn frames_flows_and_counters_through_a_running_slow_path() {
     let mut config = SlowPathConfig::new(PortDevice::Vdev("net_ring_slowpath".into()));
     config.max_connections = 1000;
 
-    let none = Manager::start_on(&eal, port, pool, &config, &factory, vec![], vec![]);
+    let none = Manager::start_on(&eal, vec![port], pool, &config, &factory, vec![], vec![]);
     assert!(matches!(
         none,
         Err(ManagerError::Ports {
             workers: 1,
-            offload: 0,
-            exception: 0
+            switches: 1
         })
     ));
     let (port, mut ends) = RingPort::pair(&eal, "slowpath2", &pool, 1, 256).unwrap();
     wire.end = ends.remove(0);
     let manager = Manager::start_on(
         &eal,
-        port,
+        vec![port],
         pool,
         &config,
         &factory,
-        vec![offload],
+        vec![vec![offload]],
         vec![exception],
     )
     .unwrap();
@@ -187,7 +186,7 @@ async fn frames_flows_and_counters_through_a_running_slow_path() {
     assert_eq!(stats.counters.punted(PuntReason::FlowMiss), 6);
     assert_eq!(stats.pools.iter().map(|pool| pool.leased).sum::<u32>(), 1);
     assert_eq!(stats.capacity, 1000);
-    assert_eq!(stats.port.expect("the ring's counters").rx_packets, 6);
+    assert_eq!(stats.ports[0].expect("the ring's counters").rx_packets, 6);
 
     assert_eq!(handle.delete_flows(FlowFilter::default()).await.unwrap(), 2);
     let removal = until(|| installer.take());

@@ -65,13 +65,14 @@ fn a_flood_in_one_vpc_leaves_another_untouched() {
     };
     let worker = Worker::new(config, factory.reader(), offload, exception);
     let queues = Queues {
-        wire: Wire::Port {
+        wires: vec![Wire::Port {
             rx: port.rx_queue(0).unwrap(),
             tx: port.tx_queue(0).unwrap(),
             others: Vec::new(),
-        },
+        }],
         peers: Peers::default(),
         pool,
+        tables: factory.reader(),
     };
     let mut runner = Runner::new(worker, queues);
     let flood = udp("10.0.0.2:1000", "192.0.2.80:80");

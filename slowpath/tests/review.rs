@@ -35,7 +35,7 @@ fn publish(world: &mut World) -> bool {
 }
 
 fn leaving(world: &World) -> u64 {
-    world.worker.reviewed().leaving
+    world.worker.reviewed().leaving()
 }
 
 /// In hardware.
@@ -339,13 +339,7 @@ fn a_change_during_the_search_is_looked_for_too() {
     assert!(world.fib.publish());
     // One part of the search.
     world.worker.poll(world.now, &mut Vec::new());
-    assert_eq!(
-        world.worker.reviewed(),
-        Reviewed {
-            generation: 0,
-            leaving: 0
-        }
-    );
+    assert_eq!(world.worker.reviewed(), Reviewed::default());
     let between = world.worker.connections();
     assert!((1001..2000).contains(&between), "{between}");
     assert!(change(&mut world, |policy| policy.masquerades.clear()));

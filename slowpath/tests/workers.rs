@@ -43,7 +43,7 @@ impl Cluster {
                     seed: 42,
                 };
                 let share = PortShare { worker, workers };
-                Worker::shared(config, share, factory.reader(), offload, port)
+                Worker::shared(config, share, factory.reader(), vec![offload], port)
             })
             .collect();
         Self {

@@ -58,12 +58,20 @@ async fn a_port_with_one_queue_serves_two_workers() {
     for _ in 0..2 {
         let (worker, installer) = shunt_offload::channel(256);
         let (port, receiver, sender) = exception::channel();
-        offload.push(worker);
+        offload.push(vec![worker]);
         exceptions.push(port);
         others.push((installer, receiver, sender));
     }
-    let manager =
-        Manager::start_on(&eal, port, pool, &config, &factory, offload, exceptions).unwrap();
+    let manager = Manager::start_on(
+        &eal,
+        vec![port],
+        pool,
+        &config,
+        &factory,
+        offload,
+        exceptions,
+    )
+    .unwrap();
     let handle = manager.handle();
     for n in 0..CONNECTIONS {
         let (client, server) = (format!("10.0.0.2:{}", 1000 + n), "192.0.2.80:53");

@@ -3,11 +3,12 @@
 use std::fmt::Write as _;
 
 use shunt_api::v1::shunt_client::ShuntClient;
-use shunt_api::v1::{GetOffloadRequest, GetOffloadResponse, Latency, Restart};
+use shunt_api::v1::{GetOffloadRequest, GetOffloadResponse, Latency, Restart, SwitchOffload};
 use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::{Output, counts, duration_ms};
+use crate::status::by_switch;
 
 pub(crate) async fn run(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
     let offload = daemon.get_offload(GetOffloadRequest {}).await?.into_inner();
@@ -41,7 +42,71 @@ fn text(offload: &GetOffloadResponse, out: &Output) -> String {
     if !offload.problems.is_empty() {
         text.push('\n');
     }
-    let latency = offload.latency.unwrap_or_default();
+    if offload.switches.len() > 1 {
+        text += &out.table(
+            &[
+                "switch",
+                "state",
+                "in the switch",
+                "on their way",
+                "installed",
+                "refused",
+                "evicted",
+                "removed",
+                "lost",
+            ],
+            offload.switches.iter().map(of_switch),
+        );
+        text.push('\n');
+    }
+    let each = |rows: fn(&SwitchOffload) -> Vec<Vec<String>>| -> Vec<_> {
+        let switches = offload.switches.iter();
+        switches
+            .map(|switch| (switch.switch.as_str(), rows(switch)))
+            .collect()
+    };
+    text += &by_switch(
+        out,
+        &[
+            "latency (µs)",
+            "count",
+            "mean",
+            "p50",
+            "p90",
+            "p99",
+            "p99.9",
+            "max",
+        ],
+        each(latencies),
+    );
+    text.push('\n');
+    text += &by_switch(out, &["table", "entries", "size"], each(tables));
+    if !offload.shares.is_empty() {
+        text.push('\n');
+        text += &by_switch(out, &["vpc", "connections", "share"], each(shares));
+    }
+    text
+}
+
+fn of_switch(switch: &SwitchOffload) -> Vec<String> {
+    let counts = [
+        switch.connections_offloaded,
+        switch.connections_pending,
+        switch.connections_installed,
+        switch.connections_refused,
+        switch.connections_evicted,
+        switch.connections_removed,
+        switch.connections_lost,
+    ];
+    let words = [switch.switch.clone(), switch.state.clone()];
+    words
+        .into_iter()
+        .chain(counts.iter().map(u64::to_string))
+        .collect()
+}
+
+fn latencies(switch: &SwitchOffload) -> Vec<Vec<String>> {
+    let latency = switch.latency.unwrap_or_default();
     let (install, removal) = (
         latency.install.unwrap_or_default(),
         latency.removal.unwrap_or_default(),
@@ -60,46 +125,36 @@ fn text(offload: &GetOffloadResponse, out: &Output) -> String {
         ("removal: on the wire", removal.on_wire),
         ("removal: from the decision", removal.total),
     ];
-    text += &out.table(
-        &[
-            "latency (µs)",
-            "count",
-            "mean",
-            "p50",
-            "p90",
-            "p99",
-            "p99.9",
-            "max",
-        ],
-        stages
-            .into_iter()
-            .map(|(name, latency)| row(name, latency.unwrap_or_default())),
-    );
-    text.push('\n');
-    text += &out.table(
-        &["table", "entries", "size"],
-        offload.tables.iter().map(|table| {
+    stages
+        .into_iter()
+        .map(|(name, latency)| row(name, latency.unwrap_or_default()))
+        .collect()
+}
+
+fn tables(switch: &SwitchOffload) -> Vec<Vec<String>> {
+    let tables = switch.tables.iter();
+    tables
+        .map(|table| {
             vec![
                 table.table.clone(),
                 table.entries.to_string(),
                 size(table.size),
             ]
-        }),
-    );
-    if !offload.shares.is_empty() {
-        text.push('\n');
-        text += &out.table(
-            &["vpc", "connections", "share"],
-            offload.shares.iter().map(|share| {
-                vec![
-                    share.vpc.clone(),
-                    share.connections.to_string(),
-                    size(share.max),
-                ]
-            }),
-        );
-    }
-    text
+        })
+        .collect()
+}
+
+fn shares(switch: &SwitchOffload) -> Vec<Vec<String>> {
+    let shares = switch.shares.iter();
+    shares
+        .map(|share| {
+            vec![
+                share.vpc.clone(),
+                share.connections.to_string(),
+                size(share.max),
+            ]
+        })
+        .collect()
 }
 
 fn size(size: u64) -> String {

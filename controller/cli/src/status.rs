@@ -44,7 +44,6 @@ pub(crate) async fn version(daemon: &mut ShuntClient<Channel>, out: &Output) -> 
 
 fn text(status: &GetStatusResponse, out: &Output) -> String {
     let mut text = String::new();
-    let switch = status.switch.clone().unwrap_or_default();
     let mirror = status.mirror.unwrap_or_default();
     let slow = status.slow_path.clone().unwrap_or_default();
     let offload = status.offload.unwrap_or_default();
@@ -62,19 +61,22 @@ fn text(status: &GetStatusResponse, out: &Output) -> String {
     for problem in &status.problems {
         let _ = writeln!(text, "  problem: {problem}");
     }
-    let _ = writeln!(
-        text,
-        "\nswitch     {} at {}: {}, {}; {} entries wanted, {} pending, {} refused",
-        switch.name,
-        switch.address,
-        switch.state,
-        switch.role,
-        switch.entries,
-        switch.pending,
-        switch.refused
-    );
-    if !switch.last_error.is_empty() {
-        let _ = writeln!(text, "           last error: {}", switch.last_error);
+    text.push('\n');
+    for switch in &status.switches {
+        let _ = writeln!(
+            text,
+            "switch     {} at {}: {}, {}; {} entries wanted, {} pending, {} refused",
+            switch.name,
+            switch.address,
+            switch.state,
+            switch.role,
+            switch.entries,
+            switch.pending,
+            switch.refused
+        );
+        if !switch.last_error.is_empty() {
+            let _ = writeln!(text, "           last error: {}", switch.last_error);
+        }
     }
     let _ = writeln!(
         text,
@@ -112,15 +114,35 @@ fn text(status: &GetStatusResponse, out: &Output) -> String {
         offload.pending,
         crate::offload::restart(&status.restart.clone().unwrap_or_default())
     );
-    text += &out.table(
-        &["table", "entries", "size"],
-        switch.tables.iter().map(|table| {
+    let tables = status.switches.iter().map(|switch| {
+        let rows = switch.tables.iter().map(|table| {
             vec![
                 table.table.clone(),
                 table.entries.to_string(),
                 table.size.to_string(),
             ]
-        }),
-    );
+        });
+        (switch.name.as_str(), rows.collect())
+    });
+    text += &by_switch(out, &["table", "entries", "size"], tables.collect());
     text
+}
+
+/// A table of each switch's rows; which is whose is said where there are several.
+pub(crate) fn by_switch(
+    out: &Output,
+    header: &[&str],
+    switches: Vec<(&str, Vec<Vec<String>>)>,
+) -> String {
+    if let [(_, rows)] = switches.as_slice() {
+        return out.table(header, rows.iter().cloned());
+    }
+    let header: Vec<&str> = std::iter::once("switch")
+        .chain(header.iter().copied())
+        .collect();
+    let rows = switches.into_iter().flat_map(|(switch, rows)| {
+        let rows = rows.into_iter();
+        rows.map(move |row| std::iter::once(switch.to_owned()).chain(row).collect())
+    });
+    out.table(&header, rows)
 }

@@ -72,6 +72,7 @@ fn flows() -> Vec<Flow> {
                 bytes: 1_400_240,
             }),
             worker: 0,
+            switch: "sw1".to_owned(),
         },
         Flow {
             vpc: "wan".to_owned(),
@@ -92,6 +93,7 @@ fn flows() -> Vec<Flow> {
                 bytes: 80,
             }),
             worker: 1,
+            switch: String::new(),
         },
     ]
 }
@@ -187,6 +189,7 @@ impl Shunt for Stable {
             converged: true,
             problems: vec!["interface green cannot send".to_owned()],
             switch: Some(ready_switch()),
+            switches: vec![ready_switch()],
             mirror: Some(v1::MirrorStatus {
                 synchronised: true,
                 routes: 28,
@@ -433,29 +436,54 @@ impl Shunt for Stable {
                 total: latency(queued + batched + on_wire),
             })
         };
-        Ok(Response::new(v1::GetOffloadResponse {
-            enabled: true,
+        let vpc_share = |connections| v1::OffloadShare {
+            vpc: "red".to_owned(),
+            connections,
+            max: 5_000,
+        };
+        let first = v1::SwitchOffload {
+            switch: "sw1".to_owned(),
+            state: "up".to_owned(),
             connections_offloaded: 1,
-            connections_pending: 0,
             connections_installed: 204,
             connections_refused: 2,
+            connections_evicted: 3,
             connections_removed: 201,
-            connections_lost: 0,
-            refusals: vec![count("table_full", 2), count("rejected", 0)],
-            counts: vec![count("batches", 99), count("idle_reports", 12)],
             latency: Some(v1::Latencies {
                 install: stages(87, 100, 1_926),
                 removal: stages(12, 45, 640),
                 first_packet_to_acknowledged: latency(10_814),
             }),
             tables: vec![table("flow4", 2, 1_048_576), table("flow6", 0, u64::MAX)],
+            shares: vec![vpc_share(1)],
+            ..Default::default()
+        };
+        let second = v1::SwitchOffload {
+            switch: "sw2".to_owned(),
+            state: "held".to_owned(),
+            tables: vec![table("flow4", 0, 1_048_576), table("flow6", 0, u64::MAX)],
+            shares: vec![vpc_share(0)],
+            ..Default::default()
+        };
+        Ok(Response::new(v1::GetOffloadResponse {
+            enabled: true,
+            connections_offloaded: 1,
+            connections_pending: 0,
+            connections_installed: 204,
+            connections_refused: 9,
+            connections_removed: 201,
+            connections_lost: 0,
+            refusals: vec![count("table_full", 2), count("across_switches", 7)],
+            counts: vec![count("batches", 99), count("idle_reports", 12)],
+            latency: None,
+            tables: vec![table("flow4", 2, 2_097_152), table("flow6", 0, u64::MAX)],
             connections_evicted: 3,
             evictions: vec![count("table_full", 1), count("vpc_share", 2)],
             shares: vec![v1::OffloadShare {
-                vpc: "red".to_owned(),
-                connections: 1,
-                max: 5_000,
+                max: 10_000,
+                ..vpc_share(1)
             }],
+            switches: vec![first, second],
             problems: vec!["the switch's table flow4 has been full for 12s".to_owned()],
             restart: Some(restart("done")),
         }))

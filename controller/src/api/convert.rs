@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use shunt_api::v1;
 use shunt_offload::{FlowReading, Latencies, LatencySummary, StageLatencies};
-use shunt_p4::{Encap, Tuple, VpcId, flow::proto};
+use shunt_p4::{Encap, SwitchIndex, Tuple, VpcId, flow::proto};
 use shunt_slowpath::{FlowView, Offload, Refusal, State};
 
 use super::devices::Devices;
 use crate::adopt::Restart;
-use crate::config::{Config, InterfaceConfig};
+use crate::config::{Config, InterfaceConfig, Switch};
 use crate::kernel::{NeighborView, RouteView};
 use crate::switch::SwitchView;
 
@@ -74,6 +74,10 @@ pub(super) fn flow(config: &Config, view: &FlowView, now: &[Option<FlowReading>;
         age_ms: millis(view.age),
         idle_ms: millis(idle.fold(view.idle, Duration::min)),
         worker: view.worker.into(),
+        switch: match view.offload {
+            Offload::Software => String::new(),
+            _ => config.switch_name(view.switch),
+        },
         software: Some(software),
         hardware: Some(hardware),
         total: Some(v1::Traffic {
@@ -170,21 +174,26 @@ pub(super) fn neighbor(config: &Config, view: &NeighborView) -> v1::Neighbor {
 
 pub(super) fn interface(
     config: &Config,
-    switch: &SwitchView,
+    switches: &[(Switch, SwitchView)],
     devices: &Devices,
     found: &InterfaceConfig,
 ) -> v1::Interface {
     let interface = &found.interface;
+    let view = switches.get(interface.switch.place());
+    let unresolved = view.is_some_and(|(_, view)| view.unresolved.contains(&interface.id));
     let state = match devices.fault(&found.tap) {
         Some(fault) => format!("tap {fault}"),
-        None if switch.unresolved.contains(&interface.id) => "remote end point unresolved".into(),
+        None if unresolved => "remote end point unresolved".into(),
+        None if interface.switch == SwitchIndex::ABSENT => {
+            format!("switch {} comes when shuntd is started again", found.switch)
+        }
         None => "up".into(),
     };
     v1::Interface {
         name: interface.name.clone(),
         id: interface.id.get().into(),
         vpc: config.vpc_name(interface.vpc),
-        switch: config.switch.name.clone(),
+        switch: found.switch.clone(),
         port: interface.port.get().into(),
         encap: encap(config, &interface.encap),
         mac: interface.mac.to_string(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use shunt_api::v1;
-use shunt_offload::{EngineRef, FlowReading};
+use shunt_offload::FlowReading;
 use shunt_p4::flow::proto::{ICMP, ICMPV6, TCP, UDP};
 use shunt_p4::{FlowKey, VpcId};
 use shunt_slowpath::manager::MAX_PAGE;
@@ -18,6 +18,7 @@ use tonic::Status;
 use super::convert::{self, protocol, state_name};
 use super::service::Listing;
 use crate::config::Config;
+use crate::switch::Switches;
 
 /// Messages of a listing that wait for its reader.
 const LISTING_QUEUE: usize = 256;
@@ -148,7 +149,7 @@ fn prefix(text: &str) -> Result<Option<IpNet>, Status> {
 pub(super) fn listing(
     config: Arc<Config>,
     slow_path: ManagerHandle,
-    engine: EngineRef,
+    switches: Switches,
     filter: FlowFilter,
     limit: u64,
 ) -> Listing<v1::Flow> {
@@ -169,7 +170,7 @@ pub(super) fn listing(
                     return;
                 }
             };
-            let hardware = in_hardware(&engine, &page.flows).await;
+            let hardware = in_hardware(&switches, &page.flows).await;
             for (view, now) in page.flows.iter().zip(hardware) {
                 let flow = convert::flow(&config, view, &now);
                 if sender.send(Ok(flow)).await.is_err() {
@@ -183,22 +184,36 @@ pub(super) fn listing(
     Box::pin(ReceiverStream::new(receiver))
 }
 
-/// What the switch counts now of each connection that is in it.
-async fn in_hardware(engine: &EngineRef, flows: &[FlowView]) -> Vec<[Option<FlowReading>; 2]> {
-    let keys: Vec<FlowKey> = flows
+/// What the switches count now of each connection that is in one of them.
+async fn in_hardware(switches: &Switches, flows: &[FlowView]) -> Vec<[Option<FlowReading>; 2]> {
+    let is_on = |view: &FlowView, place: usize| {
+        view.offload == Offload::Installed && view.switch.place() == place
+    };
+    let asked = switches
         .iter()
-        .filter(|view| view.offload == Offload::Installed)
-        .flat_map(|view| {
-            [view.forward, view.reply].map(|side| FlowKey {
-                vpc: side.vpc,
-                tuple: side.tuple,
-            })
-        })
-        .collect();
-    // An engine that has ended is in the status; its flows are listed all the same.
-    let mut found = engine.read(&keys).await.unwrap_or_default().into_iter();
-    let of = |view: &FlowView| match view.offload {
-        Offload::Installed => [found.next().flatten(), found.next().flatten()],
+        .enumerate()
+        .map(|(place, member)| async move {
+            let of_switch = flows.iter().filter(|view| is_on(view, place));
+            let keys: Vec<FlowKey> = of_switch
+                .flat_map(|view| {
+                    [view.forward, view.reply].map(|side| FlowKey {
+                        vpc: side.vpc,
+                        tuple: side.tuple,
+                    })
+                })
+                .collect();
+            // An engine that has ended is in the status; its flows are listed all the same.
+            let found = match &member.engine {
+                Some(engine) if !keys.is_empty() => engine.read(&keys).await.unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            found.into_iter()
+        });
+    let mut found = futures::future::join_all(asked).await;
+    let of = |view: &FlowView| match found.get_mut(view.switch.place()) {
+        Some(found) if view.offload == Offload::Installed => {
+            [found.next().flatten(), found.next().flatten()]
+        }
         _ => [None; 2],
     };
     flows.iter().map(of).collect()

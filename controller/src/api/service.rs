@@ -9,7 +9,6 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use p4runtime::p4info::parse_p4info_text;
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
 use shunt_api::v1::{self, GetStatusResponse};
-use shunt_offload::EngineRef;
 use shunt_slowpath::ManagerHandle;
 use tokio::net::UnixListener;
 use tokio::sync::watch;
@@ -22,12 +21,12 @@ use super::convert;
 use super::devices::Devices;
 use super::flows;
 use super::nat;
-use super::offload;
+use super::offload::{self, Engines};
 use super::status::{Parts, status};
 use super::switches;
 use super::trace;
 use crate::adopt::Restart;
-use crate::config::{Config, Configuration};
+use crate::config::{Config, Configuration, Switch};
 use crate::kernel::{MirrorHandle, Snapshot};
 use crate::logging::LogLevel;
 use crate::pools::Pools;
@@ -55,8 +54,6 @@ pub struct Api {
     pub slow_path: ManagerHandle,
     /// What is watched of the masquerades' pools.
     pub pools: Pools,
-    /// The offload engine.
-    pub engine: EngineRef,
     /// What was taken back of the daemon before.
     pub restart: watch::Receiver<Restart>,
 }
@@ -117,10 +114,22 @@ impl Api {
             .collect()
     }
 
-    /// The one switch that a configuration has.
-    fn view(&self) -> SwitchView {
-        let first = self.switches.iter().next();
-        first.map(|member| member.handle.view()).unwrap_or_default()
+    /// Each switch's session as of now.
+    fn views(&self) -> Vec<(Switch, SwitchView)> {
+        let members = self.switches.iter();
+        members
+            .map(|member| (member.switch.clone(), member.handle.view()))
+            .collect()
+    }
+
+    /// The numbers of the engines that run.
+    pub(crate) async fn engines(&self) -> Engines {
+        let each = self.switches.iter().map(|member| async {
+            let stats = member.engine.as_ref()?.stats().await.ok()?;
+            Some((member.switch.name.clone(), stats))
+        });
+        let each = futures::future::join_all(each).await;
+        each.into_iter().flatten().collect()
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Status> {
@@ -130,18 +139,18 @@ impl Api {
 
     async fn status(&self) -> GetStatusResponse {
         // First, so that what is converged was so before the rest was asked.
-        let switch_converged = self.switches.are_converged();
+        let switches_converged = self.switches.are_converged();
         let synchronised = *self.synchronised.borrow();
         let current = self.configuration.current();
         let parts = Parts {
             missing: self.convergence.missing(current.revision).await,
             current,
-            switch: self.view(),
-            switch_converged,
+            switches: self.views(),
+            switches_converged,
             mirror: self.mirror.stats(),
             synchronised,
             slow_path: self.slow_path.stats().await.ok(),
-            offload: self.engine.stats().await.ok(),
+            offload: self.engines().await,
             restart: self.restart.borrow().clone(),
         };
         status(self, &parts)
@@ -260,13 +269,13 @@ impl Shunt for Api {
         &self,
         _: Request<v1::ListInterfacesRequest>,
     ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
-        let view = self.view();
+        let views = self.views();
         let devices = Devices::now();
         let config = self.config();
         let interfaces = config.interfaces.iter();
         Ok(Response::new(v1::ListInterfacesResponse {
             interfaces: interfaces
-                .map(|interface| convert::interface(&config, &view, &devices, interface))
+                .map(|interface| convert::interface(&config, &views, &devices, interface))
                 .collect(),
         }))
     }
@@ -311,7 +320,7 @@ impl Shunt for Api {
         Ok(Response::new(flows::listing(
             config,
             slow_path,
-            self.engine.clone(),
+            self.switches.clone(),
             filter,
             request.limit,
         )))
@@ -363,12 +372,14 @@ impl Shunt for Api {
         &self,
         _: Request<v1::GetOffloadRequest>,
     ) -> Result<Response<v1::GetOffloadResponse>, Status> {
-        let stats = self
-            .engine
-            .stats()
-            .await
-            .map_err(|error| Status::unavailable(error.to_string()))?;
-        let mut state = offload::state(&self.config(), &stats);
+        let engines = self.engines().await;
+        if engines.is_empty() {
+            return Err(Status::unavailable("the offload engine has ended"));
+        }
+        // A slow path that does not answer is in the status.
+        let slow_path = self.slow_path.stats().await.unwrap_or_default();
+        let across = slow_path.counters.offload_across;
+        let mut state = offload::state(&self.config(), &engines, across);
         state.restart = Some(convert::restart(&self.restart.borrow()));
         Ok(Response::new(state))
     }

@@ -7,11 +7,11 @@ use shunt_slowpath::{DropReason, SlowPathStats, State};
 
 use super::convert::{self, count};
 use super::devices::Devices;
-use super::offload;
+use super::offload::{self, Engines};
 use super::service::Api;
 use super::switches;
 use crate::adopt::{Restart, Stage};
-use crate::config::Current;
+use crate::config::{Config, Current, Switch};
 use crate::kernel::MirrorStats;
 use crate::switch::{SwitchState, SwitchView};
 
@@ -20,31 +20,40 @@ pub(super) struct Parts {
     pub(super) current: Current,
     /// What the newest revision still asks for.
     pub(super) missing: Option<String>,
-    pub(super) switch: SwitchView,
-    pub(super) switch_converged: bool,
+    /// In the order of the switches.
+    pub(super) switches: Vec<(Switch, SwitchView)>,
+    pub(super) switches_converged: bool,
     pub(super) mirror: MirrorStats,
     pub(super) synchronised: bool,
     pub(super) slow_path: Option<SlowPathStats>,
-    pub(super) offload: Option<OffloadStats>,
+    /// Of the engines that run.
+    pub(super) offload: Engines,
     pub(super) restart: Restart,
 }
 
 pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
     let taken_back = parts.restart.stage == Stage::Done;
     let converged =
-        parts.switch_converged && parts.synchronised && parts.missing.is_none() && taken_back;
+        parts.switches_converged && parts.synchronised && parts.missing.is_none() && taken_back;
     let config = &parts.current.config;
+    let switches = parts.switches.iter();
+    let switches: Vec<_> = switches
+        .map(|(switch, view)| switches::state(switch, view, api.tables(&view.tables)))
+        .collect();
+    let devices = parts
+        .switches
+        .iter()
+        .map(|(switch, _)| switch.device.as_str());
+    let device = devices.collect::<Vec<_>>().join(", ");
+    let sum = |of: fn(&OffloadStats) -> u64| parts.offload.iter().map(|(_, stats)| of(stats)).sum();
     v1::GetStatusResponse {
         restart: Some(convert::restart(&parts.restart)),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_seconds: api.started.elapsed().as_secs(),
         converged,
         problems: problems(api, parts),
-        switch: Some(switches::state(
-            &config.switch,
-            &parts.switch,
-            api.tables(&parts.switch.tables),
-        )),
+        switch: switches.first().cloned(),
+        switches,
         mirror: Some(v1::MirrorStatus {
             synchronised: parts.synchronised,
             routes: parts.mirror.routes,
@@ -57,11 +66,11 @@ pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
         slow_path: parts
             .slow_path
             .as_ref()
-            .map(|stats| slow_path(&config.slow_path.device, stats)),
-        offload: parts.offload.as_ref().map(|stats| v1::OffloadSummary {
+            .map(|stats| slow_path(device, stats)),
+        offload: Some(v1::OffloadSummary {
             enabled: config.policy.offload.enabled,
-            installed: stats.in_hardware,
-            pending: stats.queued + stats.installing,
+            installed: sum(|stats| stats.in_hardware),
+            pending: sum(|stats| stats.queued + stats.installing),
         }),
     }
 }
@@ -69,8 +78,67 @@ pub(super) fn status(api: &Api, parts: &Parts) -> v1::GetStatusResponse {
 fn problems(api: &Api, parts: &Parts) -> Vec<String> {
     let mut problems = Vec::new();
     let config = &parts.current.config;
-    let name = &config.switch.name;
-    let view = &parts.switch;
+    for (switch, view) in &parts.switches {
+        problems.extend(switch_problems(config, &switch.name, view));
+    }
+    let revision = parts.current.revision;
+    let waiting = &parts.current.waiting;
+    if !waiting.is_empty() {
+        problems.push(format!(
+            "revision {revision} of the configuration: {} takes effect when shuntd is started again",
+            waiting.join(", ")
+        ));
+    }
+    // A switch that is not ready has been told of.
+    let ready = |(_, view): &(Switch, SwitchView)| view.state == SwitchState::Ready;
+    let all_ready = parts.switches.iter().all(ready);
+    let missing = parts.missing.as_ref();
+    if let Some(missing) = missing.filter(|_| all_ready) {
+        problems.push(format!(
+            "revision {revision} of the configuration: {missing}"
+        ));
+    }
+    let devices = Devices::now();
+    let taps = config.interfaces.iter();
+    let taps = taps.map(|found| (found.tap.as_str(), "no routes lead over it"));
+    let slow_path = config.switches.iter();
+    let slow_path =
+        slow_path.map(|switch| (switch.device.as_str(), "no new connection gets through"));
+    for (device, effect) in taps.chain(slow_path) {
+        match devices.fault(device) {
+            Some("down") => problems.push(format!(
+                "device {device} is down: {effect}; `ip link set {device} up`"
+            )),
+            Some(fault) => problems.push(format!(
+                "device {device} is {fault}: {effect}; start shuntd again"
+            )),
+            None => {}
+        }
+    }
+    if !parts.synchronised {
+        problems.push("the kernel's routes are not loaded yet".to_owned());
+    }
+    problems.extend(starting(&parts.restart));
+    if parts.mirror.unsupported > 0 {
+        problems.push(format!(
+            "{} prefixes are unreachable because their routes ask for what shunt does not do",
+            parts.mirror.unsupported
+        ));
+    }
+    problems.extend(offload::problems(&parts.offload));
+    if parts.offload.len() < parts.switches.len() {
+        problems.push("the offload engine has ended".to_owned());
+    }
+    let exhausted = api.pools.exhausted(std::time::Instant::now());
+    problems.extend(exhausted.iter().map(|pool| pool.text(config)));
+    if parts.slow_path.is_none() {
+        problems.push("the slow path does not answer".to_owned());
+    }
+    problems
+}
+
+fn switch_problems(config: &Config, name: &str, view: &SwitchView) -> Vec<String> {
+    let mut problems = Vec::new();
     let because = view
         .last_error
         .as_ref()
@@ -96,55 +164,6 @@ fn problems(api: &Api, parts: &Parts) -> Vec<String> {
             ));
         }
     }
-    let revision = parts.current.revision;
-    let waiting = &parts.current.waiting;
-    if !waiting.is_empty() {
-        problems.push(format!(
-            "revision {revision} of the configuration: {} takes effect when shuntd is started again",
-            waiting.join(", ")
-        ));
-    }
-    // A switch that is not ready has been told of.
-    let missing = parts.missing.as_ref();
-    if let Some(missing) = missing.filter(|_| view.state == SwitchState::Ready) {
-        problems.push(format!(
-            "revision {revision} of the configuration: {missing}"
-        ));
-    }
-    let devices = Devices::now();
-    let taps = config.interfaces.iter();
-    let taps = taps.map(|found| (found.tap.as_str(), "no routes lead over it"));
-    let slow_path = config.slow_path.device.as_str();
-    for (device, effect) in taps.chain([(slow_path, "no new connection gets through")]) {
-        match devices.fault(device) {
-            Some("down") => problems.push(format!(
-                "device {device} is down: {effect}; `ip link set {device} up`"
-            )),
-            Some(fault) => problems.push(format!(
-                "device {device} is {fault}: {effect}; start shuntd again"
-            )),
-            None => {}
-        }
-    }
-    if !parts.synchronised {
-        problems.push("the kernel's routes are not loaded yet".to_owned());
-    }
-    problems.extend(starting(&parts.restart));
-    if parts.mirror.unsupported > 0 {
-        problems.push(format!(
-            "{} prefixes are unreachable because their routes ask for what shunt does not do",
-            parts.mirror.unsupported
-        ));
-    }
-    match &parts.offload {
-        Some(stats) => problems.extend(offload::problems(stats)),
-        None => problems.push("the offload engine has ended".to_owned()),
-    }
-    let exhausted = api.pools.exhausted(std::time::Instant::now());
-    problems.extend(exhausted.iter().map(|pool| pool.text(config)));
-    if parts.slow_path.is_none() {
-        problems.push("the slow path does not answer".to_owned());
-    }
     problems
 }
 
@@ -154,7 +173,7 @@ fn starting(restart: &Restart) -> Option<String> {
         // A problem of its own.
         Stage::Routes | Stage::Done => return None,
         Stage::StateFile => format!("{} connections are back", restart.restored),
-        Stage::ReadBack => "the switch has not told what it has".to_owned(),
+        Stage::ReadBack => "no switch has told what it has".to_owned(),
         Stage::Entries => format!(
             "adopting {} of {} entries",
             restart.entries_done, restart.entries
@@ -169,13 +188,13 @@ fn starting(restart: &Restart) -> Option<String> {
     ))
 }
 
-fn slow_path(device: &str, stats: &SlowPathStats) -> v1::SlowPathStatus {
+fn slow_path(device: String, stats: &SlowPathStats) -> v1::SlowPathStatus {
     let counters = &stats.counters;
     let punts = PuntReason::ALL.iter();
     let drops = DropReason::ALL.iter();
     let states = State::ALL.iter();
     v1::SlowPathStatus {
-        device: device.to_owned(),
+        device,
         connections: stats.connections(),
         connections_max: stats.capacity,
         rx_packets: counters.received.packets,

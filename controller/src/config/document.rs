@@ -71,6 +71,10 @@ pub struct SwitchSection {
     pub device_id: i64,
     /// The switch port that leads to the slow path's device.
     pub slow_path_port: i64,
+    /// Linux interface at the other end of that port; default `slow_path.device`, which only the
+    /// one switch of a daemon can have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_path_device: Option<String>,
     /// The P4Runtime role to write as, where several controllers share a switch; default the
     /// role that may do everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,8 +97,10 @@ fn default_device_id() -> i64 {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SlowPathSection {
-    /// Linux interface at the other end of the switch's slow-path port.
-    pub device: String,
+    /// Linux interface at the other end of the switch's slow-path port; not where there are several
+    /// switches: each has its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
     /// Memory for packet buffers and tables, MiB.
     #[serde(default = "default_memory_mb")]
     pub memory_mb: i64,

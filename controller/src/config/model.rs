@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use shunt_offload::EnginePolicy;
-use shunt_p4::{Interface, InterfaceId, PuntReason, SwitchPort, Vpc, VpcId};
+use shunt_p4::{Interface, InterfaceId, PuntReason, SwitchIndex, SwitchPort, Vpc, VpcId};
 use shunt_slowpath::policy::{AddressRange, Policy};
 
 use super::values::addresses_of;
@@ -19,8 +19,8 @@ pub struct Config {
     pub api_socket: PathBuf,
     /// Where Prometheus finds the metrics.
     pub metrics: Option<SocketAddr>,
-    /// The switch.
-    pub switch: Switch,
+    /// The switches; interfaces have their places among them.
+    pub switches: Vec<Switch>,
     /// The DPDK side.
     pub slow_path: SlowPath,
     /// The VPCs, by id.
@@ -37,29 +37,46 @@ pub struct Config {
 
 impl Config {
     /// What a daemon that was started with this does when the configuration becomes `new`, and
-    /// the sections that wait for its next start.
-    pub fn changed_to(&self, new: Config) -> (Config, Vec<String>) {
+    /// the sections that wait for its next start. Interfaces of switches that come with that start
+    /// are on none until then.
+    pub fn changed_to(&self, mut new: Config) -> (Config, Vec<String>) {
         let Config {
             api_socket,
             metrics,
-            switch,
+            switches,
             slow_path,
             ..
         } = self.clone();
+        for found in &mut new.interfaces {
+            let place = switches
+                .iter()
+                .position(|switch| switch.name == found.switch);
+            found.interface.switch = place.map_or(SwitchIndex::ABSENT, SwitchIndex::of);
+        }
+        let devices = |switches: &[Switch]| -> Vec<String> {
+            let switches = switches.iter();
+            switches.map(|switch| switch.device.clone()).collect()
+        };
+        let slow_path_differs =
+            slow_path != new.slow_path || devices(&switches) != devices(&new.switches);
+        let mut same_devices = new.switches.clone();
+        for (new, old) in same_devices.iter_mut().zip(&switches) {
+            new.device.clone_from(&old.device);
+        }
         let differs = [
             (
                 "daemon",
                 (&api_socket, metrics) != (&new.api_socket, new.metrics),
             ),
-            ("switch", switch != new.switch),
-            ("slow_path", slow_path != new.slow_path),
+            ("switch", switches != same_devices),
+            ("slow_path", slow_path_differs),
         ];
         let waiting = differs.iter().filter(|(_, differs)| *differs);
         let waiting = waiting.map(|(section, _)| (*section).to_owned()).collect();
         let config = Config {
             api_socket,
             metrics,
-            switch,
+            switches,
             slow_path,
             ..new
         };
@@ -82,6 +99,12 @@ impl Config {
     pub fn vpc_name(&self, id: VpcId) -> String {
         self.vpc(id)
             .map_or_else(|| format!("vpc {id}"), |vpc| vpc.vpc.name.clone())
+    }
+
+    /// A switch's name, for output; empty for none.
+    pub fn switch_name(&self, place: SwitchIndex) -> String {
+        let switch = self.switches.get(place.place());
+        switch.map(|switch| switch.name.clone()).unwrap_or_default()
     }
 
     /// An interface's name, for output.
@@ -142,6 +165,8 @@ pub struct Switch {
     pub device_id: u64,
     /// The port that leads to the slow path.
     pub slow_path_port: SwitchPort,
+    /// Linux interface at the other end of it.
+    pub device: String,
     /// P4Runtime role; `None`: the default one.
     pub role: Option<String>,
     /// Whether to take the role from a controller that has it, or to wait until it leaves.
@@ -151,8 +176,6 @@ pub struct Switch {
 /// The DPDK side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlowPath {
-    /// Linux interface at the other end of the slow-path port.
-    pub device: String,
     /// Memory, MiB.
     pub memory_mb: u32,
     /// Threads that forward packets.
@@ -183,6 +206,8 @@ pub struct InterfaceConfig {
     pub interface: Interface,
     /// Name of the kernel tap.
     pub tap: String,
+    /// Name of its switch.
+    pub switch: String,
 }
 
 /// A limit on what the switch sends to the slow path.

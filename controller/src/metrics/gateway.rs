@@ -345,6 +345,12 @@ fn slow_path(page: &mut Page<'_>, config: &Config, stats: &SlowPathStats) {
             counters.icmp_limited,
         ),
         (
+            "shunt_slowpath_offload_across_switches_total",
+            "Offers to hardware that were not made, because packets of the connection come from one \
+             switch and leave to another.",
+            counters.offload_across,
+        ),
+        (
             "shunt_slowpath_offload_queue_full_total",
             "Commands that the queue to the offload engine had no room for.",
             counters.offload_queue_full,
@@ -352,17 +358,24 @@ fn slow_path(page: &mut Page<'_>, config: &Config, stats: &SlowPathStats) {
     ] {
         page.counter(name, help, value);
     }
-    let port = stats.port.unwrap_or_default();
+    let ports = config.switches.iter().zip(&stats.ports);
     page.metric(
         "shunt_slowpath_port_lost_total",
         "counter",
-        "Frames that the slow path's device lost: rx_missed (nobody took them), rx_errors, \
-         tx_errors.",
-        [
-            (label("why", "rx_missed"), port.rx_missed),
-            (label("why", "rx_errors"), port.rx_errors),
-            (label("why", "tx_errors"), port.tx_errors),
-        ],
+        "Frames that the slow path's device towards a switch lost: rx_missed (nobody took them), \
+         rx_errors, tx_errors.",
+        ports.flat_map(|(switch, port)| {
+            let port = port.unwrap_or_default();
+            let lost = [
+                ("rx_missed", port.rx_missed),
+                ("rx_errors", port.rx_errors),
+                ("tx_errors", port.tx_errors),
+            ];
+            lost.map(|(why, count)| {
+                let labels = [label("switch", &switch.name), label("why", why)];
+                (labels.join(","), count)
+            })
+        }),
     );
 }
 
@@ -430,7 +443,10 @@ mod tests {
     /// Names with their types, as a page says them.
     pub(crate) fn page() -> String {
         let config = validate(&good()).unwrap();
-        let mut stats = SlowPathStats::default();
+        let mut stats = SlowPathStats {
+            ports: vec![None],
+            ..SlowPathStats::default()
+        };
         let red = config.vpcs[0].vpc.id;
         stats.counters.drop(DropReason::Unreachable, Some(red));
         stats.counters.drop(DropReason::Unreachable, None);
@@ -497,7 +513,8 @@ mod tests {
     #[test]
     fn dashboard_and_alerts_ask_for_what_there_is() {
         let mut known = page();
-        super::super::offload::write(&mut known, &shunt_offload::OffloadStats::default());
+        let engines = [("sw1".to_owned(), shunt_offload::OffloadStats::default())];
+        super::super::offload::write(&mut known, &engines);
         for (file, text) in [
             ("grafana.json", include_str!("../../packaging/grafana.json")),
             ("alerts.yml", include_str!("../../packaging/alerts.yml")),

@@ -114,19 +114,22 @@ pub(super) const METRICS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// Appends all of [`METRICS`] in Prometheus's text format.
-pub(super) fn write(text: &mut String, stats: &OffloadStats) {
+/// Appends all of [`METRICS`] in Prometheus's text format, with the switch as a label; the engines
+/// with their switches' names.
+pub(super) fn write(text: &mut String, engines: &[(String, OffloadStats)]) {
     for (name, kind, help) in METRICS {
         // Writing to a String cannot fail.
         let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n");
-        samples(text, name, stats);
+        for (switch, stats) in engines {
+            samples(text, name, &format!("switch=\"{switch}\""), stats);
+        }
         text.push('\n');
     }
 }
 
-fn samples(text: &mut String, name: &str, stats: &OffloadStats) {
+fn samples(text: &mut String, name: &str, of: &str, stats: &OffloadStats) {
     let mut plain = |value: u64| {
-        let _ = writeln!(text, "{name} {value}");
+        let _ = writeln!(text, "{name}{{{of}}} {value}");
     };
     match name.trim_start_matches("shunt_offload_") {
         "up" => plain(u64::from(stats.link == LinkState::Up)),
@@ -144,6 +147,7 @@ fn samples(text: &mut String, name: &str, stats: &OffloadStats) {
         "connections" => labelled(
             text,
             name,
+            of,
             "state",
             [
                 ("in_hardware", stats.in_hardware),
@@ -154,21 +158,21 @@ fn samples(text: &mut String, name: &str, stats: &OffloadStats) {
         ),
         "refused_total" => {
             let reasons = RefuseReason::ALL.iter().map(|reason| reason.as_str());
-            labelled(text, name, "reason", reasons.zip(stats.refused));
+            labelled(text, name, of, "reason", reasons.zip(stats.refused));
         }
         "evicted_total" => {
             let reasons = EvictReason::ALL.iter().map(|reason| reason.as_str());
-            labelled(text, name, "reason", reasons.zip(stats.evicted));
+            labelled(text, name, of, "reason", reasons.zip(stats.evicted));
         }
         "table_entries" => {
             let entries = stats.tables.map(|table| table.entries);
-            labelled(text, name, "table", TABLES.into_iter().zip(entries));
+            labelled(text, name, of, "table", TABLES.into_iter().zip(entries));
         }
         "table_entries_max" => {
             let limits = stats.tables.map(|table| table.limit);
             let limits = TABLES.into_iter().zip(limits);
             let known = limits.filter(|(_, limit)| *limit < u64::MAX);
-            labelled(text, name, "table", known);
+            labelled(text, name, of, "table", known);
         }
         "latency_seconds" => {
             let latencies = &stats.latencies;
@@ -177,10 +181,10 @@ fn samples(text: &mut String, name: &str, stats: &OffloadStats) {
                 ("removal", &latencies.removal),
             ] {
                 for (stage, summary) in by_stage(stages) {
-                    histogram(text, operation, stage, summary);
+                    histogram(text, of, operation, stage, summary);
                 }
             }
-            histogram(text, "install", "first_packet", &latencies.first_packet);
+            histogram(text, of, "install", "first_packet", &latencies.first_packet);
         }
         _ => {}
     }
@@ -198,16 +202,17 @@ const fn by_stage(stages: &StageLatencies) -> [(&str, &LatencySummary); 4] {
 fn labelled<'a>(
     text: &mut String,
     name: &str,
+    of: &str,
     label: &str,
     samples: impl IntoIterator<Item = (&'a str, u64)>,
 ) {
     for (value, count) in samples {
-        let _ = writeln!(text, "{name}{{{label}=\"{value}\"}} {count}");
+        let _ = writeln!(text, "{name}{{{of},{label}=\"{value}\"}} {count}");
     }
 }
 
-fn histogram(text: &mut String, operation: &str, stage: &str, summary: &LatencySummary) {
-    let of = format!("operation=\"{operation}\",stage=\"{stage}\"");
+fn histogram(text: &mut String, of: &str, operation: &str, stage: &str, summary: &LatencySummary) {
+    let of = format!("{of},operation=\"{operation}\",stage=\"{stage}\"");
     let seconds = |ns: u64| ns as f64 / 1e9;
     for (bound, count) in BUCKETS_NS.iter().zip(summary.buckets) {
         let _ = writeln!(
@@ -241,17 +246,19 @@ mod tests {
         total.sum_ns = 1_500_000_000;
         total.buckets = [2; BUCKETS_NS.len()];
         let mut text = String::new();
-        write(&mut text, &stats);
+        let other = ("sw2".to_owned(), OffloadStats::default());
+        write(&mut text, &[("sw1".to_owned(), stats), other]);
         for (name, kind, _) in METRICS {
             assert!(text.contains(&format!("# TYPE {name} {kind}\n")), "{name}");
             let sample = |line: &&str| line.starts_with(name);
             assert!(text.lines().any(|line| sample(&line)), "{name}: {text}");
         }
-        let of = "operation=\"removal\",stage=\"total\"";
+        let of = "switch=\"sw1\",operation=\"removal\",stage=\"total\"";
         for line in [
-            "shunt_offload_up 1".to_owned(),
-            "shunt_offload_installs_total 7".to_owned(),
-            "shunt_offload_refused_total{reason=\"table_full\"} 3".to_owned(),
+            "shunt_offload_up{switch=\"sw1\"} 1".to_owned(),
+            "shunt_offload_up{switch=\"sw2\"} 0".to_owned(),
+            "shunt_offload_installs_total{switch=\"sw1\"} 7".to_owned(),
+            "shunt_offload_refused_total{switch=\"sw1\",reason=\"table_full\"} 3".to_owned(),
             format!("{LATENCY}_bucket{{{of},le=\"0.00005\"}} 2"),
             format!("{LATENCY}_bucket{{{of},le=\"+Inf\"}} 5"),
             format!("{LATENCY}_sum{{{of}}} 1.5"),

@@ -2,11 +2,16 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
 use p4runtime::client::{Backoff, Client, ClientConfig, ClientError};
 
 use super::error::SwitchError;
 use super::pipeline;
 use crate::config::Switch;
+
+/// How long the others are waited for when one of several switches has answered.
+const OTHERS_WITHIN: Duration = Duration::from_secs(2);
 
 /// A switch with a client for it.
 #[derive(Debug)]
@@ -52,6 +57,70 @@ impl Connected {
                 }
             }
         }
+    }
+
+    /// Connects to all switches, and gives the start up when none can be reached; as soon as one of
+    /// several can, the others need not be there yet.
+    ///
+    /// # Errors
+    /// [`SwitchError`], of the first that failed.
+    pub async fn open_all(
+        switches: &[Switch],
+        timeout: Duration,
+    ) -> Result<Vec<Self>, SwitchError> {
+        let opened = switches
+            .iter()
+            .enumerate()
+            .map(|(place, switch)| async move { (place, Self::open(switch, timeout).await) });
+        let mut opened: FuturesUnordered<_> = opened.collect();
+        let mut connected: Vec<Option<Self>> = switches.iter().map(|_| None).collect();
+        let (mut any, mut failed) = (false, None);
+        let others = tokio::time::sleep(timeout);
+        tokio::pin!(others);
+        loop {
+            let (place, result) = tokio::select! {
+                found = opened.next() => match found {
+                    Some(found) => found,
+                    None => break,
+                },
+                () = &mut others, if any => break,
+            };
+            match result {
+                Ok(found) => {
+                    if !std::mem::replace(&mut any, true) {
+                        others
+                            .as_mut()
+                            .reset(tokio::time::Instant::now() + OTHERS_WITHIN);
+                    }
+                    if let Some(place) = connected.get_mut(place) {
+                        *place = Some(found);
+                    }
+                }
+                Err(error @ SwitchError::Unreachable { .. }) => failed = failed.or(Some(error)),
+                // That does not become better by waiting.
+                Err(error) => return Err(error),
+            }
+        }
+        drop(opened);
+        match failed {
+            Some(error) if !any => return Err(error),
+            _ => {}
+        }
+        let mut found = Vec::with_capacity(switches.len());
+        for (connected, switch) in connected.into_iter().zip(switches) {
+            found.push(match connected {
+                Some(connected) => connected,
+                None => {
+                    tracing::warn!(
+                        switch = switch.name,
+                        address = switch.address,
+                        "it does not answer; going on without it"
+                    );
+                    Self::lazy(switch).map_err(|error| *error)?
+                }
+            });
+        }
+        Ok(found)
     }
 
     /// A switch that need not be there yet: the session connects when it can.
@@ -114,6 +183,11 @@ impl Connected {
             switch: switch.clone(),
             begun: true,
         })
+    }
+
+    /// Which.
+    pub fn switch(&self) -> &Switch {
+        &self.switch
     }
 
     /// The client: clones share connection and role.

@@ -10,7 +10,7 @@ pub enum SwitchError {
     /// Nobody answers there.
     #[error(
         "switch {name} at {address} could not be reached in {tried:?}: {source}; start its \
-         P4Runtime server, or correct switch[0].address"
+         P4Runtime server, or correct its address"
     )]
     Unreachable {
         /// The switch's name.

@@ -1,12 +1,12 @@
-//! Several switches, each with a session of its own.
+//! The switches, each with a session and an offload engine of its own.
 
 use std::sync::Arc;
 
+use shunt_offload::EngineRef;
 use shunt_p4::NetworkOp;
-use shunt_slowpath::policy::Peering;
 
 use super::handle::SwitchHandle;
-use crate::config::{PuntMeter, Switch};
+use crate::config::Switch;
 
 /// A switch and its session.
 #[derive(Clone, Debug)]
@@ -15,9 +15,11 @@ pub struct Member {
     pub switch: Switch,
     /// Its session.
     pub handle: SwitchHandle,
+    /// What installs connections in it; none where nobody does.
+    pub engine: Option<EngineRef>,
 }
 
-/// The switches; clones share them.
+/// The switches, in the order of their places ([`shunt_p4::SwitchIndex`]); clones share them.
 #[derive(Clone, Debug)]
 pub struct Switches(Arc<[Member]>);
 
@@ -38,8 +40,14 @@ impl Switches {
     }
 
     /// Each of them.
-    pub fn iter(&self) -> impl Iterator<Item = &Member> {
+    pub fn iter(&self) -> std::slice::Iter<'_, Member> {
         self.0.iter()
+    }
+
+    /// Those that do not hold exactly what was handed over, by name.
+    pub fn behind(&self) -> Vec<String> {
+        let behind = self.0.iter().filter(|member| !member.handle.is_converged());
+        behind.map(|member| member.switch.name.clone()).collect()
     }
 
     /// The one of that name; all for an empty name.
@@ -68,15 +76,6 @@ impl Switches {
         futures::future::join_all(all).await;
     }
 
-    /// As [`SwitchHandle::configure`], of every switch.
-    pub async fn configure(&self, meters: &[PuntMeter], peerings: &[Peering]) {
-        let all = self
-            .0
-            .iter()
-            .map(|member| member.handle.configure(meters.to_vec(), peerings.to_vec()));
-        futures::future::join_all(all).await;
-    }
-
     /// The whole of the network has been said.
     pub async fn complete(&self) {
         let all = self.0.iter().map(|member| member.handle.complete());
@@ -85,6 +84,6 @@ impl Switches {
 
     /// Whether every switch holds exactly what was handed over.
     pub fn are_converged(&self) -> bool {
-        self.0.iter().all(|member| member.handle.is_converged())
+        self.behind().is_empty()
     }
 }

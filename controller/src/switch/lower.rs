@@ -2,7 +2,7 @@
 //!
 //! Everything but `flow4` and `flow6`, which are the offload engine's.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU16;
 
@@ -16,7 +16,7 @@ use shunt_p4::tables::{
 };
 use shunt_p4::{
     EcmpGroupId, Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route,
-    SwitchPort, VlanId, Vpc, VpcId,
+    SwitchIndex, SwitchPort, VlanId, Vpc, VpcId,
 };
 
 use shunt_slowpath::policy::Peering;
@@ -41,23 +41,15 @@ pub(crate) enum Change {
 ///
 /// The others are another switch's: nothing of theirs is in this one's tables, and a next hop
 /// on one of them is `unreachable` here, which is the slow path, the one place that can send
-/// there.
-#[derive(Clone, Debug, Default)]
+/// there. An interface that moves from one switch to another is removed first, with its next hops
+/// and neighbours.
+#[derive(Clone, Copy, Debug, Default)]
 pub enum Scope {
     /// There is only this switch.
     #[default]
     All,
-    /// These.
-    Only(HashSet<InterfaceId>),
-}
-
-impl Scope {
-    fn has(&self, interface: InterfaceId) -> bool {
-        match self {
-            Scope::All => true,
-            Scope::Only(interfaces) => interfaces.contains(&interface),
-        }
-    }
+    /// Those of the switch at that place.
+    Of(SwitchIndex),
 }
 
 /// The network as the ops so far have made it, and the entries of it that changes need.
@@ -219,7 +211,7 @@ impl Lowering {
             }
             NetworkOp::RemoveRoute(vpc, prefix) => self.remove_route(vpc, prefix.trunc()),
             NetworkOp::SetNeighbor(interface, address, mac) => {
-                if self.scope.has(interface) {
+                if self.is_own(interface) {
                     self.neighbors.insert((interface, address), mac);
                     self.set(neighbor_entry(interface, address, mac));
                 }
@@ -228,6 +220,16 @@ impl Lowering {
                 if let Some(mac) = self.neighbors.remove(&(interface, address)) {
                     self.remove(neighbor_entry(interface, address, mac));
                 }
+            }
+        }
+    }
+
+    fn is_own(&self, interface: InterfaceId) -> bool {
+        match self.scope {
+            Scope::All => true,
+            Scope::Of(switch) => {
+                let interface = self.interfaces.get(&interface);
+                interface.is_some_and(|interface| interface.switch == switch)
             }
         }
     }
@@ -358,7 +360,7 @@ impl Lowering {
         let Some(interface) = self.interfaces.get(&id).cloned() else {
             return Vec::new();
         };
-        if !self.scope.has(id) {
+        if !self.is_own(id) {
             return Vec::new();
         }
         // Its VPC comes first, or says nothing about being stateless.
@@ -494,7 +496,7 @@ impl Lowering {
         paths.iter().find_map(|(id, _)| {
             let nexthop = self.nexthops.get(id)?;
             let interface = self.interfaces.get(&nexthop.interface)?;
-            if !self.scope.has(interface.id) {
+            if !self.is_own(interface.id) {
                 return None;
             }
             let vid = match interface.encap {
@@ -516,7 +518,7 @@ impl Lowering {
         let interface = nexthop.interface;
         let mtu = nexthop.mtu.map_or(u16::MAX, NonZeroU16::get);
         let action = match nexthop.gateway {
-            _ if !self.scope.has(interface) => NexthopAction::Unreachable,
+            _ if !self.is_own(interface) => NexthopAction::Unreachable,
             None => NexthopAction::Attached { interface, mtu },
             Some(IpAddr::V4(gateway)) => NexthopAction::Via4 {
                 interface,

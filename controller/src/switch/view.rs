@@ -33,15 +33,17 @@ impl SwitchState {
         }
     }
 
+    /// Whether it writes to the switch, or soon will.
+    pub const fn is_primary(self) -> bool {
+        !matches!(self, SwitchState::Connecting | SwitchState::Backup)
+    }
+
     /// The role on the stream.
     pub const fn role(self) -> &'static str {
         match self {
             SwitchState::Connecting => "none",
             SwitchState::Backup => "backup",
-            SwitchState::Pushing
-            | SwitchState::Waiting
-            | SwitchState::Repairing
-            | SwitchState::Ready => "primary",
+            _ => "primary",
         }
     }
 }

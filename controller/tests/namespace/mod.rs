@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use shunt_controller::kernel::TapConfig;
-use shunt_p4::{Encap, Interface, InterfaceId, MacAddr, SwitchPort, VpcId};
+use shunt_p4::{Encap, Interface, InterfaceId, MacAddr, SwitchIndex, SwitchPort, VpcId};
 use shunt_testbed::sandbox;
 
 /// Runs `body` in a sandbox of its own, or counts it as skipped. `test` is the test's full name.
@@ -97,6 +97,7 @@ pub fn tap(
             id: InterfaceId::new(id).unwrap(),
             name: name.into(),
             vpc: VpcId::new(vpc).unwrap(),
+            switch: SwitchIndex::MIN,
             port: SwitchPort::new(id).unwrap(),
             encap: Encap::Untagged,
             mac: MacAddr([2, 0, 0, 0, 0, u8::try_from(id).unwrap()]),

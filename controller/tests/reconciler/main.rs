@@ -89,6 +89,7 @@ impl Daemon {
             device_id: 1,
             slow_path_port: SwitchPort::new(network::SLOW_PATH).unwrap(),
             role: None,
+            device: String::new(),
             take_over: true,
         };
         let meter = |reason: &PuntReason| PuntMeter {

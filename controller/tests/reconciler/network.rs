@@ -8,8 +8,8 @@ use ipnet::{IpNet, Ipv4Net};
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use shunt_p4::{
-    Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, SwitchPort, Vpc,
-    VpcId,
+    Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, SwitchIndex,
+    SwitchPort, Vpc, VpcId,
 };
 
 /// Where packets come in; the interfaces have the same numbers.
@@ -276,6 +276,7 @@ impl Network {
             id: interface(number),
             name: format!("if{number}"),
             vpc: vpc(vpc_number),
+            switch: SwitchIndex::MIN,
             port: SwitchPort::new(port).unwrap(),
             encap: Encap::Untagged,
             mac: MacAddr(mac(number)),

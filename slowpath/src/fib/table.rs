@@ -349,7 +349,7 @@ const fn crc32(number: u32) -> u32 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use shunt_p4::{Encap, SwitchPort};
+    use shunt_p4::{Encap, SwitchIndex, SwitchPort};
 
     fn nexthop_id(n: u32) -> NexthopId {
         NexthopId::new(n).unwrap()
@@ -364,6 +364,7 @@ mod tests {
             id: InterfaceId::new(n).unwrap(),
             name: format!("i{n}"),
             vpc: vpc(n),
+            switch: SwitchIndex::MIN,
             port: SwitchPort::new(n).unwrap(),
             encap: Encap::Untagged,
             mac: MacAddr([2, 0, 0, 0, 0, 1]),

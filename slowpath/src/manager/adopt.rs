@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use shunt_offload::{ConnectionId, OffloadUnit};
-use shunt_p4::FlowEntry;
+use shunt_p4::{FlowEntry, SwitchIndex};
 use tokio::sync::oneshot;
 
 use super::{ManagerError, ManagerHandle, Request, Workers};
@@ -25,8 +25,8 @@ pub struct RestoreCursor {
 /// What became of connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Adopted {
-    /// By which worker, and how it calls them.
-    pub here: Vec<(u16, ConnectionId)>,
+    /// By which worker, how it calls them, and the switch that may have their entries.
+    pub here: Vec<(u16, ConnectionId, Option<SwitchIndex>)>,
     /// How many were refused, in the order of [`Refusal::ALL`].
     pub refused: [u64; Refusal::ALL.len()],
 }
@@ -50,15 +50,19 @@ impl ManagerHandle {
         self.run(move |workers| workers.restore(from)).await
     }
 
-    /// Takes connections back by their two entries, at most [`RESTORE_PAGE`]; with each, since
-    /// when no packet hit it, nanoseconds.
+    /// Takes connections back by their two entries in a switch, at most [`RESTORE_PAGE`]; with
+    /// each, since when no packet hit it, nanoseconds.
     ///
     /// # Errors
     /// As [`ManagerHandle::list_flows`].
-    pub async fn adopt(&self, pairs: Vec<([FlowEntry; 2], u64)>) -> Result<Adopted, ManagerError> {
+    pub async fn adopt(
+        &self,
+        switch: SwitchIndex,
+        pairs: Vec<([FlowEntry; 2], u64)>,
+    ) -> Result<Adopted, ManagerError> {
         let sources = pairs
             .into_iter()
-            .map(|(pair, idle_ns)| Source::Entries(pair, idle_ns))
+            .map(|(pair, idle_ns)| Source::Entries(pair, idle_ns, switch))
             .collect();
         self.run(move |workers| workers.take_back(0, sources)).await
     }
@@ -157,7 +161,10 @@ impl Workers {
         let last_ns = self.clock.now_ns().saturating_sub(away_ns);
         let sources = records
             .iter()
-            .map(|record| Source::Record(Former::new(record, last_ns)))
+            .map(|record| {
+                let switch = former.switch(record.switch, &self.switches);
+                Source::Record(Former::new(record, last_ns, switch))
+            })
             .collect();
         let adopted = self.take_back(from.worker, sources)?;
         Ok(RestorePage { adopted, next })
@@ -198,7 +205,7 @@ impl Workers {
             let answer = answer.ok_or(ManagerError::Worker(n))?;
             for (restored, source) in answer.into_iter().zip(sources) {
                 match restored {
-                    Restored::Here(id) => adopted.here.push((n, id)),
+                    Restored::Here(id) => adopted.here.push((n, id, source.switch())),
                     Restored::Elsewhere(owner) => elsewhere(owner, *source),
                     Restored::Refused(refusal) => adopted.refused[refusal as usize] += 1,
                 }

@@ -11,7 +11,7 @@ const CAPACITY: u32 = 8;
 const SEED: u64 = 7;
 
 fn begin(path: &Path) -> StateFile {
-    StateFile::begin(path, 2, CAPACITY, SEED, 0).unwrap()
+    StateFile::begin(path, 2, CAPACITY, SEED, 0, &names(&["a", "b"])).unwrap()
 }
 
 prop_compose! {
@@ -49,7 +49,62 @@ fn of(connection: &Connection) -> Record {
         keys: [Direction::Forward, Direction::Reply].map(|side| *connection.raw_key(side)),
         route_vpcs: connection.route_vpcs(),
         tracker: connection.tracker,
+        switch: connection.switch(),
     }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+/// Switches are known again by their names, whatever their order is.
+#[test]
+fn a_connection_s_switch_is_the_one_of_that_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let mut state = begin(&path);
+    state.finish().unwrap();
+    let vpc = VpcId::MIN;
+    let key = |port| FlowKey {
+        vpc,
+        tuple: Tuple {
+            src: std::net::Ipv4Addr::LOCALHOST.into(),
+            dst: std::net::Ipv4Addr::LOCALHOST.into(),
+            proto: proto::UDP,
+            src_port: port,
+            dst_port: 1,
+        },
+    };
+    let tracker = Tracker::in_hardware(proto::UDP);
+    let mut table = Table::new(CAPACITY, 1);
+    let written = [0, 1, 2].map(|port| {
+        let keys = [key(2 * port), key(2 * port + 1)];
+        let slot = table.insert(0, &keys, [vpc; 2], tracker).unwrap();
+        state.records(0).write(slot, table.get(slot).unwrap());
+        slot
+    });
+    for (switch, slot) in [0, 1].map(SwitchIndex::of).into_iter().zip(written) {
+        let connection = table.get_mut(slot).unwrap();
+        connection.set_switch(switch);
+        state.records(0).note(slot, connection);
+    }
+    let former = begin(&path).former.unwrap();
+    let of = |now: &[&str]| -> Vec<_> {
+        let records = all(&former, 0).into_iter();
+        let now = names(now);
+        records
+            .map(|record| former.switch(record.switch, &now))
+            .collect()
+    };
+    let [first, second] = [0, 1].map(|n| Some(SwitchIndex::of(n)));
+    assert_eq!(of(&["a", "b"]), [first, second, None]);
+    assert_eq!(of(&["b", "a"]), [second, first, None]);
+    assert_eq!(of(&["c", "b"]), [None, second, None]);
+    // A version that knew one switch wrote neither names nor numbers.
+    for n in 0..MAX_SWITCHES {
+        former.words.words()[AT_SWITCHES + n].store(0, Relaxed);
+    }
+    assert_eq!(of(&["x"]), [first; 3]);
 }
 
 fn all(former: &FormerFile, worker: u16) -> Vec<Record> {
@@ -89,7 +144,7 @@ proptest! {
             // Half a write, or worse.
             let at = state.layout.line(1, 0) + at;
             let word = &state.words.words()[at];
-            let state_only = at % LINE == 3 && bits <= STATE;
+            let state_only = at % LINE == 3 && bits <= CHANGING;
             if word.fetch_xor(bits, Relaxed) != 0 && !state_only {
                 wanted.retain(|(slot, _)| state.layout.line(1, *slot as usize) != at / LINE * LINE);
             }
@@ -98,7 +153,7 @@ proptest! {
         let former = next.former.as_ref().unwrap();
         let found = all(former, 1);
         let wanted: Vec<_> = wanted.into_iter().map(|(_, record)| record).collect();
-        if broken.is_none_or(|(at, bits)| at % LINE != 3 || bits > STATE) {
+        if broken.is_none_or(|(at, bits)| at % LINE != 3 || bits > CHANGING) {
             prop_assert_eq!(found, wanted);
         }
         prop_assert_eq!(all(former, 0), vec![]);
@@ -167,13 +222,13 @@ fn the_old_file_stays_until_all_is_taken_back() {
     let path = directory.path().join("state");
     begin(&path).finish().unwrap();
     let seed = |state: &StateFile| state.former.as_ref().map(|former| former.seed);
-    let second = StateFile::begin(&path, 2, CAPACITY, 99, 0).unwrap();
+    let second = StateFile::begin(&path, 2, CAPACITY, 99, 0, &[]).unwrap();
     assert_eq!(seed(&second), Some(SEED));
     drop(second);
-    let mut third = StateFile::begin(&path, 1, 2 * CAPACITY, 98, 0).unwrap();
+    let mut third = StateFile::begin(&path, 1, 2 * CAPACITY, 98, 0, &[]).unwrap();
     assert_eq!(third.former.as_ref().map(FormerFile::workers), Some(2));
     third.finish().unwrap();
-    let fourth = StateFile::begin(&path, 1, CAPACITY, 97, 0).unwrap();
+    let fourth = StateFile::begin(&path, 1, CAPACITY, 97, 0, &[]).unwrap();
     assert_eq!(fourth.former.as_ref().map(FormerFile::workers), Some(1));
     assert_eq!(seed(&fourth), Some(SEED));
 }

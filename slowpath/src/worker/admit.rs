@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use shunt_p4::{FlowKey, Tuple, VpcId};
 
+use super::offload::Arrived;
 use super::quota::Counted;
 use super::{Core, Ingress, MAX_PORT_TRIES, Rewrite, Stop, Verdict};
 use crate::conntrack::{Direction, InsertError, Tracker, words};
@@ -76,7 +77,9 @@ impl Core {
         let to = self.table.get(slot).map_or(key.tuple, |connection| {
             connection.translation(Direction::Forward).tuple
         });
-        self.seen(fib, now_ns, slot, Direction::Forward, &packet.into());
+        let switches = [ingress.interface.switch, plan.hop.interface.switch];
+        let arrived = Arrived::new(packet, switches);
+        self.seen(fib, now_ns, slot, Direction::Forward, &arrived);
         let rewrite = Rewrite {
             from: key.tuple,
             to,

@@ -12,7 +12,7 @@
 //! installed, so that its port is not given back while an entry may use it.
 
 use shunt_offload::{ConnectionId, OffloadUnit};
-use shunt_p4::{FlowEntry, FlowKey, VpcId};
+use shunt_p4::{FlowEntry, FlowKey, SwitchIndex, VpcId};
 
 use super::{Core, Worker};
 use crate::conntrack::{InsertError, Key, Offload, Tracker};
@@ -28,6 +28,8 @@ pub struct Former {
     tracker: Tracker,
     /// When its last packet was, at the latest.
     last_seen_ns: u64,
+    /// The switch that may have its entries; `None`: none that there is.
+    switch: Option<SwitchIndex>,
 }
 
 /// What a connection is taken back from.
@@ -35,9 +37,19 @@ pub struct Former {
 pub enum Source {
     /// The state file.
     Record(Former),
-    /// Its two entries in hardware; which one is the opener's is found out. Since the last packet
+    /// Its two entries in a switch; which one is the opener's is found out. Since the last packet
     /// that hit one of them, nanoseconds.
-    Entries([FlowEntry; 2], u64),
+    Entries([FlowEntry; 2], u64, SwitchIndex),
+}
+
+impl Source {
+    /// The switch that may have the connection's entries.
+    pub const fn switch(&self) -> Option<SwitchIndex> {
+        match self {
+            Source::Record(former) => former.switch,
+            Source::Entries(_, _, switch) => Some(*switch),
+        }
+    }
 }
 
 /// Why a connection is not taken back.
@@ -94,22 +106,30 @@ pub enum Restored {
 }
 
 impl Former {
-    /// As its record has it; when its last packet was, at the latest.
-    pub fn new(record: &Record, last_seen_ns: u64) -> Self {
+    /// As its record has it; when its last packet was, at the latest, and the switch that may have
+    /// its entries.
+    pub fn new(record: &Record, last_seen_ns: u64, switch: Option<SwitchIndex>) -> Self {
         Self {
             keys: record.keys.each_ref().map(Key::flow_key),
             route_vpcs: record.route_vpcs,
             tracker: record.tracker,
             last_seen_ns,
+            switch,
         }
     }
 
-    fn of_entries(now_ns: u64, [forward, reply]: &[FlowEntry; 2], idle_ns: u64) -> Self {
+    fn of_entries(
+        now_ns: u64,
+        [forward, reply]: &[FlowEntry; 2],
+        idle_ns: u64,
+        switch: SwitchIndex,
+    ) -> Self {
         Self {
             keys: [forward.key, reply.key],
             route_vpcs: [forward.action.vpc, reply.action.vpc],
             tracker: Tracker::in_hardware(forward.key.tuple.proto),
             last_seen_ns: now_ns.saturating_sub(idle_ns),
+            switch: Some(switch),
         }
     }
 }
@@ -142,8 +162,8 @@ impl Worker {
         let each = sources.iter().map(|source| {
             let restored = match source {
                 Source::Record(former) => core.restore(&fib, now_ns, former),
-                Source::Entries(pair, idle_ns) => {
-                    let former = oriented(&fib, now_ns, pair, *idle_ns);
+                Source::Entries(pair, idle_ns, switch) => {
+                    let former = oriented(&fib, now_ns, pair, *idle_ns, *switch);
                     former.and_then(|former| core.restore(&fib, now_ns, &former))
                 }
             };
@@ -214,7 +234,10 @@ impl Core {
         if let Some(connection) = self.table.get_mut(slot) {
             connection.set_counted(counted.source);
             connection.set_peer_vpc(origin.peer.map(|(vpc, _)| vpc));
-            connection.offload = Offload::Installing;
+            if let Some(switch) = former.switch {
+                connection.set_switch(switch);
+                connection.set_offload(Offload::Installing);
+            }
             connection.last_seen_ns = former.last_seen_ns.min(now_ns);
             let timeout = super::offload::timeout_ns(fib, connection);
             self.table.arm(slot, now_ns.saturating_add(timeout));
@@ -286,14 +309,14 @@ impl Core {
             return;
         };
         // Otherwise its removal is under way, and has an answer of its own.
-        if connection.offload != Offload::Installing {
+        if connection.offload() != Offload::Installing {
             return;
         }
         if !in_hardware {
             self.back_in_software(fib, now_ns, slot);
             return;
         }
-        connection.offload = Offload::Installed;
+        connection.set_offload(Offload::Installed);
         if !connection.tracker.state().is_open() {
             // It was being taken out when the daemon was killed.
             self.remove_entries(now_ns, slot);
@@ -308,11 +331,12 @@ fn oriented(
     now_ns: u64,
     pair: &[FlowEntry; 2],
     idle_ns: u64,
+    switch: SwitchIndex,
 ) -> Result<Former, Refusal> {
     let [first, second] = pair;
     let ways = [[*first, *second], [*second, *first]];
     let judged = ways.map(|pair| {
-        let former = Former::of_entries(now_ns, &pair, idle_ns);
+        let former = Former::of_entries(now_ns, &pair, idle_ns, switch);
         let origin = fib.rules().origin(&former.keys, former.route_vpcs)?;
         let tuple = &pair[0].key.tuple;
         let rank = (origin.source.is_some(), tuple.src_port > tuple.dst_port);

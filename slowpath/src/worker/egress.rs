@@ -3,6 +3,7 @@
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 
 use super::cut::can_be_cut;
+use super::offload::Arrived;
 use super::{Core, DST_MAC, Ingress, Rewrite, Stop, Verdict};
 use crate::conntrack::Direction;
 use crate::exception::ExceptionReason;
@@ -38,7 +39,9 @@ impl Core {
             ingress.hash,
         )?;
         self.check_leaving(packet, &hop)?;
-        self.seen(fib, now_ns, slot, direction, &packet.into());
+        let switches = [ingress.interface.switch, hop.interface.switch];
+        let arrived = Arrived::new(packet, switches);
+        self.seen(fib, now_ns, slot, direction, &arrived);
         let rewrite = Rewrite {
             from,
             to: translation.tuple,

@@ -7,7 +7,7 @@
 
 use shunt_p4::flow::proto;
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
-use shunt_p4::{InterfaceId, VpcId};
+use shunt_p4::{InterfaceId, SwitchIndex, VpcId};
 
 use super::hops::Known;
 use super::{Core, offload};
@@ -30,6 +30,8 @@ pub(super) struct Plain {
     l4: u16,
     end: u16,
     reason: u8,
+    /// The switch that it came from.
+    from: SwitchIndex,
 }
 
 impl Plain {
@@ -39,28 +41,43 @@ impl Plain {
         l4: 0,
         end: 0,
         reason: 0,
+        from: SwitchIndex::MIN,
     };
 }
 
-/// The interface and VPC of the last frame: that they exist is asked once.
+/// The interface and VPC of the last frame: that they exist, on that switch, is asked once.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct LastIngress {
     interface: u16,
     vpc: u16,
+    switch: SwitchIndex,
 }
 
 impl LastIngress {
+    /// The interface's switch; `arrival` is the one that the frame came from, where that is to be
+    /// looked at.
     #[inline]
-    fn is_known(&mut self, fib: &Fib, interface: u16, vpc: u16) -> Option<()> {
+    fn switch(
+        &mut self,
+        fib: &Fib,
+        arrival: Option<SwitchIndex>,
+        interface: u16,
+        vpc: u16,
+    ) -> Option<SwitchIndex> {
         if (self.interface, self.vpc) != (interface, vpc) {
             let known = fib.vpc(VpcId::new(vpc)?)?.id;
             let arrived = fib.interface(InterfaceId::new(interface)?)?;
-            if arrived.vpc != known {
+            let switch = arrived.switch;
+            if arrived.vpc != known || arrival.is_some_and(|arrival| arrival != switch) {
                 return None;
             }
-            *self = Self { interface, vpc };
+            *self = Self {
+                interface,
+                vpc,
+                switch,
+            };
         }
-        Some(())
+        Some(self.switch)
     }
 }
 
@@ -76,7 +93,7 @@ impl Core {
     ) -> Option<()> {
         let head: &[u8; L3 + IPV4_LEN + UDP_LEN] = frame.first_chunk()?;
         let header = ShuntHeader::parse(head)?;
-        last.is_known(fib, header.interface, header.vpc)?;
+        plain.from = last.switch(fib, self.arrival, header.interface, header.vpc)?;
         let vpc = VpcId::new(header.vpc)?;
         if head[ENCAP_LEN] & 1 != 0 {
             return None;
@@ -171,6 +188,7 @@ impl Core {
                 transport: &transport,
                 len: end - L3,
                 fragment: false,
+                switches: [plain.from, interface.switch],
             },
         );
         rewrite(frame, &plain.flow.key, &to, l4, end)?;

@@ -41,12 +41,13 @@ mod trace;
 mod view;
 mod walk;
 mod wants;
+mod ways;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use shunt_offload::{ConnectionId, HardwareCount, WorkerPort};
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
-use shunt_p4::{Tuple, VpcId};
+use shunt_p4::{SwitchIndex, Tuple, VpcId};
 
 use crate::conntrack::{KeyHasher, Offload, State, Table};
 use crate::exception::ExceptionPort;
@@ -150,11 +151,8 @@ struct Core {
     hops: hops::Hops,
     fragments: fragment::Fragments,
     outbox: cut::Outbox,
-    offload: WorkerPort,
+    ways: ways::Ways,
     exception: ExceptionPort,
-    /// Connections whose removal did not fit into the offload queue, and when it was decided; each
-    /// at most once.
-    removals: VecDeque<(u32, u64)>,
     /// What hardware counted of connections that have been in it and left it, by slot.
     hardware: HashMap<u32, HardwareCount, ahash::RandomState>,
     /// Bytes in the second at hand, by slot, while the policy asks for a rate.
@@ -166,6 +164,8 @@ struct Core {
     spread: KeyHasher,
     /// The frames at hand were handed over by other workers, who have counted them.
     handed: bool,
+    /// The switch that the frames at hand came from; none where that has been looked at already.
+    arrival: Option<SwitchIndex>,
     /// Connections of the daemon before are not all taken back yet.
     starting: bool,
     /// Where connections are written down, for the next daemon.
@@ -177,22 +177,22 @@ struct Core {
 }
 
 impl Worker {
-    /// A worker without connections, alone.
+    /// A worker without connections, alone, with one switch.
     pub fn new(
         config: WorkerConfig,
         reader: FibReader,
         offload: WorkerPort,
         exception: ExceptionPort,
     ) -> Self {
-        Self::shared(config, PortShare::ALL, reader, offload, exception)
+        Self::shared(config, PortShare::ALL, reader, vec![offload], exception)
     }
 
-    /// One of several workers, which all have the same seed.
+    /// One of several workers, which all have the same seed. `offload`: by switch.
     pub fn shared(
         config: WorkerConfig,
         share: PortShare,
         reader: FibReader,
-        offload: WorkerPort,
+        offload: Vec<WorkerPort>,
         exception: ExceptionPort,
     ) -> Self {
         Self {
@@ -205,15 +205,15 @@ impl Worker {
                 hops: hops::Hops::new(config.seed),
                 fragments: fragment::Fragments::new(config.seed),
                 outbox: cut::Outbox::default(),
-                offload,
+                ways: ways::Ways::new(offload),
                 exception,
-                removals: VecDeque::new(),
                 hardware: HashMap::default(),
                 windows: Vec::new(),
                 icmp_limit: RateLimit::default(),
                 share,
                 spread: KeyHasher::new(config.seed),
                 handed: false,
+                arrival: None,
                 starting: false,
                 records: None,
                 stats: WorkerStats::default(),
@@ -230,11 +230,12 @@ impl Worker {
         self.core.nat.start_anew(ports);
     }
 
-    /// Takes one frame from the switch. If the verdict says so, the buffer is to be sent. It goes
+    /// Takes one frame from the first switch. If the verdict says so, the buffer is to be sent. It goes
     /// the long way ([`Worker::burst`] knows a short one, with the same outcome).
     pub fn process<B: PacketBuf>(&mut self, now_ns: u64, frame: &mut B) -> Verdict {
         let Self { reader, core } = self;
         let fib = reader.enter();
+        core.arrival = Some(SwitchIndex::MIN);
         core.stats.received.add(frame.data().len());
         let seen = match &fib {
             Some(fib) => core.process(fib, now_ns, frame),
@@ -251,9 +252,30 @@ impl Worker {
         seen
     }
 
-    /// Takes frames from the switch, with the same tables for all of them; tells the verdict on
-    /// each, by its number.
+    /// As [`Worker::burst_from`] the first switch.
     pub fn burst<B: PacketBuf>(
+        &mut self,
+        now_ns: u64,
+        frames: &mut [B],
+        verdict: impl FnMut(usize, Verdict),
+    ) {
+        self.burst_from(SwitchIndex::MIN, now_ns, frames, verdict);
+    }
+
+    /// Takes frames from a switch, with the same tables for all of them; tells the verdict on
+    /// each, by its number. A frame that names an interface of another switch is dropped.
+    pub fn burst_from<B: PacketBuf>(
+        &mut self,
+        switch: SwitchIndex,
+        now_ns: u64,
+        frames: &mut [B],
+        verdict: impl FnMut(usize, Verdict),
+    ) {
+        self.core.arrival = Some(switch);
+        self.bursts(now_ns, frames, verdict);
+    }
+
+    fn bursts<B: PacketBuf>(
         &mut self,
         now_ns: u64,
         frames: &mut [B],
@@ -287,7 +309,8 @@ impl Worker {
         verdict: impl FnMut(usize, Verdict),
     ) {
         self.core.handed = true;
-        self.burst(now_ns, frames, verdict);
+        self.core.arrival = None;
+        self.bursts(now_ns, frames, verdict);
         self.core.handed = false;
     }
 
@@ -298,6 +321,8 @@ impl Worker {
         let Some(fib) = reader.enter() else {
             return 0;
         };
+        // What waited was looked at when it came.
+        core.arrival = None;
         let mut work = core.poll_offload(&fib, now_ns);
         work += core.poll_review(&fib, now_ns);
         work += core.poll_timers(&fib, now_ns);
@@ -359,7 +384,7 @@ impl Worker {
         let mut census = Census::default();
         for connection in (from..end).filter_map(|slot| table.get(slot)) {
             census.by_state[connection.tracker.state() as usize] += 1;
-            census.offloaded += u64::from(connection.offload == Offload::Installed);
+            census.offloaded += u64::from(connection.offload() == Offload::Installed);
         }
         (census, (end < table.slots()).then_some(end))
     }

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
-use shunt_p4::{FlowAction, FlowEntry, FlowKey};
+use shunt_p4::{FlowAction, FlowEntry, FlowKey, SwitchIndex};
 
 use super::quota::Counted;
 use super::wants::{retry_ns, wants_offload};
@@ -37,14 +37,17 @@ pub(super) struct Arrived<'a> {
     /// Bytes of the IP packet.
     pub(super) len: usize,
     pub(super) fragment: bool,
+    /// The switches that it came from and leaves to.
+    pub(super) switches: [SwitchIndex; 2],
 }
 
-impl<'a> From<&'a Packet> for Arrived<'a> {
-    fn from(packet: &'a Packet) -> Self {
+impl<'a> Arrived<'a> {
+    pub(super) fn new(packet: &'a Packet, switches: [SwitchIndex; 2]) -> Self {
         Self {
             transport: &packet.transport,
             len: packet.len(),
             fragment: packet.is_fragment(),
+            switches,
         }
     }
 }
@@ -64,7 +67,10 @@ impl Core {
             return;
         };
         let before = connection.tracker.state();
-        if matches!(connection.offload, Offload::Installing | Offload::Installed) {
+        if matches!(
+            connection.offload(),
+            Offload::Installing | Offload::Installed
+        ) {
             // Others pass unseen: what one says of sequence numbers is soon no longer so.
             connection.tracker.forget_window();
         }
@@ -94,7 +100,7 @@ impl Core {
         }
         connection.offered_since_ns(now_ns);
         let deadline = deadline_ns(fib, connection);
-        let offload = connection.offload;
+        let offload = connection.offload();
         let wanted = offload == Offload::Software && wants_offload(fib, now_ns, connection);
         self.table.arm_by(slot, deadline);
         if anew {
@@ -105,7 +111,7 @@ impl Core {
         }
         match offload {
             Offload::Software if wanted && self.fast_enough(fib, now_ns, slot, packet.len) => {
-                self.install(fib, now_ns, slot);
+                self.install(fib, now_ns, slot, packet.switches);
             }
             Offload::Installing | Offload::Installed if !state.is_open() => {
                 self.remove_entries(now_ns, slot)
@@ -114,8 +120,27 @@ impl Core {
         }
     }
 
-    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32) {
+    /// Into the switch that its packets come from and leave to. A connection between two switches
+    /// stays in software: it is offered again when its routes may have changed.
+    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, [from, to]: [SwitchIndex; 2]) {
         let id = self.id(slot);
+        let there = from == to && self.ways.has(from);
+        let Some(connection) = self.table.get_mut(slot) else {
+            return;
+        };
+        if !there {
+            self.stats.offload_across += 1;
+            let refusals = connection.refusals();
+            let wait_ns = retry_ns(&fib.policy().offload, refusals, slot);
+            connection.set_refusals(refusals + 1);
+            connection.not_offered_before(now_ns.saturating_add(wait_ns));
+            return;
+        }
+        if connection.switch() != from {
+            connection.set_switch(from);
+            // Before an entry can be there.
+            self.note(slot);
+        }
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
@@ -125,9 +150,9 @@ impl Core {
             first_packet_ns: connection.offered_since_ns(now_ns),
             decided_ns: now_ns,
         };
-        match self.offload.submit(OffloadCommand::Install(unit)) {
+        match self.ways.submit(from, OffloadCommand::Install(unit)) {
             Ok(()) => {
-                connection.offload = Offload::Installing;
+                connection.set_offload(Offload::Installing);
                 connection.tracker.forget_window();
                 self.stats.offload_installs += 1;
             }
@@ -142,24 +167,29 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        if !matches!(connection.offload, Offload::Installing | Offload::Installed) {
+        if !matches!(
+            connection.offload(),
+            Offload::Installing | Offload::Installed
+        ) {
             return;
         }
         let remove = OffloadCommand::Remove {
             id,
             decided_ns: now_ns,
         };
-        connection.offload = match self.offload.submit(remove) {
+        let switch = connection.switch();
+        let offload = match self.ways.submit(switch, remove) {
             Ok(()) => {
                 self.stats.offload_removals += 1;
                 Offload::Removing
             }
             Err(shunt_offload::Full) => {
                 self.stats.offload_queue_full += 1;
-                self.removals.push_back((slot, now_ns));
+                self.ways.keep(switch, slot, now_ns);
                 Offload::RemoveQueued
             }
         };
+        connection.set_offload(offload);
     }
 
     /// Ends a connection: at once, or as soon as the hardware has let go of it.
@@ -167,7 +197,7 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        match connection.offload {
+        match connection.offload() {
             Offload::Software => {
                 if let Some(records) = &self.records {
                     // Before its port is anybody's.
@@ -208,68 +238,83 @@ impl Core {
         }
     }
 
-    /// The engine's events, then removals that did not fit before (an event may have made one
+    /// The engines' events, then removals that did not fit before (an event may have made one
     /// needless).
     pub(super) fn poll_offload(&mut self, fib: &Fib, now_ns: u64) -> usize {
+        let mut events = 0;
+        for switch in self.ways.switches() {
+            events += self.poll_switch(fib, now_ns, switch);
+            self.submit_removals(switch);
+        }
+        events
+    }
+
+    fn poll_switch(&mut self, fib: &Fib, now_ns: u64, switch: SwitchIndex) -> usize {
         let mut events = 0;
         let mut batch = [None; EVENTS];
         while events < POLL_BUDGET {
             let mut taken = 0;
             for event in &mut batch {
-                *event = self.offload.poll();
+                *event = self.ways.poll(switch);
                 let Some(event) = event else { break };
                 self.table.prefetch_slot(id_of(event).slot);
                 taken += 1;
             }
             for event in batch.iter_mut().filter_map(Option::take) {
-                self.offload_event(fib, now_ns, event);
+                self.offload_event(fib, now_ns, switch, event);
             }
             events += taken;
             if taken < EVENTS {
                 break;
             }
         }
-        self.submit_removals();
         events
     }
 
-    fn submit_removals(&mut self) {
-        while let Some(&(slot, decided_ns)) = self.removals.front() {
+    fn submit_removals(&mut self, switch: SwitchIndex) {
+        while let Some((slot, decided_ns)) = self.ways.kept(switch) {
             let id = self.id(slot);
             if let Some(connection) = self.table.get_mut(slot)
-                && connection.offload == Offload::RemoveQueued
+                && connection.offload() == Offload::RemoveQueued
+                && connection.switch() == switch
             {
                 let remove = OffloadCommand::Remove { id, decided_ns };
-                if self.offload.submit(remove).is_err() {
+                if self.ways.submit(switch, remove).is_err() {
                     return;
                 }
                 self.stats.offload_removals += 1;
-                connection.offload = Offload::Removing;
+                connection.set_offload(Offload::Removing);
             }
-            self.removals.pop_front();
+            self.ways.forget_kept(switch);
         }
     }
 
-    fn offload_event(&mut self, fib: &Fib, now_ns: u64, event: OffloadEvent) {
+    fn offload_event(&mut self, fib: &Fib, now_ns: u64, switch: SwitchIndex, event: OffloadEvent) {
         let Some(slot) = self.table.slot_of(id_of(&event)) else {
             return;
         };
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        let in_hardware = matches!(connection.offload, Offload::Installing | Offload::Installed);
+        if connection.switch() != switch {
+            return; // it went elsewhere since
+        }
+        let in_hardware = matches!(
+            connection.offload(),
+            Offload::Installing | Offload::Installed
+        );
         match event {
             OffloadEvent::Installed(_) => {
                 self.stats.offload_installed += 1;
-                if connection.offload == Offload::Installing {
-                    connection.offload = Offload::Installed;
+                if connection.offload() == Offload::Installing {
+                    connection.set_offload(Offload::Installed);
                     connection.set_refusals(0);
                 }
             }
             OffloadEvent::Refused(_, reason) => {
                 self.stats.refuse(reason);
                 // If a removal is under way, its own answer is still to come.
-                if in_hardware || connection.offload == Offload::RemoveQueued {
+                if in_hardware || connection.offload() == Offload::RemoveQueued {
                     let refusals = connection.refusals();
                     let doublings = match reason {
                         // Over for all at once, however often they tried.
@@ -283,7 +328,7 @@ impl Core {
                 }
             }
             OffloadEvent::Removed(_) => {
-                if connection.offload == Offload::Removing {
+                if connection.offload() == Offload::Removing {
                     self.back_in_software(fib, now_ns, slot);
                 }
             }
@@ -299,14 +344,16 @@ impl Core {
                 self.remove_entries(now_ns, slot);
             }
             OffloadEvent::Active(_) if in_hardware => connection.last_seen_ns = now_ns,
-            OffloadEvent::Lost(_) if in_hardware || connection.offload == Offload::RemoveQueued => {
+            OffloadEvent::Lost(_)
+                if in_hardware || connection.offload() == Offload::RemoveQueued =>
+            {
                 self.stats.offload_lost += 1;
                 // Its last packet in hardware is not known: it gets a whole timeout.
                 connection.last_seen_ns = now_ns;
                 self.back_in_software(fib, now_ns, slot);
             }
             OffloadEvent::Evicted(_)
-                if in_hardware || connection.offload == Offload::RemoveQueued =>
+                if in_hardware || connection.offload() == Offload::RemoveQueued =>
             {
                 self.stats.offload_evicted += 1;
                 let wait_ns = retry_ns(&fib.policy().offload, 0, slot);
@@ -340,7 +387,7 @@ impl Core {
             return;
         };
         if connection.back_in_software() {
-            self.review.left();
+            self.review.left(connection.switch());
         }
         if connection.is_ending() {
             self.end(now_ns, slot);
@@ -393,7 +440,7 @@ impl Core {
             return;
         };
         let deadline = deadline_ns(fib, connection);
-        match connection.offload {
+        match connection.offload() {
             _ if deadline > now_ns => self.table.arm(slot, deadline),
             Offload::Software => self.end(now_ns, slot),
             // Its packets do not come here: the hardware tells when they stop.

@@ -5,7 +5,7 @@
 //! leave the hardware, and with them it goes. The search is cut into parts of [`REVIEW_SLOTS`],
 //! one a poll, so that packets do not wait for it.
 
-use shunt_p4::flow_hash;
+use shunt_p4::{MAX_SWITCHES, SwitchIndex, flow_hash};
 
 use super::Core;
 use super::wants::is_never;
@@ -24,8 +24,15 @@ pub const REVIEW_SLOTS: u32 = 256;
 pub struct Reviewed {
     /// The tables that every connection has been held against.
     pub generation: u64,
-    /// Connections that a change takes out of the hardware, and that are still in it.
-    pub leaving: u64,
+    /// Connections that a change takes out of the hardware, and that are still in it, by switch.
+    pub leaving: [u64; MAX_SWITCHES],
+}
+
+impl Reviewed {
+    /// Of all switches.
+    pub fn leaving(&self) -> u64 {
+        self.leaving.iter().sum()
+    }
 }
 
 /// A search under way.
@@ -46,8 +53,14 @@ pub(super) struct Review {
 
 impl Review {
     /// A connection has left the hardware that had to.
-    pub(super) fn left(&mut self) {
-        self.done.leaving = self.done.leaving.saturating_sub(1);
+    pub(super) fn left(&mut self, switch: SwitchIndex) {
+        if let Some(leaving) = self.leaving(switch) {
+            *leaving = leaving.saturating_sub(1);
+        }
+    }
+
+    fn leaving(&mut self, switch: SwitchIndex) -> Option<&mut u64> {
+        self.done.leaving.get_mut(switch.place())
     }
 
     pub(super) fn done(&self) -> Reviewed {
@@ -118,7 +131,10 @@ impl Core {
         if let Some(connection) = self.table.get_mut(slot)
             && connection.leave_hardware()
         {
-            self.review.done.leaving += 1;
+            let switch = connection.switch();
+            if let Some(leaving) = self.review.leaving(switch) {
+                *leaving += 1;
+            }
             self.remove_entries(now_ns, slot);
         }
     }

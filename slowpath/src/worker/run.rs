@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   rx burst ──▶ Worker::burst ──▶ tx burst ──▶ Worker::poll ──▶ commands ──▶ again
+//!   of each switch in turn          to the switch of the interface that a frame leaves by
 //!                     ▲  │ not mine                            └─ nothing to do for SPINS rounds: sleep
 //!    other workers ───┘  └──▶ other workers (a ring for each pair)
 //! ```
@@ -14,10 +15,11 @@ use std::time::Duration;
 
 use shunt_dpdk::{Burst, Mbuf, Pool, RxQueue, TxQueue};
 use shunt_offload::Clock;
-use shunt_p4::ShuntHeader;
+use shunt_p4::{InterfaceId, ShuntHeader, SwitchIndex};
 
 use super::fair::Fair;
 use super::{Output, Verdict, Worker};
+use crate::fib::FibReader;
 use crate::stats::DropReason;
 
 /// Rounds without work before the first sleep.
@@ -39,15 +41,17 @@ pub const HANDOVER_FRAMES: usize = 1024;
 /// The queues of one worker.
 #[derive(Debug)]
 pub struct Queues {
-    /// Towards the switch.
-    pub wire: Wire,
+    /// Towards the switches, by switch.
+    pub wires: Vec<Wire>,
     /// Towards the other workers.
     pub peers: Peers,
     /// Where buffers for our own frames come from.
     pub pool: Pool,
+    /// Which switch an interface is on.
+    pub tables: FibReader,
 }
 
-/// How a worker reaches the switch.
+/// How a worker reaches a switch.
 #[derive(Debug)]
 pub enum Wire {
     /// By queues of its own.
@@ -103,11 +107,22 @@ impl Peers {
 #[derive(Debug)]
 pub struct Runner {
     worker: Worker,
-    wire: Wire,
+    /// By switch.
+    links: Vec<Link>,
     peers: Peers,
     pool: Pool,
+    tables: FibReader,
     received: Burst,
+}
+
+/// A switch, from a worker's side.
+#[derive(Debug)]
+struct Link {
+    wire: Wire,
+    /// What came, sorted, when more comes than is walked.
     fair: Fair<Mbuf>,
+    /// What is to be sent.
+    burst: Burst,
 }
 
 /// What becomes of a frame of a burst.
@@ -133,41 +148,51 @@ impl Runner {
     pub fn new(worker: Worker, queues: Queues) -> Self {
         Self {
             worker,
-            wire: queues.wire,
+            links: links(queues.wires),
             peers: queues.peers,
             pool: queues.pool,
+            tables: queues.tables,
             received: Burst::new(),
-            fair: Fair::default(),
         }
     }
 
-    /// One turn: a burst of the port and one of each other worker, then what no frame brings
+    /// One turn: a burst of each switch and one of each other worker, then what no frame brings
     /// along. Says how much it did.
     pub fn round(&mut self, clock: impl Fn() -> u64) -> usize {
         let Self {
             worker,
-            wire,
+            links,
             peers,
             pool,
+            tables,
             received,
-            fair,
         } = self;
-        let mut work = match wire {
-            Wire::Port { rx, .. } => receive(worker, rx, fair, received),
-            Wire::Through(_) => 0,
-        };
         let mut from = std::mem::take(&mut peers.from);
         let mut sender = Sender {
-            wire,
+            links,
             peers,
             pool,
-            burst: Burst::new(),
+            tables,
             unsent: 0,
+            no_switch: 0,
             not_handed: 0,
         };
         let mut fates = [Fate::Free; shunt_dpdk::CAPACITY];
-        if work > 0 {
-            worker.burst(clock(), received, |n, verdict| {
+        let mut work = 0;
+        for n in 0..sender.links.len() {
+            let got = match sender.links.get_mut(n) {
+                Some(Link {
+                    wire: Wire::Port { rx, .. },
+                    fair,
+                    ..
+                }) => receive(worker, rx, fair, received),
+                _ => 0,
+            };
+            if got == 0 {
+                continue;
+            }
+            work += got;
+            worker.burst_from(SwitchIndex::of(n), clock(), received, |n, verdict| {
                 if let Some(fate) = fates.get_mut(n) {
                     *fate = verdict.into();
                 }
@@ -190,7 +215,9 @@ impl Runner {
         work += sender.send_for_others();
         sender.flush();
         let (unsent, not_handed) = (sender.unsent, sender.not_handed);
+        let no_switch = sender.no_switch;
         peers.from = from;
+        worker.count_unsent(DropReason::NoSwitch, no_switch);
         worker.count_unsent(DropReason::TxFull, unsent);
         worker.count_unsent(DropReason::HandoverFull, not_handed);
         work
@@ -198,17 +225,29 @@ impl Runner {
 
     /// Sends what waits back as it came: what a round costs without the worker.
     pub fn reflect(&mut self) {
-        if let Wire::Port { rx, tx, .. } = &mut self.wire {
-            rx.burst(&mut self.received);
-            tx.burst(&mut self.received);
+        for link in &mut self.links {
+            if let Wire::Port { rx, tx, .. } = &mut link.wire {
+                rx.burst(&mut self.received);
+                tx.burst(&mut self.received);
+            }
+            self.received.clear();
         }
-        self.received.clear();
     }
 
     /// The worker, between two rounds.
     pub fn worker(&mut self) -> &mut Worker {
         &mut self.worker
     }
+}
+
+fn links(wires: Vec<Wire>) -> Vec<Link> {
+    let wires = wires.into_iter();
+    let link = |wire| Link {
+        wire,
+        fair: Fair::default(),
+        burst: Burst::new(),
+    };
+    wires.map(link).collect()
 }
 
 /// A burst of the port. When more waits than one, all that waits is sorted by VPC first, and the
@@ -305,23 +344,39 @@ pub fn run(
     }
 }
 
-/// Collects frames into bursts for the transmit queue.
+/// Collects frames into bursts for the transmit queues.
 struct Sender<'a> {
-    wire: &'a mut Wire,
+    links: &'a mut [Link],
     peers: &'a mut Peers,
     pool: &'a Pool,
-    burst: Burst,
+    tables: &'a FibReader,
     unsent: usize,
+    no_switch: usize,
     not_handed: usize,
 }
 
 impl Sender<'_> {
     fn push(&mut self, mbuf: Mbuf) {
-        if let Err(mbuf) = self.burst.push(mbuf) {
-            self.flush();
+        let place = match &*self.links {
+            [_] => Some(0),
+            _ => self.place(mbuf.data()),
+        };
+        let Some(link) = place.and_then(|place| self.links.get_mut(place)) else {
+            self.no_switch += 1;
+            return;
+        };
+        if let Err(mbuf) = link.burst.push(mbuf) {
+            self.unsent += link.flush();
             // Empty now, so it fits.
-            let _ = self.burst.push(mbuf);
+            let _ = link.burst.push(mbuf);
         }
+    }
+
+    /// The switch of the interface that a frame is to leave by.
+    fn place(&self, frame: &[u8]) -> Option<usize> {
+        let interface = InterfaceId::new(ShuntHeader::parse(frame)?.interface)?;
+        let tables = self.tables.enter()?;
+        Some(tables.interface(interface)?.switch.place())
     }
 
     /// All frames of a burst, each to where its fate says.
@@ -340,38 +395,26 @@ impl Sender<'_> {
 
     /// Frames of workers that have no queue.
     fn send_for_others(&mut self) -> usize {
-        let Wire::Port { others, .. } = &mut *self.wire else {
-            return 0;
-        };
-        let mut rings = std::mem::take(others);
         let mut work = 0;
-        for ring in &mut rings {
-            self.flush();
-            work += fill(&mut self.burst, ring);
-        }
-        if let Wire::Port { others, .. } = &mut *self.wire {
-            *others = rings;
+        for link in &mut *self.links {
+            let Wire::Port { others, .. } = &mut link.wire else {
+                continue;
+            };
+            let mut rings = std::mem::take(others);
+            for ring in &mut rings {
+                self.unsent += link.flush();
+                work += fill(&mut link.burst, ring);
+            }
+            if let Wire::Port { others, .. } = &mut link.wire {
+                *others = rings;
+            }
         }
         work
     }
 
     fn flush(&mut self) {
-        match &mut *self.wire {
-            Wire::Port { tx, .. } => {
-                for _ in 0..TX_TRIES {
-                    if self.burst.is_empty() {
-                        return;
-                    }
-                    tx.burst(&mut self.burst);
-                }
-                self.unsent += self.burst.len();
-                self.burst.clear();
-            }
-            Wire::Through(ring) => {
-                for mbuf in self.burst.drain() {
-                    self.unsent += usize::from(ring.push(mbuf).is_err());
-                }
-            }
+        for link in &mut *self.links {
+            self.unsent += link.flush();
         }
     }
 
@@ -380,6 +423,32 @@ impl Sender<'_> {
         mbuf.extend_from_slice(head)?;
         mbuf.extend_from_slice(frame)?;
         Some(mbuf)
+    }
+}
+
+impl Link {
+    /// Sends what was collected; how many frames could not be.
+    fn flush(&mut self) -> usize {
+        if self.burst.is_empty() {
+            return 0;
+        }
+        match &mut self.wire {
+            Wire::Port { tx, .. } => {
+                for _ in 0..TX_TRIES {
+                    tx.burst(&mut self.burst);
+                    if self.burst.is_empty() {
+                        return 0;
+                    }
+                }
+                let unsent = self.burst.len();
+                self.burst.clear();
+                unsent
+            }
+            Wire::Through(ring) => {
+                let unsent = self.burst.drain().filter_map(|mbuf| ring.push(mbuf).err());
+                unsent.count()
+            }
+        }
     }
 }
 

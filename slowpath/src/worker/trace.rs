@@ -96,6 +96,8 @@ struct Carried {
     /// With the traced packet.
     packets: u64,
     bytes: u64,
+    /// It comes from one switch and leaves to another.
+    across: bool,
 }
 
 impl<'a> Tracer<'a> {
@@ -136,7 +138,7 @@ impl<'a> Tracer<'a> {
             );
             return Verdict::Drop(DropReason::ShuntHeader);
         };
-        let ingress = match ingress(self.fib, &header) {
+        let ingress = match ingress(self.fib, None, &header) {
             Ok(ingress) => ingress,
             Err(reason) => {
                 let text = format!(
@@ -254,8 +256,9 @@ impl<'a> Tracer<'a> {
             ],
             packets: connection.packets.iter().sum::<u64>() + 1,
             bytes: connection.bytes.iter().sum::<u64>() + packet.len() as u64,
+            across: ingress.interface.switch != hop.interface.switch,
         };
-        let offload = connection.offload;
+        let offload = connection.offload();
         self.offload(offload, &tracker, &carried, [key.vpc, hop.interface.vpc]);
         self.trace.translated = Some(translation.tuple);
         self.deliver(packet, &hop)
@@ -315,6 +318,7 @@ impl<'a> Tracer<'a> {
             ports: [key.tuple.dst_port, translated.dst_port],
             packets: 1,
             bytes: packet.len() as u64,
+            across: ingress.interface.switch != plan.hop().interface.switch,
         };
         self.offload(Offload::Software, &tracker, &carried, vpcs);
         self.deliver(packet, plan.hop())
@@ -581,6 +585,9 @@ impl<'a> Tracer<'a> {
             }
             Offload::Software if is_never_port(self.fib, protocol, carried.ports) => {
                 "never, by configuration: its port is one of those that stay in software".to_owned()
+            }
+            Offload::Software if carried.across => {
+                "not between these interfaces: they are on different switches".to_owned()
             }
             Offload::Software if far_enough(policy, protocol, state, amount) => {
                 if policy.min_bytes_per_second > 0 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use shunt_offload::{ConnectionId, HardwareCount};
-use shunt_p4::{Tuple, VpcId};
+use shunt_p4::{SwitchIndex, Tuple, VpcId};
 
 use super::Worker;
 use crate::conntrack::{Connection, Direction, Offload, State};
@@ -41,6 +41,8 @@ pub struct FlowView {
     pub state: State,
     /// Whether it is in hardware.
     pub offload: Offload,
+    /// The switch that its entries are on, where they are on one.
+    pub switch: SwitchIndex,
     /// Since its first packet.
     pub age: Duration,
     /// Since its last packet in software, or the last that hardware told of.
@@ -91,7 +93,7 @@ impl FlowFilter {
                 .is_none_or(|state| connection.tracker.state() == state)
             && self
                 .offloaded
-                .is_none_or(|yes| (connection.offload == Offload::Installed) == yes)
+                .is_none_or(|yes| (connection.offload() == Offload::Installed) == yes)
             && self.min_age.is_none_or(|min| age >= min)
     }
 }
@@ -174,7 +176,8 @@ fn view(connection: &Connection, id: ConnectionId, age: Duration, now_ns: u64) -
         forward: side(Direction::Forward),
         reply: side(Direction::Reply),
         state: connection.tracker.state(),
-        offload: connection.offload,
+        offload: connection.offload(),
+        switch: connection.switch(),
         age,
         idle: Duration::from_nanos(now_ns.saturating_sub(connection.last_seen_ns)),
         hardware: HardwareCount::default(),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
-use shunt_p4::{FlowKey, InterfaceId, Tuple, VpcId};
+use shunt_p4::{FlowKey, InterfaceId, SwitchIndex, Tuple, VpcId};
 
 use super::{Core, Ingress, Stop, Verdict};
 use crate::exception::{ExceptionEvent, ExceptionFrame, ExceptionReason};
@@ -49,7 +49,7 @@ impl Core {
         header: ShuntHeader,
         frame: &mut B,
     ) -> Verdict {
-        let ingress = match ingress(fib, &header) {
+        let ingress = match ingress(fib, self.arrival, &header) {
             Ok(ingress) => ingress,
             Err(reason) => {
                 self.stats.drop(reason, VpcId::new(header.vpc));
@@ -231,14 +231,19 @@ pub(super) fn read_packet<B: PacketBuf>(frame: &mut B) -> Result<Packet, Stop> {
     Ok(packet)
 }
 
-/// Interface and VPC as the switch named them. What it names and software does not know is
-/// counted, never guessed.
-pub(super) fn ingress<'a>(fib: &'a Fib, header: &ShuntHeader) -> Result<Ingress<'a>, DropReason> {
+/// Interface and VPC as the switch named them. What it names and software does not know, or knows
+/// to be another switch's, is counted, never guessed.
+pub(super) fn ingress<'a>(
+    fib: &'a Fib,
+    arrival: Option<SwitchIndex>,
+    header: &ShuntHeader,
+) -> Result<Ingress<'a>, DropReason> {
     let vpc = VpcId::new(header.vpc)
         .and_then(|id| fib.vpc(id))
         .ok_or(DropReason::UnknownVpc)?;
     let interface = InterfaceId::new(header.interface)
         .and_then(|id| fib.interface(id))
+        .filter(|interface| arrival.is_none_or(|arrival| arrival == interface.switch))
         .ok_or(DropReason::UnknownInterface)?;
     if interface.vpc != vpc.id {
         return Err(DropReason::UnknownVpc);

@@ -20,7 +20,7 @@ use shunt_p4::flow::proto;
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{
     Command, Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, PuntReason,
-    Route, SwitchPort, Vpc, VpcId,
+    Route, SwitchIndex, SwitchPort, Vpc, VpcId,
 };
 use shunt_slowpath::exception::{self, ExceptionEvent, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::packet::VecBuf;
@@ -85,6 +85,7 @@ pub fn network() -> Vec<NetworkOp> {
             id: interface_id(n),
             name: format!("if{n}"),
             vpc: vpc(n),
+            switch: SwitchIndex::MIN,
             port: SwitchPort::new(n).unwrap(),
             encap: Encap::Untagged,
             mac: gateway_mac(n),

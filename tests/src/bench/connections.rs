@@ -19,7 +19,7 @@ use shunt_controller::switch::{Connected, Scope, SessionParts, SwitchHandle};
 use shunt_offload::{Clock, Engine, EngineConfig, EngineHandle, P4RuntimeSink};
 use shunt_p4::{
     Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, PuntReason, Route,
-    SwitchPort, Vpc, VpcId,
+    SwitchIndex, SwitchPort, Vpc, VpcId,
 };
 use shunt_slowpath::exception;
 use shunt_slowpath::packet::{PacketBuf as _, VecBuf};
@@ -82,6 +82,7 @@ fn network() -> Result<Vec<NetworkOp>, BenchError> {
             id: interface,
             name: format!("if{n}"),
             vpc,
+            switch: SwitchIndex::MIN,
             port: SwitchPort::new(n).ok_or_else(missing)?,
             encap: Encap::Untagged,
             mac: mac(n),
@@ -224,6 +225,7 @@ async fn session(
         device_id: 1,
         slow_path_port: SwitchPort::new(SLOW_PATH).ok_or_else(missing)?,
         role: None,
+        device: String::new(),
         take_over: true,
     };
     let connected = Connected::open(&switch, PATIENCE).await.map_err(failed)?;

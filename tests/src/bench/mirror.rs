@@ -144,7 +144,7 @@ impl Lab {
             }
         }
         let handle = runtime.block_on(async {
-            let connected = Connected::open(&config.switch, PATIENCE).await;
+            let connected = Connected::open(&config.switches[0], PATIENCE).await;
             let parts = SessionParts {
                 meters: config.punt_meters.clone(),
                 scope: Scope::All,

@@ -117,6 +117,7 @@ impl Bench {
             device_id: DEVICE,
             slow_path_port: SwitchPort::new(SLOW_PATH).ok_or_else(|| failed("port"))?,
             role: None,
+            device: String::new(),
             take_over: true,
         };
         let connected = Connected::open(&switch, PATIENCE)

@@ -23,7 +23,7 @@ use shunt_offload::{
 use shunt_p4::tables::flow_key_from_entry;
 use shunt_p4::{
     Encap, FlowKey, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, PuntReason,
-    Route, SwitchPort, Vpc, VpcId,
+    Route, SwitchIndex, SwitchPort, Vpc, VpcId,
 };
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::{PacketBuf as _, VecBuf};
@@ -104,7 +104,7 @@ impl Lab {
                 workers: WORKERS,
             };
             let reader = readers.reader();
-            workers.push(Worker::shared(config, share, reader, port, exception));
+            workers.push(Worker::shared(config, share, reader, vec![port], exception));
             installers.push(installer);
             kernel.push((up, down));
         }
@@ -289,6 +289,7 @@ async fn start(
         device_id: 1,
         slow_path_port: SwitchPort::new(SLOW_PATH).unwrap(),
         role: None,
+        device: String::new(),
         take_over: true,
     };
     let connected = Connected::open(&switch, PATIENCE).await.unwrap();
@@ -345,6 +346,7 @@ fn network() -> Vec<NetworkOp> {
             id: interface,
             name: format!("if{n}"),
             vpc: vpc(n),
+            switch: SwitchIndex::MIN,
             port: SwitchPort::new(n).unwrap(),
             encap: Encap::Untagged,
             mac: mac(n),

@@ -4,7 +4,9 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use shunt_p4::{Encap, Interface, InterfaceId, MacAddr, SwitchPort, VlanId, Vni, Vpc, VpcId};
+use shunt_p4::{
+    Encap, Interface, InterfaceId, MacAddr, SwitchIndex, SwitchPort, VlanId, Vni, Vpc, VpcId,
+};
 
 use super::super::document::{Document, InterfaceSection};
 use super::super::fault::{Faults, known};
@@ -82,7 +84,7 @@ pub(super) fn vpcs(document: &Document, faults: &mut Faults) -> Vec<VpcConfig> {
 pub(super) fn interfaces(
     document: &Document,
     vpcs: &Names<'_>,
-    switch: Option<&Switch>,
+    switches: &[Option<Switch>],
     faults: &mut Faults,
 ) -> Vec<Found> {
     if document.interface.is_empty() {
@@ -105,17 +107,6 @@ pub(super) fn interfaces(
         let id = number::<InterfaceId>(at("id"), section.id, faults);
         ids.claim(at("id"), section.id, faults);
         let vpc = vpcs.vpc(at("vpc"), &section.vpc, faults);
-        if let (Some(named), Some(switch)) = (&section.switch, switch)
-            && *named != switch.name
-        {
-            faults.add(
-                at("switch"),
-                format!(
-                    "no switch named {named:?} {}",
-                    known(std::iter::once(switch.name.as_str()))
-                ),
-            );
-        }
         let tap = section
             .tap
             .clone()
@@ -127,7 +118,7 @@ pub(super) fn interfaces(
         let carrier = if is_tunnel(section) {
             tunnel(index, section, document, &found, faults)
         } else {
-            port(index, section, switch, faults)
+            port(index, section, document, switches, faults)
         };
         let mtu = mtu(index, section, carrier.as_ref(), &addresses, faults);
         let (Some(id), Some(vpc), Some(mac), Some(mtu), Some(carrier)) =
@@ -142,6 +133,7 @@ pub(super) fn interfaces(
                     id,
                     name: section.name.clone(),
                     vpc,
+                    switch: carrier.switch,
                     port: carrier.port,
                     encap: carrier.encap,
                     mac,
@@ -149,6 +141,7 @@ pub(super) fn interfaces(
                     addresses,
                 },
                 tap,
+                switch: switch_name(document, carrier.switch),
             },
         });
     }
@@ -160,6 +153,7 @@ pub(super) fn interfaces(
 
 /// What carries an interface's frames.
 struct Carrier {
+    switch: SwitchIndex,
     port: SwitchPort,
     encap: Encap,
     default_mtu: u16,
@@ -177,10 +171,13 @@ fn is_tunnel(section: &InterfaceSection) -> bool {
 fn port(
     index: usize,
     section: &InterfaceSection,
-    switch: Option<&Switch>,
+    document: &Document,
+    switches: &[Option<Switch>],
     faults: &mut Faults,
 ) -> Option<Carrier> {
     let at = |field: &str| format!("interface[{index}].{field}");
+    let place = switch_of(index, section, document, faults);
+    let switch = place.and_then(|place| switches.get(place)?.as_ref());
     let port = match section.port {
         Some(port) => number::<SwitchPort>(at("port"), port, faults),
         None => {
@@ -191,12 +188,12 @@ fn port(
             None
         }
     };
-    if let (Some(port), Some(switch)) = (port, switch)
+    if let (Some(port), Some(place), Some(switch)) = (port, place, switch)
         && port == switch.slow_path_port
     {
         faults.add(
             at("port"),
-            format!("port {port} is the slow path's (switch[0].slow_path_port)"),
+            format!("port {port} is the slow path's (switch[{place}].slow_path_port)"),
         );
     }
     let encap = match (section.vlan, section.vlans.as_deref()) {
@@ -222,11 +219,46 @@ fn port(
         }
     };
     Some(Carrier {
+        switch: SwitchIndex::of(place?),
         port: port?,
         encap: encap?,
         default_mtu: DEFAULT_MTU,
         max_mtu: None,
     })
+}
+
+/// The place of an interface's switch in the document.
+fn switch_of(
+    index: usize,
+    section: &InterfaceSection,
+    document: &Document,
+    faults: &mut Faults,
+) -> Option<usize> {
+    let switches = document.switch.as_slice();
+    let path = format!("interface[{index}].switch");
+    let there_are = || known(switches.iter().map(|switch| switch.name.as_str()));
+    match &section.switch {
+        Some(named) => {
+            let place = switches.iter().position(|switch| switch.name == *named);
+            // Without any there is a fault already.
+            if place.is_none() && !switches.is_empty() {
+                faults.add(path, format!("no switch named {named:?} {}", there_are()));
+            }
+            place
+        }
+        None if switches.len() > 1 => {
+            let message = format!("there are several switches: say which {}", there_are());
+            faults.add(path, message);
+            None
+        }
+        // A port without a switch is looked at all the same.
+        None => Some(0),
+    }
+}
+
+fn switch_name(document: &Document, place: SwitchIndex) -> String {
+    let switch = document.switch.get(place.place());
+    switch.map(|switch| switch.name.clone()).unwrap_or_default()
 }
 
 fn tunnel(
@@ -328,7 +360,17 @@ fn tunnel(
         );
     }
     let max = underlay.mtu.saturating_sub(VXLAN_OVERHEAD);
+    let on = switch_name(document, underlay.switch);
+    if let Some(named) = &section.switch
+        && *named != on
+    {
+        faults.add(
+            at("switch"),
+            format!("a tunnel is on its underlay's switch, and {underlay_name:?} is on {on:?}"),
+        );
+    }
     Some(Carrier {
+        switch: underlay.switch,
         port: underlay.port,
         encap: Encap::Vxlan {
             vni: vni?,
@@ -482,7 +524,7 @@ fn disjoint(found: &[Found], faults: &mut Faults) {
 }
 
 fn claim_wire(
-    wires: &mut Unique<Spelled<(SwitchPort, String)>>,
+    wires: &mut Unique<Spelled<(SwitchIndex, SwitchPort, String)>>,
     index: usize,
     interface: &Interface,
     field: &str,
@@ -492,7 +534,10 @@ fn claim_wire(
     let port = interface.port;
     wires.claim(
         format!("interface[{index}].{field}"),
-        Spelled((port, tags.to_owned()), format!("port {port}, {tags},")),
+        Spelled(
+            (interface.switch, port, tags.to_owned()),
+            format!("port {port}, {tags},"),
+        ),
         faults,
     );
 }

@@ -4,6 +4,7 @@ mod interfaces;
 mod nat;
 mod offload;
 mod static_nat;
+mod switches;
 mod tuning;
 
 use std::collections::HashMap;
@@ -11,12 +12,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use shunt_p4::{SwitchPort, TypeError, VpcId};
+use shunt_p4::{TypeError, VpcId};
 use shunt_slowpath::policy::Policy;
 
 use super::document::{Document, SlowPathSection};
 use super::fault::{Fault, Faults, known};
-use super::model::{Config, SlowPath, Switch};
+use super::model::{Config, SlowPath};
 
 /// Linux: `IFNAMSIZ` less the terminating zero.
 const DEVICE_NAME_MAX: usize = 15;
@@ -55,11 +56,11 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
         let fault = |_| format!("{text:?} is not address:port, such as 127.0.0.1:9464");
         faults.check("daemon.metrics", text.parse::<SocketAddr>().map_err(fault))
     });
-    let switch = switch(document, &mut faults);
+    let switches = switches::switches(document, &mut faults);
     let slow_path = slow_path(document, &mut faults);
     let vpcs = interfaces::vpcs(document, &mut faults);
     let by_name = Names::new(vpcs.iter().map(|vpc| (vpc.vpc.name.as_str(), vpc.vpc.id)));
-    let interfaces = interfaces::interfaces(document, &by_name, switch.as_ref(), &mut faults);
+    let interfaces = interfaces::interfaces(document, &by_name, &switches, &mut faults);
     let masquerades = nat::masquerades(document, &by_name, &interfaces, &mut faults);
     let static_nats =
         static_nat::static_nats(document, &by_name, &interfaces, &masquerades, &mut faults);
@@ -80,94 +81,33 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
 
     let faults = faults.into_vec();
     let weights = vpcs.iter().map(|vpc| (vpc.vpc.id, vpc.weight)).collect();
-    match (switch, slow_path, timeouts, limits, offload, engine) {
-        (
-            Some(switch),
-            Some(slow_path),
-            Some(timeouts),
-            Some(limits),
-            Some(offload),
-            Some(engine),
-        ) if faults.is_empty() => Ok(Config {
-            api_socket: socket.into(),
-            metrics,
-            switch,
-            slow_path,
-            vpcs,
-            interfaces: interfaces.into_iter().map(|found| found.config).collect(),
-            policy: Policy {
-                masquerades,
-                static_nat: static_nats,
-                port_forwards,
-                peerings,
-                timeouts,
-                limits,
-                offload,
-                weights,
-            },
-            engine,
-            punt_meters,
-        }),
+    match (slow_path, timeouts, limits, offload, engine) {
+        (Some(slow_path), Some(timeouts), Some(limits), Some(offload), Some(engine))
+            if faults.is_empty() =>
+        {
+            Ok(Config {
+                api_socket: socket.into(),
+                metrics,
+                switches: switches.into_iter().flatten().collect(),
+                slow_path,
+                vpcs,
+                interfaces: interfaces.into_iter().map(|found| found.config).collect(),
+                policy: Policy {
+                    masquerades,
+                    static_nat: static_nats,
+                    port_forwards,
+                    peerings,
+                    timeouts,
+                    limits,
+                    offload,
+                    weights,
+                },
+                engine,
+                punt_meters,
+            })
+        }
         _ => Err(faults),
     }
-}
-
-fn switch(document: &Document, faults: &mut Faults) -> Option<Switch> {
-    let [section] = document.switch.as_slice() else {
-        let message = if document.switch.is_empty() {
-            "no switch is configured: add a [[switch]] section".to_owned()
-        } else {
-            format!(
-                "{} switches are configured, and the slow path of this version has one device, \
-                 which leads to one switch: run one shuntd for each",
-                document.switch.len()
-            )
-        };
-        faults.add("switch", message);
-        return None;
-    };
-    name("switch[0].name", &section.name, faults);
-    let reachable = section
-        .address
-        .rsplit_once(':')
-        .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok_and(|p| p != 0));
-    if !reachable
-        || (section.address.starts_with('[') && section.address.parse::<SocketAddr>().is_err())
-    {
-        faults.add(
-            "switch[0].address",
-            format!(
-                "{:?} is not host:port, like 127.0.0.1:9559",
-                section.address
-            ),
-        );
-    }
-    let device_id = u64::try_from(section.device_id)
-        .ok()
-        .filter(|id| *id != 0)
-        .or_else(|| {
-            faults.add(
-                "switch[0].device_id",
-                format!("{} is no device id: 1 or more", section.device_id),
-            );
-            None
-        })?;
-    let slow_path_port =
-        number::<SwitchPort>("switch[0].slow_path_port", section.slow_path_port, faults)?;
-    if section.role.as_deref() == Some("") {
-        faults.add(
-            "switch[0].role",
-            "is empty: leave it out for the default role",
-        );
-    }
-    Some(Switch {
-        name: section.name.clone(),
-        address: section.address.clone(),
-        device_id,
-        slow_path_port,
-        role: section.role.clone(),
-        take_over: section.take_over,
-    })
 }
 
 fn slow_path(document: &Document, faults: &mut Faults) -> Option<SlowPath> {
@@ -179,7 +119,6 @@ fn slow_path(document: &Document, faults: &mut Faults) -> Option<SlowPath> {
         );
         return None;
     };
-    device_name("slow_path.device", &section.device, faults);
     let memory_mb = within("slow_path.memory_mb", section.memory_mb, MEMORY_MB, faults);
     let connections = within(
         "slow_path.connections",
@@ -190,7 +129,6 @@ fn slow_path(document: &Document, faults: &mut Faults) -> Option<SlowPath> {
     let workers = within("slow_path.workers", section.workers, WORKERS, faults);
     let cpus = cpus(section, faults);
     Some(SlowPath {
-        device: section.device.clone(),
         workers: workers?,
         cpus: cpus?,
         memory_mb: memory_mb?,

@@ -39,6 +39,7 @@ fn interface(n: u16, vpc: u16, encap: Encap) -> Interface {
         id: interface_id(n),
         name: format!("if{n}"),
         vpc: vpc_id(vpc),
+        switch: SwitchIndex::MIN,
         port: SwitchPort::new(n).unwrap(),
         encap,
         mac: mac(n as u8),
@@ -445,16 +446,20 @@ fn a_tunnel_sends_once_its_underlays_next_hop_is_known() {
 /// to the slow path.
 #[test]
 fn an_interface_of_another_switch_is_reached_by_the_slow_path() {
-    let mut lowering = lowering_of(Scope::Only([interface_id(1)].into()));
+    let mut lowering = lowering_of(Scope::Of(SwitchIndex::MIN));
     let hop = |n: u16| Nexthop {
         interface: interface_id(n),
         gateway: Some([10, 0, 0, n as u8].into()),
         mtu: None,
     };
+    let other = Interface {
+        switch: SwitchIndex::of(1),
+        ..interface(2, 1, Encap::Untagged)
+    };
     let changes = lowering.apply(vec![
         vpc(1, false),
         NetworkOp::SetInterface(interface(1, 1, Encap::Untagged)),
-        NetworkOp::SetInterface(interface(2, 1, Encap::Untagged)),
+        NetworkOp::SetInterface(other),
         NetworkOp::SetNexthop(nexthop_id(1), hop(1)),
         NetworkOp::SetNexthop(nexthop_id(2), hop(2)),
         NetworkOp::SetNeighbor(interface_id(1), [10, 0, 0, 1].into(), mac(8)),

@@ -24,8 +24,8 @@ use std::time::{Duration, Instant};
 use shunt_dpdk::{Burst, DEFAULT_DATA_ROOM, Eal, EalConfig, Pool, RingEnd, RingPort, spawn_worker};
 use shunt_offload::{ConnectionId, InstallerPort, OffloadCommand, OffloadEvent};
 use shunt_p4::{
-    Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, SwitchPort, Vpc,
-    VpcId,
+    Encap, Interface, InterfaceId, MacAddr, NetworkOp, Nexthop, NexthopId, Route, SwitchIndex,
+    SwitchPort, Vpc, VpcId,
 };
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::fib::FibReaderFactory;
@@ -122,6 +122,7 @@ fn network(
             id: interface(n)?,
             name: format!("if{n}"),
             vpc: vpc(n)?,
+            switch: SwitchIndex::MIN,
             port: SwitchPort::new(n).ok_or_else(missing)?,
             encap: Encap::Untagged,
             mac: MacAddr([2, 0, 0, 0, 0, n as u8]),
@@ -252,15 +253,16 @@ impl Bench {
             max_connections: capacity,
             seed: SEED,
         };
-        let worker = Worker::shared(config, share, factory.reader(), offload, exception);
+        let worker = Worker::shared(config, share, factory.reader(), vec![offload], exception);
         let queues = Queues {
-            wire: Wire::Port {
+            wires: vec![Wire::Port {
                 rx: port.rx_queue(0).ok_or_else(missing)?,
                 tx: port.tx_queue(0).ok_or_else(missing)?,
                 others: Vec::new(),
-            },
+            }],
             peers,
             pool,
+            tables: factory.reader(),
         };
         Ok(Self {
             _fib: None,

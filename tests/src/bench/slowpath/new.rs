@@ -43,7 +43,7 @@ fn measure(eal: &shunt_dpdk::Eal, live: u32, written: bool) -> Result<Figures, B
     let folder = tempfile::tempdir_in("/dev/shm").map_err(BenchError::failed)?;
     if written {
         let path = folder.path().join("state");
-        let state = StateFile::begin(&path, 1, capacity, 1, bench.now_ns);
+        let state = StateFile::begin(&path, 1, capacity, 1, bench.now_ns, &[]);
         let state = state.map_err(BenchError::failed)?;
         bench.runner.worker().keep_records(state.records(0), 1);
     }
