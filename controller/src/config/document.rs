@@ -147,7 +147,7 @@ pub struct VpcSection {
     /// Its share of the slow path when that has more to do than it can, against the others'.
     #[serde(default = "default_weight")]
     pub weight: i64,
-    /// Connections opened from it that may be in the switch at once; default as many as fit.
+    /// Connections opened from it that may be in a switch at once; default as many as fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offload_max: Option<i64>,
     /// The same in percent of what fits into the switch's flow table; the smaller one counts.
