@@ -174,6 +174,9 @@ fn starting(restart: &Restart) -> Option<String> {
         Stage::Routes | Stage::Done => return None,
         Stage::StateFile => format!("{} connections are back", restart.restored),
         Stage::ReadBack => "no switch has told what it has".to_owned(),
+        Stage::Entries if restart.entries_done >= restart.entries => {
+            "not every switch has told what it has".to_owned()
+        }
         Stage::Entries => format!(
             "adopting {} of {} entries",
             restart.entries_done, restart.entries

@@ -65,6 +65,10 @@ fn the_examples_are_good() {
             "switch",
             include_str!("../../packaging/examples/switch.toml"),
         ),
+        (
+            "two-switches",
+            include_str!("../../packaging/examples/two-switches.toml"),
+        ),
     ] {
         let document: Document = toml::from_str(text).unwrap();
         assert_eq!(validate(&document).err(), None, "{name}");

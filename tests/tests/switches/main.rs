@@ -149,6 +149,45 @@ fn a_switch_that_is_stopped_or_gone_holds_up_no_other() {
     );
 }
 
+#[test]
+fn a_daemon_starts_without_one_of_its_switches() {
+    lab::run("a_daemon_starts_without_one_of_its_switches", |lab| {
+        let mut on_a = lab.connect(&lab.reda, WANA)?;
+        let mut on_b = lab.connect(&lab.redb, WANB)?;
+        lab.is_offloaded(&mut on_a, "a")?;
+        lab.is_offloaded(&mut on_b, "b")?;
+        for service in [lab.daemon.take(), lab.a.take()].into_iter().flatten() {
+            service.signal(Signal::SIGKILL)?;
+        }
+        on_b.exchange(20)?;
+        lab.start_daemon()?;
+        // Taken back by what its own switch says, and others are begun.
+        lab.wait_engine("b", "connections_offloaded", 1)?;
+        lab.is_offloaded(&mut on_b, "b")?;
+        let mut new = lab.connect(&lab.redb, WANB)?;
+        lab.is_offloaded(&mut new, "b")?;
+        let status = lab.shunt(&["status"])?;
+        let problems = status["problems"].to_string();
+        for problem in [
+            "switch a is connecting",
+            "not every switch has told what it has",
+        ] {
+            assert!(problems.contains(problem), "{problem}: {problems}");
+        }
+        let flow = lab.flow(&on_a)?;
+        assert_eq!(
+            (&flow["offload"], &flow["switch"]),
+            (&"pending".into(), &"a".into())
+        );
+        assert_eq!(lab.leases()?, 3);
+
+        lab.start_a()?;
+        lab.converges()?;
+        lab.is_offloaded(&mut on_a, "a")?;
+        lab.is_offloaded(&mut on_b, "b")
+    });
+}
+
 /// Entries of a table on a switch.
 fn entries(switch: &Value, table: &str) -> Option<u64> {
     let tables = switch["tables"].as_array()?;
