@@ -28,6 +28,16 @@ pub enum SwitchKind {
     Bmv2,
 }
 
+impl SwitchKind {
+    /// What the environment's `SWITCH` asks for.
+    pub fn from_environment() -> Self {
+        match std::env::var("SWITCH").as_deref() {
+            Ok("bmv2") => Self::Bmv2,
+            _ => Self::Embedded,
+        }
+    }
+}
+
 /// Address of the server behind the wan.
 pub const SERVER: &str = "192.0.2.80";
 /// The network that it is in, routed by way of the wan host.

@@ -12,14 +12,6 @@ use shunt_testbed::service::{Service, wait_for};
 use shunt_testbed::topology::{SwitchKind, Topology};
 use shunt_testbed::{Error, Result, binaries, sandbox};
 
-/// The switch that `make test SWITCH=…` asked for.
-fn switch_kind() -> SwitchKind {
-    match std::env::var("SWITCH").as_deref() {
-        Ok("bmv2") => SwitchKind::Bmv2,
-        _ => SwitchKind::Embedded,
-    }
-}
-
 /// Runs `shuntd` until it ends; returns what it said. It has to fail, in words.
 fn refused(mut command: Command) -> Result<String> {
     let output = command
@@ -158,7 +150,7 @@ fn the_metrics_are_served() {
     sandbox::test("the_metrics_are_served", || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
         let topology = Topology::build(directory.path())?;
-        let _switch = topology.start_switch(switch_kind())?;
+        let _switch = topology.start_switch(SwitchKind::from_environment())?;
         let _daemon = topology.start_daemon()?;
         let ask = "exec 3<>/dev/tcp/127.0.0.1/9464; \
                    printf 'GET /metrics HTTP/1.0\\r\\n\\r\\n' >&3; cat <&3";
@@ -221,7 +213,7 @@ fn promtool(arguments: &[&str], input: &str) -> Result<()> {
 fn stops_cleanly_on(signal: Signal) -> Result<()> {
     let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
     let topology = Topology::build(directory.path())?;
-    let _switch: Service = topology.start_switch(switch_kind())?;
+    let _switch: Service = topology.start_switch(SwitchKind::from_environment())?;
     let mut daemon = topology.start_daemon()?;
     assert!(topology.gw.output("ip -o link")?.contains("sh-wan"));
     daemon.signal(signal)?;
@@ -259,7 +251,7 @@ fn systemd_is_told() {
     sandbox::test("systemd_is_told", || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
         let topology = Topology::build(directory.path())?;
-        let _switch = topology.start_switch(switch_kind())?;
+        let _switch = topology.start_switch(SwitchKind::from_environment())?;
         let path = directory.path().join("notify");
         let socket = std::os::unix::net::UnixDatagram::bind(&path).map_err(Error::file(&path))?;
         socket
@@ -299,7 +291,7 @@ fn the_log_level_changes_while_it_runs() {
     sandbox::test("the_log_level_changes_while_it_runs", || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
         let topology = Topology::build(directory.path())?;
-        let _switch = topology.start_switch(switch_kind())?;
+        let _switch = topology.start_switch(SwitchKind::from_environment())?;
         let daemon = topology.start_daemon()?;
         assert_eq!(topology.shunt(&["log"])?["level"], "info");
         let said = topology.shunt(&["log", "a=b=c"]).unwrap_err().to_string();
@@ -370,7 +362,7 @@ fn a_killed_daemon_can_be_started_again() {
     sandbox::test("a_killed_daemon_can_be_started_again", || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
         let topology = Topology::build(directory.path())?;
-        let _switch = topology.start_switch(switch_kind())?;
+        let _switch = topology.start_switch(SwitchKind::from_environment())?;
         drop(topology.start_daemon()?); // SIGKILL
         let daemon = topology.start_daemon()?;
         let (status, _) = daemon.stop(Duration::from_secs(2))?;
@@ -398,7 +390,7 @@ fn a_switch_that_hangs_is_noticed_and_taken_back() {
     sandbox::test("a_switch_that_hangs_is_noticed_and_taken_back", || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
         let topology = Topology::build(directory.path())?;
-        let switch = topology.start_switch(switch_kind())?;
+        let switch = topology.start_switch(SwitchKind::from_environment())?;
         let _daemon = topology.start_daemon()?;
         let converged = || topology.shunt(&["status"]).is_ok();
         wait_for("converged", Duration::from_secs(20), converged)?;

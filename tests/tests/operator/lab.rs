@@ -52,10 +52,7 @@ impl Lab {
         change: impl Fn(String) -> String,
         arguments: Vec<String>,
     ) -> Result<Self> {
-        let kind = match std::env::var("SWITCH").as_deref() {
-            Ok("bmv2") => SwitchKind::Bmv2,
-            _ => SwitchKind::Embedded,
-        };
+        let kind = SwitchKind::from_environment();
         let topology = Topology::build(directory)?;
         let mut services = vec![topology.start_switch(kind)?];
         let text = configuration(&topology.socket()).replace("\"5s\"", "\"5m\"");

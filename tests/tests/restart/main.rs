@@ -34,10 +34,7 @@ struct Lab {
 
 impl Lab {
     fn start(directory: &std::path::Path, change: impl Fn(String) -> String) -> Result<Self> {
-        let kind = match std::env::var("SWITCH").as_deref() {
-            Ok("bmv2") => SwitchKind::Bmv2,
-            _ => SwitchKind::Embedded,
-        };
+        let kind = SwitchKind::from_environment();
         let topology = Topology::build(directory)?;
         // Time-outs longer than any pause here; the demo's are short.
         let text = configuration(&topology.socket()).replace("\"5s\"", "\"5m\"");

@@ -83,10 +83,7 @@ pub fn run_in(
 
 impl Lab {
     fn start(directory: &Path, table: u32, mode: Mode) -> Result<Self> {
-        let kind = match std::env::var("SWITCH").as_deref() {
-            Ok("bmv2") => SwitchKind::Bmv2,
-            _ => SwitchKind::Embedded,
-        };
+        let kind = SwitchKind::from_environment();
         let topology = Topology::build(directory)?;
         let other = bridge(&topology.wan)?;
         let blue = &topology.blue;

@@ -53,10 +53,7 @@ pub fn run(name: &str, offloads: bool, body: impl FnOnce(&Lab) -> Result<()>) {
 
 impl Lab {
     fn start(directory: &Path, offloads: bool) -> Result<Self> {
-        let kind = match std::env::var("SWITCH").as_deref() {
-            Ok("bmv2") => SwitchKind::Bmv2,
-            _ => SwitchKind::Embedded,
-        };
+        let kind = SwitchKind::from_environment();
         let topology = Topology::build(directory)?;
         let rough = rough_link(&topology)?;
         let far = far_host(&topology.wan)?;
