@@ -5,6 +5,7 @@
 //! [`service`]s with a log file, [`topology`] is the demo's network, [`traffic`] what hosts run.
 
 pub mod binaries;
+pub mod certificates;
 pub mod demo;
 pub mod error;
 pub mod netns;

@@ -8,7 +8,7 @@
 //!                     ▲    batches    │                  engine ──────┐ flow4, flow6
 //!                     │ resolve       └─▶ gate ──▶ session ─────────┐ │
 //!                     └──────────────────────────────┘              ▼ ▼
-//!   shunt ◀── unix socket ── api (asks all of them)               P4Runtime ──▶ switch
+//!   shunt ◀── unix, TLS ── api (asks all of them)                 P4Runtime ──▶ switch
 //! ```
 //! Gate, session and engine are there once for each switch, and wait for no other one's.
 //!
@@ -43,8 +43,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::adopt;
-use crate::api::{self, Api, ApiSocket};
-use crate::config::{Config, Configuration};
+use crate::api::{self, Api, ApiSocket, Listeners, SocketMode, TlsListener};
+use crate::config::{ApiConfig, Config, Configuration};
 use crate::exception;
 use crate::gates::Gates;
 use crate::kernel::{
@@ -70,6 +70,9 @@ pub enum StartError {
     /// The API's socket.
     #[error(transparent)]
     Socket(#[from] api::SocketError),
+    /// The API over TCP.
+    #[error(transparent)]
+    Tls(#[from] api::TlsError),
     /// The metrics' address.
     #[error(transparent)]
     Metrics(#[from] MetricsError),
@@ -113,7 +116,7 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let configuration = Arc::new(configuration);
     let config = configuration.current().config;
-    let socket = ApiSocket::bind(&config.api_socket).await?;
+    let entrances = Entrances::open(&config.api).await?;
     let exporter = match config.metrics {
         Some(address) => Some(Exporter::start(address).await?),
         None => None,
@@ -129,12 +132,19 @@ pub async fn run(
     }
     let taps = Taps::new(kernel);
 
-    let starting = Running::start(&configuration, log, &taps, socket, exporter, switch_timeout);
+    let starting = Running::start(
+        &configuration,
+        log,
+        &taps,
+        entrances,
+        exporter,
+        switch_timeout,
+    );
     let result = match stop.run_until_cancelled(starting).await {
         None => Err(StartError::Stopped),
         Some(Err(error)) => Err(error),
         Some(Ok(running)) => {
-            tracing::info!(socket = %config.api_socket.display(), "ready");
+            tracing::info!(socket = %config.api.socket.display(), "ready");
             service::ready();
             stop.cancelled().await;
             tracing::info!("stopping");
@@ -152,6 +162,39 @@ pub async fn run(
     result
 }
 
+/// Where the API listens; the sockets' files are removed when it is dropped.
+struct Entrances {
+    socket: ApiSocket,
+    read_only_socket: Option<ApiSocket>,
+    tls: Option<TlsListener>,
+}
+
+impl Entrances {
+    async fn open(config: &ApiConfig) -> Result<Self, StartError> {
+        Ok(Self {
+            socket: ApiSocket::bind(&config.socket, SocketMode::Group).await?,
+            read_only_socket: match &config.read_only_socket {
+                Some(path) => Some(ApiSocket::bind(path, SocketMode::Everybody).await?),
+                None => None,
+            },
+            tls: match &config.tls {
+                Some(config) => Some(TlsListener::bind(config).await?),
+                None => None,
+            },
+        })
+    }
+
+    /// The listeners, for the first who asks.
+    fn take_listeners(&mut self) -> Option<Listeners> {
+        let read_only = self.read_only_socket.as_mut();
+        Some(Listeners {
+            socket: self.socket.take_listener()?,
+            read_only_socket: read_only.and_then(ApiSocket::take_listener),
+            tls: self.tls.take(),
+        })
+    }
+}
+
 /// Everything that runs.
 struct Running {
     stop: CancellationToken,
@@ -161,7 +204,7 @@ struct Running {
     taps: Taps,
     tasks: Vec<JoinHandle<()>>,
     /// Removed when dropped.
-    _socket: ApiSocket,
+    _entrances: Entrances,
 }
 
 impl Running {
@@ -169,7 +212,7 @@ impl Running {
         configuration: &Arc<Configuration>,
         log: LogLevel,
         taps: &Taps,
-        mut socket: ApiSocket,
+        mut entrances: Entrances,
         exporter: Option<Exporter>,
         switch_timeout: Duration,
     ) -> Result<Self, StartError> {
@@ -286,7 +329,7 @@ impl Running {
 
         let (pools, pools_task) =
             pools::start(configuration.watch(), slow_path.handle(), stop.clone());
-        let listener = socket.take_listener();
+        let listeners = entrances.take_listeners();
         let api = Api {
             configuration: Arc::clone(configuration),
             convergence,
@@ -303,8 +346,8 @@ impl Running {
             exporter.map(|exporter| tokio::spawn(exporter.serve(Some(api.clone()), stop.clone())));
         let stop_api = stop.clone();
         let api = tokio::spawn(async move {
-            let Some(listener) = listener else { return };
-            if let Err(error) = api::serve(api, listener, stop_api).await {
+            let Some(listeners) = listeners else { return };
+            if let Err(error) = api::serve(api, listeners, stop_api).await {
                 tracing::error!(%error, "the API has ended");
             }
         });
@@ -325,7 +368,7 @@ impl Running {
                 .chain(metrics)
                 .chain(watch)
                 .collect(),
-            _socket: socket,
+            _entrances: entrances,
         })
     }
 

@@ -2,7 +2,7 @@
 
 mod connect;
 
-pub use connect::{ConnectError, connect};
+pub use connect::{ConnectError, Target, TlsTarget, connect};
 
 /// Where the daemon listens when its configuration says nothing else.
 pub const DEFAULT_SOCKET: &str = "/run/shunt/shuntd.sock";

@@ -6,6 +6,7 @@
 //! converged in time.
 
 mod config;
+mod connect;
 mod error;
 mod flows;
 mod interfaces;
@@ -38,9 +39,8 @@ use output::{Format, Output};
 #[derive(Parser)]
 #[command(name = "shunt", version)]
 struct Arguments {
-    /// The daemon's unix socket.
-    #[arg(long, global = true, env = "SHUNT_SOCKET", default_value = shunt_api::DEFAULT_SOCKET)]
-    socket: PathBuf,
+    #[command(flatten)]
+    daemon: connect::Daemon,
 
     /// How to print: a table, one JSON document, or one JSON object a line.
     #[arg(long, short, global = true, value_enum, default_value = "table")]
@@ -96,7 +96,7 @@ enum Noun {
 
 async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let out = Output::new(arguments.output);
-    let connect = || shunt_api::connect(&arguments.socket);
+    let connect = || arguments.daemon.connect();
     match arguments.noun {
         Noun::Status => return status::run(&mut connect().await?, &out).await,
         Noun::Config(what) => return config::run(&mut connect().await?, &out, what).await,

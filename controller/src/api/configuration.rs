@@ -9,6 +9,7 @@ use shunt_api::v1::change_config_request::Edit as Asked;
 use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
+use super::access::Caller;
 use crate::config::{
     By, Change, Configuration, ConfigurationError, Document, Edit, diff as difference, document_of,
     validate,
@@ -25,8 +26,12 @@ const PATIENCE: (Duration, Duration) = (Duration::from_secs(30), Duration::from_
 /// How often [`wait`] looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
-/// Who sent a request: the user at the other end of the socket.
+/// Who sent a request: the name in the certificate, or the user at the other end of the socket.
 pub(super) fn author<T>(request: &Request<T>) -> String {
+    let caller = request.extensions().get::<Caller>();
+    if let Some(name) = caller.and_then(|caller| caller.name.as_ref()) {
+        return name.clone();
+    }
     let credentials = request
         .extensions()
         .get::<UdsConnectInfo>()

@@ -1,5 +1,6 @@
-//! The API: gRPC on a unix socket, with reflection and health.
+//! The API: gRPC with reflection and health, on unix sockets and over TCP with mutual TLS.
 
+mod access;
 mod configuration;
 mod convert;
 mod devices;
@@ -10,8 +11,10 @@ mod service;
 mod socket;
 mod status;
 mod switches;
+mod tls;
 mod trace;
 
 pub(crate) use nat::pools;
-pub use service::{Api, serve};
-pub use socket::{ApiSocket, SocketError};
+pub use service::{Api, Listeners, serve};
+pub use socket::{ApiSocket, SocketError, SocketMode};
+pub use tls::{TlsError, TlsListener};

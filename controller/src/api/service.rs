@@ -2,9 +2,10 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures::Stream;
+use futures::future::FutureExt as _;
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use p4runtime::p4info::parse_p4info_text;
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
@@ -14,8 +15,11 @@ use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use super::access::{Access, Entrance, Role};
 use super::configuration;
 use super::convert;
 use super::devices::Devices;
@@ -24,6 +28,7 @@ use super::nat;
 use super::offload::{self, Engines};
 use super::status::{Parts, status};
 use super::switches;
+use super::tls::TlsListener;
 use super::trace;
 use crate::adopt::Restart;
 use crate::config::{Config, Configuration, Switch};
@@ -32,6 +37,11 @@ use crate::logging::LogLevel;
 use crate::pools::Pools;
 use crate::pump::Convergence;
 use crate::switch::{Member, SwitchView, Switches};
+
+/// Whether a client over TCP is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Requests of one TCP connection at a time.
+const REQUESTS_MAX: usize = 64;
 
 /// What the service asks.
 #[derive(Clone, Debug)]
@@ -58,32 +68,60 @@ pub struct Api {
     pub restart: watch::Receiver<Restart>,
 }
 
+/// Where the API listens.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For admins.
+    pub socket: UnixListener,
+    /// For everybody, to look.
+    pub read_only_socket: Option<UnixListener>,
+    /// By certificate.
+    pub tls: Option<TlsListener>,
+}
+
 /// Serves until `stop`.
 ///
 /// # Errors
 /// What the transport says.
 pub async fn serve(
     api: Api,
-    listener: UnixListener,
+    listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ShuntServer<Api>>().await;
+    let mut routes = Routes::new(health_service);
+    routes = routes.add_service(ShuntServer::new(api));
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(shunt_api::FILE_DESCRIPTOR_SET)
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1();
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<ShuntServer<Api>>().await;
-    let mut server = tonic::transport::Server::builder()
-        .add_service(health_service)
-        .add_service(ShuntServer::new(api));
     match reflection {
-        Ok(reflection) => server = server.add_service(reflection),
+        Ok(reflection) => routes = routes.add_service(reflection),
         Err(error) => tracing::warn!(%error, "the API has no reflection"),
     }
+    let unix = |listener, role| {
+        let mut server = Server::builder().layer(Access(Entrance::For(role)));
+        let server = server.add_routes(routes.clone());
+        server.serve_with_incoming(UnixListenerStream::new(listener))
+    };
+    let mut serving = vec![unix(listeners.socket, Role::Admin).boxed()];
+    if let Some(socket) = listeners.read_only_socket {
+        serving.push(unix(socket, Role::ReadOnly).boxed());
+    }
+    if let Some(listener) = listeners.tls {
+        let admins = Arc::new(listener.config.admins.clone());
+        let mut server = Server::builder()
+            .tls_config(listener.identity.clone())?
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .concurrency_limit_per_connection(REQUESTS_MAX)
+            .layer(Access(Entrance::Certificate(admins)));
+        let server = server.add_routes(routes.clone());
+        serving.push(server.serve_with_incoming(listener.incoming()).boxed());
+    }
+    let all = async { futures::future::try_join_all(serving).await.map(drop) };
     // A listing that nobody reads must not hold up the end: it is cut off.
-    stop.run_until_cancelled(server.serve_with_incoming(UnixListenerStream::new(listener)))
-        .await
-        .unwrap_or(Ok(()))
+    stop.run_until_cancelled(all).await.unwrap_or(Ok(()))
 }
 
 pub(super) type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;

@@ -6,8 +6,23 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::{UnixListener, UnixStream};
 
-/// Owner and group may connect.
-const MODE: u32 = 0o660;
+/// Who may connect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SocketMode {
+    /// Owner and group.
+    Group,
+    /// Every user.
+    Everybody,
+}
+
+impl SocketMode {
+    const fn bits(self) -> u32 {
+        match self {
+            SocketMode::Group => 0o660,
+            SocketMode::Everybody => 0o666,
+        }
+    }
+}
 
 /// Why the socket cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -15,7 +30,7 @@ pub enum SocketError {
     /// A daemon listens there.
     #[error(
         "a shuntd is running already: it listens on {}; stop it, or name another socket in \
-         daemon.api_socket", .0.display()
+         daemon.api_socket (or daemon.read_only_socket)", .0.display()
     )]
     InUse(PathBuf),
     /// Something else is there.
@@ -43,7 +58,7 @@ impl ApiSocket {
     ///
     /// # Errors
     /// [`SocketError`].
-    pub async fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub async fn bind(path: &Path, mode: SocketMode) -> Result<Self, SocketError> {
         let refused = |source| SocketError::Refused {
             path: path.to_owned(),
             source,
@@ -57,7 +72,8 @@ impl ApiSocket {
             path: path.to_owned(),
             listener: Some(listener),
         };
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(MODE)).map_err(refused)?;
+        let mode = std::fs::Permissions::from_mode(mode.bits());
+        std::fs::set_permissions(path, mode).map_err(refused)?;
         Ok(socket)
     }
 
@@ -104,21 +120,21 @@ mod tests {
     async fn a_living_daemon_keeps_its_socket_and_a_dead_ones_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("run/shuntd.sock");
-        let first = ApiSocket::bind(&path).await.unwrap();
+        let first = ApiSocket::bind(&path, SocketMode::Group).await.unwrap();
         let mode = std::fs::metadata(&path).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, MODE);
-        let error = ApiSocket::bind(&path).await.unwrap_err();
+        assert_eq!(mode & 0o777, 0o660);
+        let error = ApiSocket::bind(&path, SocketMode::Group).await.unwrap_err();
         assert!(error.to_string().contains("is running already"), "{error}");
         drop(first);
         assert!(!path.exists());
 
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap()); // killed
         assert!(path.exists());
-        let again = ApiSocket::bind(&path).await.unwrap();
+        let again = ApiSocket::bind(&path, SocketMode::Group).await.unwrap();
         drop(again);
 
         std::fs::write(&path, "").unwrap();
-        let error = ApiSocket::bind(&path).await.unwrap_err();
+        let error = ApiSocket::bind(&path, SocketMode::Group).await.unwrap_err();
         assert!(error.to_string().contains("not a socket"), "{error}");
     }
 }

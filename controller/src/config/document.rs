@@ -44,18 +44,46 @@ pub struct Document {
 pub struct DaemonSection {
     /// Path of the API's unix socket.
     pub api_socket: String,
+    /// Path of a second one, which every user of the machine may open, but only to look; none
+    /// without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_only_socket: Option<String>,
     /// `address:port` where Prometheus finds the metrics; nowhere without.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<String>,
+    /// `[daemon.api_tls]`: the API over TCP; nowhere without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub api_tls: Option<ApiTlsSection>,
 }
 
 impl Default for DaemonSection {
     fn default() -> Self {
         Self {
             api_socket: shunt_api::DEFAULT_SOCKET.to_owned(),
+            read_only_socket: None,
             metrics: None,
+            api_tls: None,
         }
     }
+}
+
+/// `[daemon.api_tls]`: the API over TCP, for clients that show a certificate (mutual TLS). The
+/// files are PEM and read at the daemon's start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiTlsSection {
+    /// `address:port` to listen at.
+    pub address: String,
+    /// The daemon's certificate, and those up to its authority if there are any between.
+    pub certificate: String,
+    /// The certificate's key.
+    pub key: String,
+    /// The authorities that sign clients' certificates.
+    pub client_ca: String,
+    /// Who may change things: subject common names (CN) or alternative names (DNS, e-mail, URI) of
+    /// clients' certificates. All other clients may look.
+    #[serde(default)]
+    pub admins: Vec<String>,
 }
 
 /// `[[switch]]`: a P4Runtime target.

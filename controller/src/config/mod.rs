@@ -30,7 +30,9 @@ pub use change::{Change, ChangeError, diff};
 pub use document::Document;
 pub use edit::EditError;
 pub use fault::Fault;
-pub use model::{Config, InterfaceConfig, PuntMeter, SlowPath, Switch, VpcConfig};
+pub use model::{
+    ApiConfig, ApiTls, Config, InterfaceConfig, PuntMeter, SlowPath, Switch, VpcConfig,
+};
 pub use revisions::{By, Configuration, ConfigurationError, Current, Edit, Made};
 pub use validate::validate;
 

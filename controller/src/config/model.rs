@@ -1,5 +1,6 @@
 //! A configuration that holds together: every value in range, every reference resolved.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
@@ -15,8 +16,8 @@ pub(super) const STATIC_ADDRESSES_MAX: u64 = 4096;
 /// The whole of it. Made by [`super::validate`] only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Path of the API's unix socket.
-    pub api_socket: PathBuf,
+    /// Where the API listens.
+    pub api: ApiConfig,
     /// Where Prometheus finds the metrics.
     pub metrics: Option<SocketAddr>,
     /// The switches; interfaces have their places among them.
@@ -35,13 +36,39 @@ pub struct Config {
     pub punt_meters: Vec<PuntMeter>,
 }
 
+/// Where the API listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiConfig {
+    /// Path of the unix socket for those who may do everything.
+    pub socket: PathBuf,
+    /// Path of the one for everybody, who may look.
+    pub read_only_socket: Option<PathBuf>,
+    /// Over TCP.
+    pub tls: Option<ApiTls>,
+}
+
+/// The API over TCP, with mutual TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiTls {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The daemon's certificate chain (PEM).
+    pub certificate: PathBuf,
+    /// Its key (PEM).
+    pub key: PathBuf,
+    /// The authorities of the clients' certificates (PEM).
+    pub client_ca: PathBuf,
+    /// Names in certificates whose owners may do everything.
+    pub admins: BTreeSet<String>,
+}
+
 impl Config {
     /// What a daemon that was started with this does when the configuration becomes `new`, and
     /// the sections that wait for its next start. Interfaces of switches that come with that start
     /// are on none until then.
     pub fn changed_to(&self, mut new: Config) -> (Config, Vec<String>) {
         let Config {
-            api_socket,
+            api,
             metrics,
             switches,
             slow_path,
@@ -64,17 +91,14 @@ impl Config {
             new.device.clone_from(&old.device);
         }
         let differs = [
-            (
-                "daemon",
-                (&api_socket, metrics) != (&new.api_socket, new.metrics),
-            ),
+            ("daemon", (&api, metrics) != (&new.api, new.metrics)),
             ("switch", switches != same_devices),
             ("slow_path", slow_path_differs),
         ];
         let waiting = differs.iter().filter(|(_, differs)| *differs);
         let waiting = waiting.map(|(section, _)| (*section).to_owned()).collect();
         let config = Config {
-            api_socket,
+            api,
             metrics,
             switches,
             slow_path,

@@ -1,5 +1,6 @@
 //! The good document, and one test for every fault of a bad one.
 
+use super::document::ApiTlsSection;
 use super::*;
 
 const GOOD: &str = include_str!("testdata/good.toml");
@@ -270,7 +271,7 @@ fn files_that_are_none() {
     let text = message(load(&path));
     assert!(
         text.starts_with(
-            "/shunt.toml, line 2, column 1: unknown field `socket`, expected `api_socket` or `metrics`"
+            "/shunt.toml, line 2, column 1: unknown field `socket`, expected one of `api_socket`, `read_only_socket`, `metrics`, `api_tls`"
         ),
         "{text}"
     );
@@ -314,6 +315,52 @@ fn daemon_switch_and_slow_path() {
         "daemon.metrics: \"localhost\" is not address:port, such as 127.0.0.1:9464",
         |d| d.daemon.metrics = Some("localhost".into()),
     );
+    fault(
+        "daemon.read_only_socket: is daemon.api_socket too: name another",
+        |d| d.daemon.read_only_socket = Some(d.daemon.api_socket.clone()),
+    );
+    fault(
+        "daemon.read_only_socket: \"read\" is not an absolute path",
+        |d| d.daemon.read_only_socket = Some("read".into()),
+    );
+    for (wanted, change) in [
+        (
+            "address: \"0.0.0.0\" is not address:port, such as 0.0.0.0:9463",
+            (|tls| tls.address = "0.0.0.0".into()) as fn(&mut ApiTlsSection),
+        ),
+        ("certificate: \"c.pem\" is not an absolute path", |tls| {
+            tls.certificate = "c.pem".into()
+        }),
+        ("key: \"\" is not an absolute path", |tls| {
+            tls.key = String::new();
+        }),
+        ("client_ca: \"ca\" is not an absolute path", |tls| {
+            tls.client_ca = "ca".into()
+        }),
+        ("admins[1]: \"alice\" is there twice", |tls| {
+            tls.admins = vec!["alice".into(); 2]
+        }),
+        (
+            "admins[0]: \"\" is no name in a certificate: 1 to 256 bytes",
+            |tls| tls.admins = vec![String::new()],
+        ),
+        (
+            "admins: 1025 names are more than the 1024 that there may be",
+            |tls| tls.admins = (0..1025).map(|number| format!("a{number}")).collect(),
+        ),
+    ] {
+        fault(&format!("daemon.api_tls.{wanted}"), |d| {
+            let mut tls = ApiTlsSection {
+                address: "[::]:9463".into(),
+                certificate: "/c.pem".into(),
+                key: "/k.pem".into(),
+                client_ca: "/ca.pem".into(),
+                admins: vec!["alice".into()],
+            };
+            change(&mut tls);
+            d.daemon.api_tls = Some(tls);
+        });
+    }
     fault(
         "switch: no switch is configured: add a [[switch]] section",
         |d| {

@@ -47,7 +47,8 @@ pub fn run_with_store(name: &str, body: impl FnOnce(&Lab) -> Result<()>) {
 }
 
 impl Lab {
-    fn start(
+    /// Starts it, with files in a directory.
+    pub fn start(
         directory: &Path,
         change: impl Fn(String) -> String,
         arguments: Vec<String>,

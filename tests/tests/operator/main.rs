@@ -7,6 +7,7 @@
     unreachable_pub
 )]
 
+mod access;
 mod config;
 mod floods;
 mod flows;

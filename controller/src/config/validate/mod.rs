@@ -1,5 +1,6 @@
 //! From a document to a configuration, or to everything that is wrong with it.
 
+mod daemon;
 mod interfaces;
 mod nat;
 mod offload;
@@ -9,7 +10,6 @@ mod tuning;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::path::Path;
 
 use shunt_p4::{TypeError, VpcId};
@@ -23,8 +23,6 @@ use super::model::{Config, SlowPath};
 const DEVICE_NAME_MAX: usize = 15;
 /// Longest name of anything in a document, bytes.
 const NAME_MAX: usize = 64;
-/// Linux: `sizeof(sockaddr_un.sun_path)` less the terminating zero.
-const SOCKET_PATH_MAX: usize = 107;
 /// Memory of the slow path, MiB.
 const MEMORY_MB: std::ops::RangeInclusive<i64> = 64..=1_048_576;
 /// Its threads.
@@ -40,22 +38,8 @@ const CONNECTIONS: std::ops::RangeInclusive<i64> = 1024..=16_777_216;
 /// Every fault, in the order of the document's sections.
 pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
     let mut faults = Faults::default();
-    let socket = &document.daemon.api_socket;
-    if !socket.starts_with('/') {
-        faults.add(
-            "daemon.api_socket",
-            format!("{socket:?} is not an absolute path"),
-        );
-    } else if socket.len() > SOCKET_PATH_MAX {
-        faults.add(
-            "daemon.api_socket",
-            format!("a socket's path has at most {SOCKET_PATH_MAX} bytes"),
-        );
-    }
-    let metrics = document.daemon.metrics.as_ref().and_then(|text| {
-        let fault = |_| format!("{text:?} is not address:port, such as 127.0.0.1:9464");
-        faults.check("daemon.metrics", text.parse::<SocketAddr>().map_err(fault))
-    });
+    let metrics = daemon::metrics(&document.daemon, &mut faults);
+    let api = daemon::api(&document.daemon, &mut faults);
     let switches = switches::switches(document, &mut faults);
     let slow_path = slow_path(document, &mut faults);
     let vpcs = interfaces::vpcs(document, &mut faults);
@@ -81,12 +65,12 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
 
     let faults = faults.into_vec();
     let weights = vpcs.iter().map(|vpc| (vpc.vpc.id, vpc.weight)).collect();
-    match (slow_path, timeouts, limits, offload, engine) {
-        (Some(slow_path), Some(timeouts), Some(limits), Some(offload), Some(engine))
+    match (api, slow_path, timeouts, limits, offload, engine) {
+        (Some(api), Some(slow_path), Some(timeouts), Some(limits), Some(offload), Some(engine))
             if faults.is_empty() =>
         {
             Ok(Config {
-                api_socket: socket.into(),
+                api,
                 metrics,
                 switches: switches.into_iter().flatten().collect(),
                 slow_path,
