@@ -160,7 +160,7 @@ async fn over_tls(target: &TlsTarget) -> Result<Channel, ConnectError> {
 }
 
 /// What is behind an error of the transport, which itself says little.
-fn innermost(error: &dyn std::error::Error) -> String {
+pub fn innermost(error: &dyn std::error::Error) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
@@ -173,9 +173,9 @@ fn remedy(reason: &str) -> &'static str {
     let is = |words: &[&str]| words.iter().any(|word| reason.contains(word));
     if is(&["UnknownIssuer", "BadSignature"]) {
         ". Its certificate is not signed by --api-ca"
-    } else if is(&["NotValidForName"]) {
+    } else if is(&["NotValidForName", "not valid for name"]) {
         ". Its certificate has another name: give it with --api-name"
-    } else if is(&["Expired", "NotValidYet"]) {
+    } else if is(&["xpired", "NotValidYet", "not valid yet"]) {
         ". Renew it, or look at the clock"
     } else if is(&["refused"]) {
         ". Start shuntd with daemon.api_tls, or look at the address"

@@ -2,7 +2,7 @@
 
 mod connect;
 
-pub use connect::{ConnectError, Target, TlsTarget, connect};
+pub use connect::{ConnectError, Target, TlsTarget, connect, innermost};
 
 /// Where the daemon listens when its configuration says nothing else.
 pub const DEFAULT_SOCKET: &str = "/run/shunt/shuntd.sock";

@@ -59,8 +59,25 @@ impl From<Status> for Error {
     }
 }
 
+/// What broke the connection under a request, if that is what happened.
+fn broken(status: &Status) -> Option<String> {
+    std::error::Error::source(status).map(shunt_api::innermost)
+}
+
 fn said(status: &Status) -> String {
-    match status.code() {
+    match (status.code(), broken(status)) {
+        // TLS 1.3: a client hears of it after its first request only.
+        (_, Some(reason)) if reason.contains("alert") => format!(
+            "the daemon does not take your certificate ({reason}): have it signed by an authority \
+             of its daemon.api_tls.client_ca"
+        ),
+        (_, Some(reason)) => format!("the daemon went away: {reason}"),
+        (code, None) => without_cause(code, status),
+    }
+}
+
+fn without_cause(code: Code, status: &Status) -> String {
+    match code {
         Code::Unimplemented => {
             "the daemon does not know this command: it is of another version (`shunt version`)"
                 .into()
@@ -87,6 +104,7 @@ impl Error {
             {
                 3
             }
+            Error::Daemon(status) if broken(status).is_some() => 3,
             _ => 1,
         }
     }
