@@ -5,8 +5,8 @@
 //!                                                                     │ the kernel keeps it
 //!   the next daemon ◀── every whole record, read once ────────────────┘ when the process dies
 //!
-//!   header │ worker 0: first lines │ second lines │ worker 1: …
-//!          │  one for each slot    │ IPv6 only    │
+//!   header │ worker 0: first lines │ second lines   │ worker 1: …
+//!          │  one for each slot    │ IPv6, counters │
 //! ```
 //!
 //! Writing costs a cache line a connection and no system call. A record is valid when its check
@@ -28,13 +28,15 @@ use crate::config::MAX_WORKERS;
 use crate::conntrack::{Connection, Direction, Key, MAX_CONNECTIONS, Tracker};
 
 /// "shunt", and the layout's version.
-const MAGIC: u64 = u64::from_be_bytes(*b"shunt\0\0\x01");
+const MAGIC: u64 = u64::from_be_bytes(*b"shunt\0\0\x02");
 /// Words of the header: a page.
 const HEADER: usize = 512;
 /// Words of a record: a cache line.
 const LINE: usize = 8;
-/// Words of what an IPv6 record has besides.
-const REST: usize = 4;
+/// Words of a record's second line: what an IPv6 record has besides, and what was counted.
+const REST: usize = LINE;
+/// Words of the former.
+const HIGH: usize = 4;
 
 // Words of the header.
 const AT_MAGIC: usize = 0;
@@ -48,9 +50,12 @@ const AT_LAST: usize = 5;
 /// Which switches there were: of each its name's hash, 0 for none.
 const AT_SWITCHES: usize = 8;
 
-/// Bits of a record's fourth word that may change by themselves: the tracker, and the switch.
-const CHANGING: u64 = 0xffff;
+/// Bits of a record's fourth word that may change by themselves: the tracker, the switch, and
+/// [`COUNTED`].
+const CHANGING: u64 = 0x1_ffff;
 const SWITCH_SHIFT: u32 = 8;
+/// The second line has counters.
+const COUNTED: u64 = 0x1_0000;
 
 /// A connection as its record has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +69,17 @@ pub struct Record {
     /// The switch that its entries were on last, as that daemon numbered it; absent if they never
     /// were on one.
     pub switch: SwitchIndex,
+    /// What was counted when its entries last came or left, but in what was in hardware then.
+    pub counted: Counters,
+}
+
+/// Packets and bytes of a connection, in the direction of its first packet and back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets.
+    pub packets: [u64; 2],
+    /// Bytes.
+    pub bytes: [u64; 2],
 }
 
 /// A switch's name in few bits (FNV-1a); never 0.
@@ -244,10 +260,6 @@ impl FormerFile {
     /// What the switch of a record is now that these are the switches. `None`: it is none of them.
     pub fn switch(&self, of: SwitchIndex, switches: &[String]) -> Option<SwitchIndex> {
         let word = |at: usize| Some(self.words.words().get(at)?.load(Ordering::Acquire));
-        if word(AT_SWITCHES)? == 0 {
-            // Of a version that knew one switch.
-            return Some(SwitchIndex::MIN);
-        }
         let was = (of.place() < MAX_SWITCHES).then(|| word(AT_SWITCHES + of.place()))??;
         let is = switches.iter().position(|name| hash_of(name) == was)?;
         Some(SwitchIndex::of(is))
@@ -281,12 +293,21 @@ impl FormerFile {
         if check == 0 {
             return None;
         }
+        let at = self.layout.rest(worker, slot);
+        let rest = words.get(at..at + REST)?;
         let high = match forward & 1 {
-            1 => {
-                let at = self.layout.rest(worker, slot);
-                load::<REST>(words.get(at..at + REST)?)?
+            1 => load::<HIGH>(rest.get(..HIGH)?)?,
+            _ => [0; HIGH],
+        };
+        let counted = match about & COUNTED {
+            0 => Counters::default(),
+            _ => {
+                let [there, back, bytes_there, bytes_back] = load(rest.get(HIGH..)?)?;
+                Counters {
+                    packets: [there, back],
+                    bytes: [bytes_there, bytes_back],
+                }
             }
-            _ => [0; REST],
         };
         let line = Line {
             rests: [forward, reply],
@@ -297,7 +318,10 @@ impl FormerFile {
         if check != line.check(self.seed, slot) {
             return None;
         }
-        line.record()
+        Some(Record {
+            counted,
+            ..line.record()?
+        })
     }
 }
 
@@ -315,7 +339,7 @@ struct Line {
     about: u64,
     /// Of source and destination of both keys.
     low: [u64; 4],
-    high: [u64; 4],
+    high: [u64; HIGH],
 }
 
 impl Line {
@@ -342,6 +366,7 @@ impl Line {
             route_vpcs: [vpc(48)?, vpc(32)?],
             tracker: Tracker::unpacked(self.about as u8, forward.proto())?,
             switch: SwitchIndex::new((self.about >> SWITCH_SHIFT) as u8)?,
+            counted: Counters::default(),
         })
     }
 
@@ -391,7 +416,7 @@ impl Records {
         check.store(0, Ordering::Release);
         if line.rests[0] & 1 == 1 {
             let at = self.layout.rest(self.worker, slot as usize);
-            let rest = self.words.words().get(at..at + REST).unwrap_or_default();
+            let rest = self.words.words().get(at..at + HIGH).unwrap_or_default();
             for (word, value) in rest.iter().zip(line.high) {
                 word.store(value, Ordering::Release);
             }
@@ -409,8 +434,23 @@ impl Records {
     #[inline]
     pub fn note(&self, slot: u32, connection: &Connection) {
         if let Some([_, _, _, word, ..]) = self.line(slot) {
-            word.store(about(connection), Ordering::Release);
+            let counted = word.load(Ordering::Relaxed) & COUNTED;
+            word.store(about(connection) | counted, Ordering::Release);
         }
+    }
+
+    /// What was counted of the connection.
+    pub fn count(&self, slot: u32, counted: &Counters) {
+        let Some([_, _, _, about, ..]) = self.line(slot) else {
+            return;
+        };
+        let at = self.layout.rest(self.worker, slot as usize);
+        let rest = self.words.words().get(at + HIGH..at + REST);
+        let counts = counted.packets.iter().chain(&counted.bytes);
+        for (word, count) in rest.unwrap_or_default().iter().zip(counts) {
+            word.store(*count, Ordering::Release);
+        }
+        about.store(about.load(Ordering::Relaxed) | COUNTED, Ordering::Release);
     }
 
     /// The connection is gone.

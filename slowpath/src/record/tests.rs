@@ -50,7 +50,47 @@ fn of(connection: &Connection) -> Record {
         route_vpcs: connection.route_vpcs(),
         tracker: connection.tracker,
         switch: connection.switch(),
+        counted: Counters::default(),
     }
+}
+
+/// Counters stay while the state changes, and are not those of who had the slot before.
+#[test]
+fn a_connection_s_counters_are_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("state");
+    let mut state = begin(&path);
+    state.finish().unwrap();
+    let v6 = |port| Tuple {
+        src: std::net::Ipv6Addr::LOCALHOST.into(),
+        dst: std::net::Ipv6Addr::LOCALHOST.into(),
+        proto: proto::UDP,
+        src_port: port,
+        dst_port: 1,
+    };
+    let keys = [1, 2].map(|port| FlowKey {
+        vpc: VpcId::MIN,
+        tuple: v6(port),
+    });
+    let tracker = Tracker::in_hardware(proto::UDP);
+    let table = table(&[(keys, [VpcId::MIN; 2], tracker)]);
+    let connection = table.get(0).unwrap();
+    let records = state.records(0);
+    let counted = Counters {
+        packets: [1, 2],
+        bytes: [300, u64::MAX],
+    };
+    records.write(0, connection);
+    records.count(0, &counted);
+    records.note(0, connection);
+    let read = |state: &StateFile| all(&FormerFile::open(&state.path).unwrap(), 0);
+    let wanted = Record {
+        counted,
+        ..of(connection)
+    };
+    assert_eq!(read(&state), [wanted]);
+    records.write(0, connection);
+    assert_eq!(read(&state), [of(connection)]);
 }
 
 fn names(names: &[&str]) -> Vec<String> {
@@ -100,11 +140,6 @@ fn a_connection_s_switch_is_the_one_of_that_name() {
     assert_eq!(of(&["a", "b"]), [first, second, None]);
     assert_eq!(of(&["b", "a"]), [second, first, None]);
     assert_eq!(of(&["c", "b"]), [None, second, None]);
-    // A version that knew one switch wrote neither names nor numbers.
-    for n in 0..MAX_SWITCHES {
-        former.words.words()[AT_SWITCHES + n].store(0, Relaxed);
-    }
-    assert_eq!(of(&["x"]), [first; 3]);
 }
 
 fn all(former: &FormerFile, worker: u16) -> Vec<Record> {

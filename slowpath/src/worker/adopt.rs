@@ -18,7 +18,7 @@ use super::{Core, Worker};
 use crate::conntrack::{InsertError, Key, Offload, Tracker};
 use crate::fib::{Fib, Resolution};
 use crate::nat::{Origin, RetakeError};
-use crate::record::Record;
+use crate::record::{Counters, Record};
 
 /// A connection that was there before the daemon was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ pub struct Former {
     last_seen_ns: u64,
     /// The switch that may have its entries; `None`: none that there is.
     switch: Option<SwitchIndex>,
+    counted: Counters,
 }
 
 /// What a connection is taken back from.
@@ -115,6 +116,7 @@ impl Former {
             tracker: record.tracker,
             last_seen_ns,
             switch,
+            counted: record.counted,
         }
     }
 
@@ -130,6 +132,7 @@ impl Former {
             tracker: Tracker::in_hardware(forward.key.tuple.proto),
             last_seen_ns: now_ns.saturating_sub(idle_ns),
             switch: Some(switch),
+            counted: Counters::default(),
         }
     }
 }
@@ -239,10 +242,13 @@ impl Core {
                 connection.set_offload(Offload::Installing);
             }
             connection.last_seen_ns = former.last_seen_ns.min(now_ns);
+            connection.packets = former.counted.packets;
+            connection.bytes = former.counted.bytes;
             let timeout = super::offload::timeout_ns(fib, connection);
             self.table.arm(slot, now_ns.saturating_add(timeout));
         }
         self.record(slot);
+        self.write_counts(slot);
         Ok(Restored::Here(id))
     }
 

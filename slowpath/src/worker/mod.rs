@@ -55,7 +55,7 @@ use crate::fib::{Fib, FibReader};
 use crate::icmp::RateLimit;
 use crate::nat::{Nat, PoolUse, PortShare};
 use crate::packet::PacketBuf;
-use crate::record::Records;
+use crate::record::{Counters, Records};
 use crate::stats::{DropReason, WorkerStats};
 
 pub use adopt::{Former, Refusal, Restored, Source};
@@ -551,6 +551,24 @@ impl Core {
         {
             records.note(slot, connection);
         }
+    }
+
+    /// Writes down what was counted of a connection, but in what is in hardware now.
+    fn write_counts(&self, slot: u32) {
+        let (Some(records), Some(connection)) = (&self.records, self.table.get(slot)) else {
+            return;
+        };
+        let mut counted = Counters {
+            packets: connection.packets,
+            bytes: connection.bytes,
+        };
+        if let Some(left) = self.hardware.get(&slot) {
+            let sums = counted.packets.iter_mut().chain(&mut counted.bytes);
+            for (sum, more) in sums.zip(left.packets.iter().chain(&left.bytes)) {
+                *sum = sum.saturating_add(*more);
+            }
+        }
+        records.count(slot, &counted);
     }
 
     /// How the offload engine calls the connection in a slot.

@@ -109,6 +109,10 @@ impl Core {
         if state != before {
             self.note(slot);
         }
+        if offload == Offload::Installed {
+            // Few come this way then.
+            self.write_counts(slot);
+        }
         match offload {
             Offload::Software if wanted && self.fast_enough(fib, now_ns, slot, packet.len) => {
                 self.install(fib, now_ns, slot, packet.switches);
@@ -309,6 +313,7 @@ impl Core {
                 if connection.offload() == Offload::Installing {
                     connection.set_offload(Offload::Installed);
                     connection.set_refusals(0);
+                    self.write_counts(slot);
                 }
             }
             OffloadEvent::Refused(_, reason) => {
@@ -365,6 +370,7 @@ impl Core {
                     connection.last_seen_ns.max(count.last_hit_ns.min(now_ns));
                 if !connection.is_ending() {
                     self.hardware.entry(slot).or_default().add(&count);
+                    self.write_counts(slot);
                 }
             }
             // What a removal that is under way has crossed.

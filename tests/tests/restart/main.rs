@@ -212,6 +212,25 @@ fn an_open_connection_outlives_daemons() {
             Ok((flows[0]["original"].clone(), flows[0]["reply"].clone()))
         };
         let before = flow(lab)?;
+        // Software's and hardware's packets, and both: they go on where they were. No packet is on
+        // its way when they are read.
+        let counters = |lab: &Lab| -> Result<[u64; 3]> {
+            let flows = lab.topology.shunt(&["flows"])?;
+            let packets = |of: &str| flows[0][of]["packets"].as_u64().unwrap_or(0);
+            Ok(["software", "hardware", "total"].map(packets))
+        };
+        let last = std::cell::Cell::new(counters(lab)?);
+        let goes_on = |lab: &Lab| -> Result<()> {
+            let [software, hardware, total] = last.get();
+            let now = counters(lab)?;
+            // A question and its answer at least, with nobody there.
+            assert!(now[0] >= software, "{:?}, then {now:?}", last.get());
+            assert!(now[1] >= hardware + 2, "{:?}, then {now:?}", last.get());
+            assert!(now[2] >= total + 2, "{:?}, then {now:?}", last.get());
+            last.set(now);
+            Ok(())
+        };
+        assert!(last.get().iter().all(|packets| *packets > 0), "{last:?}");
         // Stopped, killed, and killed without its file.
         let daemon = lab.daemon.take().expect("a daemon");
         let (status, _) = daemon.stop(DEADLINE)?;
@@ -223,12 +242,15 @@ fn an_open_connection_outlives_daemons() {
         lab.converges()?;
         assert_eq!(taken_back(lab)?, (1, 1));
         assert_eq!(flow(lab)?, before);
+        goes_on(lab)?;
         alone(lab, &mut open)?;
+        last.set(counters(lab)?);
         lab.daemon = None;
         open.asks()?;
         lab.start_daemon()?;
         lab.converges()?;
         assert_eq!(taken_back(lab)?, (1, 1));
+        goes_on(lab)?;
         lab.daemon = None;
         let state = lab.topology.socket().with_extension("state");
         std::fs::remove_file(&state).map_err(Error::file(&state))?;
