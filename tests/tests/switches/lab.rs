@@ -3,6 +3,7 @@
 //! ```text
 //!   reda  10.0.0.2 ───────── port 1 ┐            ┌ port 1 ───────── 10.0.1.2 redb
 //!   wana  198.51.100.2 ───── port 2 │ a        b │ port 2 ────── 203.0.113.2 wanb
+//!   redb  (another link) ─── port 3 │            │
 //!                           port 10 ┘            └ port 10
 //!                                 spa ─ shuntd ─ spb
 //! ```
@@ -103,6 +104,10 @@ impl Lab {
             lab.port(port)?;
             echo(host)?;
         }
+        lab.gw
+            .run("ip link add a3 type veth peer name eth1 netns redb")?;
+        lab.redb.offloads_off("eth1")?;
+        lab.port("a3")?;
         for (port, device) in [("a10", "spa"), ("b10", "spb")] {
             lab.gw
                 .run(&format!("ip link add {port} type veth peer name {device}"))?;
@@ -110,7 +115,7 @@ impl Lab {
             lab.port(device)?;
         }
         lab.start_a()?;
-        lab.b = Some(lab.switch("b", 2, "127.0.0.1:9560")?);
+        lab.b = Some(lab.switch("b", 2, &[1, 2, 10], "127.0.0.1:9560")?);
         lab.start_daemon()?;
         for (net, device) in [
             ("198.51.100.0/24", "sh-wan-a"),
@@ -134,11 +139,17 @@ impl Lab {
     }
 
     pub fn start_a(&mut self) -> Result<()> {
-        self.a = Some(self.switch("a", 1, "127.0.0.1:9559")?);
+        self.a = Some(self.switch("a", 1, &[1, 2, 3, 10], "127.0.0.1:9559")?);
         Ok(())
     }
 
-    fn switch(&self, name: &str, device_id: u64, address: &'static str) -> Result<Service> {
+    fn switch(
+        &self,
+        name: &str,
+        device_id: u64,
+        ports: &[u16],
+        address: &'static str,
+    ) -> Result<Service> {
         let bmv2 = std::env::var("SWITCH").as_deref() == Ok("bmv2");
         let program = match bmv2 {
             true => binaries::on_path("simple_switch_grpc")
@@ -146,7 +157,7 @@ impl Lab {
             false => binaries::find("shunt-switch")?,
         };
         let mut command = self.gw.command(&program.to_string_lossy());
-        for port in [1, 2, 10] {
+        for port in ports {
             command.arg("-i").arg(format!("{port}@{name}{port}"));
         }
         command.args(["--device-id", &device_id.to_string(), "--no-p4"]);

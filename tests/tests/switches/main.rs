@@ -188,6 +188,42 @@ fn a_daemon_starts_without_one_of_its_switches() {
     });
 }
 
+#[test]
+fn an_interface_moves_from_one_switch_to_the_other() {
+    lab::run("an_interface_moves_from_one_switch_to_the_other", |lab| {
+        let mut out = lab.connect(&lab.redb, WANB)?;
+        let mut routed = lab.connect(&lab.reda, REDB)?;
+        lab.is_offloaded(&mut out, "b")?;
+        routed.exchange(10)?;
+        for (key, value) in [("port", "3"), ("switch", "a")] {
+            let path = format!("interface.red-b.{key}");
+            lab.shunt(&["config", "set", &path, value, "--wait"])?;
+        }
+        for what in [
+            "ip link set eth0 down",
+            "ip link set eth1 up",
+            "ip addr add 10.0.1.2/24 dev eth1",
+            "ip route replace default via 10.0.1.1",
+        ] {
+            lab.redb.run(what)?;
+        }
+        // What was on one switch is between both now, and the other way round.
+        out.exchange(20)?;
+        let mut new = lab.connect(&lab.redb, WANB)?;
+        new.exchange(20)?;
+        assert_eq!(lab.flow(&new)?["offload"], "software");
+        lab.is_offloaded(&mut routed, "a")?;
+        let interfaces = lab.shunt(&["interfaces"])?;
+        let all = interfaces.as_array().cloned().unwrap_or_default();
+        let moved = all.iter().find(|one| one["name"] == "red-b").unwrap();
+        assert_eq!(
+            (&moved["switch"], &moved["state"]),
+            (&"a".into(), &"up".into())
+        );
+        lab.converges()
+    });
+}
+
 /// Entries of a table on a switch.
 fn entries(switch: &Value, table: &str) -> Option<u64> {
     let tables = switch["tables"].as_array()?;
