@@ -11,14 +11,15 @@
 //! never wait for a listing.
 
 mod adopt;
+mod ports;
 
 use std::sync::mpsc as sync;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use shunt_dpdk::{
-    DEFAULT_DATA_ROOM, Eal, EalConfig, EalError, Pool, PoolError, Port, PortConfig, PortError,
-    PortStats, ThreadError,
+    DEFAULT_DATA_ROOM, Eal, EalConfig, EalError, Pool, PoolError, Port, PortError, PortStats,
+    ThreadError,
 };
 use shunt_offload::{Clock, WorkerPort};
 use shunt_p4::MAX_SWITCHES;
@@ -31,10 +32,12 @@ use crate::fib::FibReaderFactory;
 use crate::nat::{PoolUse, PortShare};
 use crate::record::StateFile;
 use crate::stats::WorkerStats;
-use crate::worker::run::{Command, HANDOVER_FRAMES, Peers, Queues, Wire, run};
+use crate::worker::run::{Command, Peers, Queues, run};
 use crate::worker::{
     Census, FlowFilter, FlowView, Reviewed, RuleUse, Trace, Verdict, Worker, WorkerConfig,
 };
+
+use ports::{open, wires};
 
 pub use adopt::{Adopted, RESTORE_PAGE, RESTORE_SLICE, RestoreCursor, RestorePage};
 
@@ -406,57 +409,6 @@ fn begin_records(config: &SlowPathConfig, seed: u64, now_ns: u64) -> Option<Stat
             None
         }
     }
-}
-
-/// A queue pair for each worker, or as many as the device has.
-fn open(eal: &Eal, name: &str, pool: &Pool, workers: u16) -> Result<Port, PortError> {
-    let queues = |n| PortConfig {
-        rx_queues: n,
-        tx_queues: n,
-        ..PortConfig::default()
-    };
-    match Port::open(eal, name, pool, &queues(workers)) {
-        Err(PortError::Queues { rx, tx, .. }) if rx.min(tx) >= 1 => {
-            Port::open(eal, name, pool, &queues(rx.min(tx)))
-        }
-        opened => opened,
-    }
-}
-
-/// Each worker's ways to the switches.
-fn wires(ports: &[Port], workers: u16) -> Result<Vec<Vec<Wire>>, ManagerError> {
-    let mut all: Vec<Vec<Wire>> = (0..workers).map(|_| Vec::new()).collect();
-    for port in ports {
-        for (wires, wire) in all.iter_mut().zip(wires_to(port, workers)?) {
-            wires.push(wire);
-        }
-    }
-    Ok(all)
-}
-
-/// Each worker's way to a switch: a queue pair, or through the first worker.
-fn wires_to(port: &Port, workers: u16) -> Result<Vec<Wire>, ManagerError> {
-    let mut wires = Vec::new();
-    let mut through_first = Vec::new();
-    for n in 0..workers {
-        match (port.rx_queue(n), port.tx_queue(n)) {
-            (Some(rx), Some(tx)) => wires.push(Wire::Port {
-                rx,
-                tx,
-                others: Vec::new(),
-            }),
-            _ if n == 0 => return Err(ManagerError::Queue(n)),
-            _ => {
-                let (producer, consumer) = rtrb::RingBuffer::new(HANDOVER_FRAMES);
-                wires.push(Wire::Through(producer));
-                through_first.push(consumer);
-            }
-        }
-    }
-    if let Some(Wire::Port { others, .. }) = wires.first_mut() {
-        *others = through_first;
-    }
-    Ok(wires)
 }
 
 fn check(

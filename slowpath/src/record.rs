@@ -387,7 +387,7 @@ impl Line {
 #[inline]
 fn about(connection: &Connection) -> u64 {
     let [forward, reply] = connection.route_vpcs().map(|vpc| u64::from(vpc.get()));
-    let switch = u64::from(connection.switch().get());
+    let switch = u64::from(connection.place.switch().get());
     forward << 48 | reply << 32 | switch << SWITCH_SHIFT | u64::from(connection.tracker.packed())
 }
 

@@ -160,8 +160,8 @@ fn the_metrics_are_served() {
             format!("\np4runtime_client_streams_opened_total{of}}} 1\n"),
             format!("\np4runtime_client_updates_total{of},code=\"OK\"}} "),
             format!("\np4runtime_client_rpc_duration_seconds_bucket{of},rpc=\"Write\",le=\"1\"}} "),
-            "\nshunt_offload_up 1\n".to_owned(),
-            "\nshunt_offload_latency_seconds_count{operation=\"removal\",stage=\"total\"} 0\n"
+            "\nshunt_offload_up{switch=\"sw1\"} 1\n".to_owned(),
+            "\nshunt_offload_latency_seconds_count{switch=\"sw1\",operation=\"removal\",stage=\"total\"} 0\n"
                 .to_owned(),
             "\nshunt_converged 1\n".to_owned(),
             "\nshunt_switch_state{switch=\"sw1\",state=\"ready\"} 1\n".to_owned(),

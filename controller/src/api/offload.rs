@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn switches_add_up_and_are_told_apart() {
-        let config = crate::config::validate(&crate::config::tests::two_switches()).unwrap();
+        let config = crate::config::validate(&crate::config::switch_tests::two_switches()).unwrap();
         let engine = |installs: u64| {
             let mut stats = OffloadStats {
                 installs,

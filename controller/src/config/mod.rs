@@ -18,6 +18,8 @@ mod nat_tests;
 mod offload_tests;
 mod revisions;
 #[cfg(test)]
+pub(crate) mod switch_tests;
+#[cfg(test)]
 pub(crate) mod tests;
 mod validate;
 mod values;

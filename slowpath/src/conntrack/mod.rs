@@ -18,17 +18,19 @@
 
 mod index;
 mod key;
+mod place;
 mod state;
 mod timer;
 mod window;
 
 use shunt_dpdk::{huge_pages, prefetch_all};
 use shunt_offload::ConnectionId;
-use shunt_p4::{FlowKey, MAX_SWITCHES, SwitchIndex, Tuple, VpcId};
+use shunt_p4::{FlowKey, Tuple, VpcId};
 
 pub(crate) use index::Index;
 pub use key::{Hashed, Key};
 pub(crate) use key::{KeyHasher, address, words};
+pub use place::{Offload, Place};
 pub(crate) use state::TimeoutTable;
 pub use state::{Direction, State, Tracker};
 use timer::{Link, Links, UNARMED, Wheel};
@@ -37,34 +39,6 @@ use crate::nat::Lease;
 
 /// Most connections that a table can hold: slot × 2 + direction fits 32 bits.
 pub const MAX_CONNECTIONS: u32 = 1 << 26;
-
-/// Where a connection's two entries are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
-#[repr(u8)]
-pub enum Offload {
-    /// Not in hardware.
-    Software,
-    /// Asked for.
-    Installing,
-    /// Both acknowledged.
-    Installed,
-    /// To be removed, as soon as the queue has room.
-    RemoveQueued,
-    /// Removal asked for.
-    Removing,
-}
-
-impl Offload {
-    /// Its name in output and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Offload::Software => "software",
-            Offload::Installing => "installing",
-            Offload::Installed => "installed",
-            Offload::RemoveQueued | Offload::Removing => "removing",
-        }
-    }
-}
 
 /// What a packet's tuple becomes, and where it is routed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +61,8 @@ pub struct Connection {
     route_vpcs: [VpcId; 2],
     /// Its state.
     pub tracker: Tracker,
-    /// Its place in hardware: [`Offload`], and above it the switch.
-    place: u8,
+    /// Its place in hardware.
+    pub place: Place,
     /// `ENDING`, `COUNTED`, `REVOKED`, `LEAVING`, and refusals by hardware.
     flags: u8,
     /// It has a share in the port that it is addressed to, of somebody else inside: the VPC of
@@ -119,12 +93,6 @@ const LEAVING: u8 = 8;
 const REFUSALS_SHIFT: u8 = 4;
 const REFUSALS_MAX: u8 = 7;
 
-/// In `place`: bits of the switch.
-const SWITCH_SHIFT: u8 = 4;
-/// In `place`: in software, and on no switch so far.
-const NO_SWITCH: u8 = 0xf0;
-const _: () = assert!(MAX_SWITCHES < (NO_SWITCH >> SWITCH_SHIFT) as usize);
-
 /// In `offload_from_ns`: not before the next packet, whenever that comes.
 const NEXT_PACKET: u64 = u64::MAX;
 
@@ -135,7 +103,7 @@ impl Connection {
             keys,
             route_vpcs,
             tracker,
-            place: NO_SWITCH,
+            place: Place::SOFTWARE,
             flags: 0,
             peer_vpc: 0,
             lease: None,
@@ -201,36 +169,6 @@ impl Connection {
         forward.tuple().reversed() != reply.tuple()
     }
 
-    /// Its place in hardware.
-    #[inline]
-    pub fn offload(&self) -> Offload {
-        match self.place & !NO_SWITCH {
-            0 => Offload::Software,
-            1 => Offload::Installing,
-            2 => Offload::Installed,
-            3 => Offload::RemoveQueued,
-            _ => Offload::Removing,
-        }
-    }
-
-    /// See [`Connection::offload`].
-    #[inline]
-    pub fn set_offload(&mut self, offload: Offload) {
-        self.place = self.place & NO_SWITCH | offload as u8;
-    }
-
-    /// The switch that its entries are on, or were last; absent as long as there were none.
-    #[inline]
-    pub fn switch(&self) -> SwitchIndex {
-        SwitchIndex::of(usize::from(self.place >> SWITCH_SHIFT))
-    }
-
-    /// See [`Connection::switch`].
-    pub fn set_switch(&mut self, switch: SwitchIndex) {
-        let bits = switch.get().min(NO_SWITCH >> SWITCH_SHIFT) << SWITCH_SHIFT;
-        self.place = self.place & !NO_SWITCH | bits;
-    }
-
     /// It is over: gone as soon as the hardware has let go of it.
     #[inline]
     pub fn is_ending(&self) -> bool {
@@ -256,7 +194,7 @@ impl Connection {
 
     /// A change of the tables takes it out of hardware. Says whether that is new.
     pub(crate) fn leave_hardware(&mut self) -> bool {
-        let new = self.offload() != Offload::Software && self.flags & LEAVING == 0;
+        let new = self.place.offload() != Offload::Software && self.flags & LEAVING == 0;
         self.flags |= if new { LEAVING } else { 0 };
         new
     }
@@ -305,7 +243,7 @@ impl Connection {
     pub fn back_in_software(&mut self) -> bool {
         let leaving = self.flags & LEAVING != 0;
         self.flags &= !LEAVING;
-        self.set_offload(Offload::Software);
+        self.place.set_offload(Offload::Software);
         self.offload_from_ns = NEXT_PACKET;
         leaving
     }

@@ -49,7 +49,7 @@ fn of(connection: &Connection) -> Record {
         keys: [Direction::Forward, Direction::Reply].map(|side| *connection.raw_key(side)),
         route_vpcs: connection.route_vpcs(),
         tracker: connection.tracker,
-        switch: connection.switch(),
+        switch: connection.place.switch(),
         counted: Counters::default(),
     }
 }
@@ -125,7 +125,7 @@ fn a_connection_s_switch_is_the_one_of_that_name() {
     });
     for (switch, slot) in [0, 1].map(SwitchIndex::of).into_iter().zip(written) {
         let connection = table.get_mut(slot).unwrap();
-        connection.set_switch(switch);
+        connection.place.set_switch(switch);
         state.records(0).note(slot, connection);
     }
     let former = begin(&path).former.unwrap();

@@ -77,8 +77,7 @@ impl Core {
         let to = self.table.get(slot).map_or(key.tuple, |connection| {
             connection.translation(Direction::Forward).tuple
         });
-        let switches = [ingress.interface.switch, plan.hop.interface.switch];
-        let arrived = Arrived::new(packet, switches);
+        let arrived = Arrived::new(packet, ingress.interface, plan.hop.interface);
         self.seen(fib, now_ns, slot, Direction::Forward, &arrived);
         let rewrite = Rewrite {
             from: key.tuple,

@@ -238,8 +238,8 @@ impl Core {
             connection.set_counted(counted.source);
             connection.set_peer_vpc(origin.peer.map(|(vpc, _)| vpc));
             if let Some(switch) = former.switch {
-                connection.set_switch(switch);
-                connection.set_offload(Offload::Installing);
+                connection.place.set_switch(switch);
+                connection.place.set_offload(Offload::Installing);
             }
             connection.last_seen_ns = former.last_seen_ns.min(now_ns);
             connection.packets = former.counted.packets;
@@ -315,14 +315,14 @@ impl Core {
             return;
         };
         // Otherwise its removal is under way, and has an answer of its own.
-        if connection.offload() != Offload::Installing {
+        if connection.place.offload() != Offload::Installing {
             return;
         }
         if !in_hardware {
             self.back_in_software(fib, now_ns, slot);
             return;
         }
-        connection.set_offload(Offload::Installed);
+        connection.place.set_offload(Offload::Installed);
         if !connection.tracker.state().is_open() {
             // It was being taken out when the daemon was killed.
             self.remove_entries(now_ns, slot);

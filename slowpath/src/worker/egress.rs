@@ -39,8 +39,7 @@ impl Core {
             ingress.hash,
         )?;
         self.check_leaving(packet, &hop)?;
-        let switches = [ingress.interface.switch, hop.interface.switch];
-        let arrived = Arrived::new(packet, switches);
+        let arrived = Arrived::new(packet, ingress.interface, hop.interface);
         self.seen(fib, now_ns, slot, direction, &arrived);
         let rewrite = Rewrite {
             from,

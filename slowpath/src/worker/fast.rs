@@ -30,8 +30,8 @@ pub(super) struct Plain {
     l4: u16,
     end: u16,
     reason: u8,
-    /// The switch that it came from.
-    from: SwitchIndex,
+    /// The interface that it came from.
+    from: u16,
 }
 
 impl Plain {
@@ -41,7 +41,7 @@ impl Plain {
         l4: 0,
         end: 0,
         reason: 0,
-        from: SwitchIndex::MIN,
+        from: 0,
     };
 }
 
@@ -50,34 +50,27 @@ impl Plain {
 pub(super) struct LastIngress {
     interface: u16,
     vpc: u16,
-    switch: SwitchIndex,
 }
 
 impl LastIngress {
-    /// The interface's switch; `arrival` is the one that the frame came from, where that is to be
-    /// looked at.
+    /// `arrival`: the switch that the frame came from, where that is to be looked at.
     #[inline]
-    fn switch(
+    fn is_known(
         &mut self,
         fib: &Fib,
         arrival: Option<SwitchIndex>,
         interface: u16,
         vpc: u16,
-    ) -> Option<SwitchIndex> {
+    ) -> Option<()> {
         if (self.interface, self.vpc) != (interface, vpc) {
             let known = fib.vpc(VpcId::new(vpc)?)?.id;
             let arrived = fib.interface(InterfaceId::new(interface)?)?;
-            let switch = arrived.switch;
-            if arrived.vpc != known || arrival.is_some_and(|arrival| arrival != switch) {
+            if arrived.vpc != known || arrival.is_some_and(|arrival| arrival != arrived.switch) {
                 return None;
             }
-            *self = Self {
-                interface,
-                vpc,
-                switch,
-            };
+            *self = Self { interface, vpc };
         }
-        Some(self.switch)
+        Some(())
     }
 }
 
@@ -93,12 +86,13 @@ impl Core {
     ) -> Option<()> {
         let head: &[u8; L3 + IPV4_LEN + UDP_LEN] = frame.first_chunk()?;
         let header = ShuntHeader::parse(head)?;
-        plain.from = last.switch(fib, self.arrival, header.interface, header.vpc)?;
+        last.is_known(fib, self.arrival, header.interface, header.vpc)?;
         let vpc = VpcId::new(header.vpc)?;
         if head[ENCAP_LEN] & 1 != 0 {
             return None;
         }
         plain.reason = header.reason;
+        plain.from = header.interface;
         match u16::from_be_bytes([head[L3 - 2], head[L3 - 1]]) {
             ethertype::IPV4 => ipv4(vpc, frame, plain)?,
             ethertype::IPV6 => ipv6(vpc, frame, plain)?,
@@ -188,7 +182,8 @@ impl Core {
                 transport: &transport,
                 len: end - L3,
                 fragment: false,
-                switches: [plain.from, interface.switch],
+                from: plain.from,
+                to: interface,
             },
         );
         rewrite(frame, &plain.flow.key, &to, l4, end)?;

@@ -384,7 +384,7 @@ impl Worker {
         let mut census = Census::default();
         for connection in (from..end).filter_map(|slot| table.get(slot)) {
             census.by_state[connection.tracker.state() as usize] += 1;
-            census.offloaded += u64::from(connection.offload() == Offload::Installed);
+            census.offloaded += u64::from(connection.place.offload() == Offload::Installed);
         }
         (census, (end < table.slots()).then_some(end))
     }

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
-use shunt_p4::{FlowAction, FlowEntry, FlowKey, SwitchIndex};
+use shunt_p4::{FlowAction, FlowEntry, FlowKey, Interface, InterfaceId, SwitchIndex};
 
 use super::quota::Counted;
 use super::wants::{retry_ns, wants_offload};
@@ -37,17 +37,19 @@ pub(super) struct Arrived<'a> {
     /// Bytes of the IP packet.
     pub(super) len: usize,
     pub(super) fragment: bool,
-    /// The switches that it came from and leaves to.
-    pub(super) switches: [SwitchIndex; 2],
+    /// The interface that it came from, by number, and the one that it leaves by.
+    pub(super) from: u16,
+    pub(super) to: &'a Interface,
 }
 
 impl<'a> Arrived<'a> {
-    pub(super) fn new(packet: &'a Packet, switches: [SwitchIndex; 2]) -> Self {
+    pub(super) fn new(packet: &'a Packet, from: &Interface, to: &'a Interface) -> Self {
         Self {
             transport: &packet.transport,
             len: packet.len(),
             fragment: packet.is_fragment(),
-            switches,
+            from: from.id.get(),
+            to,
         }
     }
 }
@@ -67,10 +69,7 @@ impl Core {
             return;
         };
         let before = connection.tracker.state();
-        if matches!(
-            connection.offload(),
-            Offload::Installing | Offload::Installed
-        ) {
+        if connection.place.is_in_hardware() {
             // Others pass unseen: what one says of sequence numbers is soon no longer so.
             connection.tracker.forget_window();
         }
@@ -100,7 +99,7 @@ impl Core {
         }
         connection.offered_since_ns(now_ns);
         let deadline = deadline_ns(fib, connection);
-        let offload = connection.offload();
+        let offload = connection.place.offload();
         let wanted = offload == Offload::Software && wants_offload(fib, now_ns, connection);
         self.table.arm_by(slot, deadline);
         if anew {
@@ -115,7 +114,7 @@ impl Core {
         }
         match offload {
             Offload::Software if wanted && self.fast_enough(fib, now_ns, slot, packet.len) => {
-                self.install(fib, now_ns, slot, packet.switches);
+                self.install(fib, now_ns, slot, packet);
             }
             Offload::Installing | Offload::Installed if !state.is_open() => {
                 self.remove_entries(now_ns, slot)
@@ -126,9 +125,11 @@ impl Core {
 
     /// Into the switch that its packets come from and leave to. A connection between two switches
     /// stays in software: it is offered again when its routes may have changed.
-    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, [from, to]: [SwitchIndex; 2]) {
+    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, packet: &Arrived<'_>) {
         let id = self.id(slot);
-        let there = from == to && self.ways.has(from);
+        let from = InterfaceId::new(packet.from).and_then(|id| fib.interface(id));
+        let from = from.map_or(SwitchIndex::ABSENT, |from| from.switch);
+        let there = from == packet.to.switch && self.ways.has(from);
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
@@ -140,8 +141,8 @@ impl Core {
             connection.not_offered_before(now_ns.saturating_add(wait_ns));
             return;
         }
-        if connection.switch() != from {
-            connection.set_switch(from);
+        if connection.place.switch() != from {
+            connection.place.set_switch(from);
             // Before an entry can be there.
             self.note(slot);
         }
@@ -156,7 +157,7 @@ impl Core {
         };
         match self.ways.submit(from, OffloadCommand::Install(unit)) {
             Ok(()) => {
-                connection.set_offload(Offload::Installing);
+                connection.place.set_offload(Offload::Installing);
                 connection.tracker.forget_window();
                 self.stats.offload_installs += 1;
             }
@@ -171,17 +172,14 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        if !matches!(
-            connection.offload(),
-            Offload::Installing | Offload::Installed
-        ) {
+        if !connection.place.is_in_hardware() {
             return;
         }
         let remove = OffloadCommand::Remove {
             id,
             decided_ns: now_ns,
         };
-        let switch = connection.switch();
+        let switch = connection.place.switch();
         let offload = match self.ways.submit(switch, remove) {
             Ok(()) => {
                 self.stats.offload_removals += 1;
@@ -193,7 +191,7 @@ impl Core {
                 Offload::RemoveQueued
             }
         };
-        connection.set_offload(offload);
+        connection.place.set_offload(offload);
     }
 
     /// Ends a connection: at once, or as soon as the hardware has let go of it.
@@ -201,7 +199,7 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        match connection.offload() {
+        match connection.place.offload() {
             Offload::Software => {
                 if let Some(records) = &self.records {
                     // Before its port is anybody's.
@@ -279,15 +277,15 @@ impl Core {
         while let Some((slot, decided_ns)) = self.ways.kept(switch) {
             let id = self.id(slot);
             if let Some(connection) = self.table.get_mut(slot)
-                && connection.offload() == Offload::RemoveQueued
-                && connection.switch() == switch
+                && connection.place.offload() == Offload::RemoveQueued
+                && connection.place.switch() == switch
             {
                 let remove = OffloadCommand::Remove { id, decided_ns };
                 if self.ways.submit(switch, remove).is_err() {
                     return;
                 }
                 self.stats.offload_removals += 1;
-                connection.set_offload(Offload::Removing);
+                connection.place.set_offload(Offload::Removing);
             }
             self.ways.forget_kept(switch);
         }
@@ -300,18 +298,15 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        if connection.switch() != switch {
+        if connection.place.switch() != switch {
             return; // it went elsewhere since
         }
-        let in_hardware = matches!(
-            connection.offload(),
-            Offload::Installing | Offload::Installed
-        );
+        let in_hardware = connection.place.is_in_hardware();
         match event {
             OffloadEvent::Installed(_) => {
                 self.stats.offload_installed += 1;
-                if connection.offload() == Offload::Installing {
-                    connection.set_offload(Offload::Installed);
+                if connection.place.offload() == Offload::Installing {
+                    connection.place.set_offload(Offload::Installed);
                     connection.set_refusals(0);
                     self.write_counts(slot);
                 }
@@ -319,7 +314,7 @@ impl Core {
             OffloadEvent::Refused(_, reason) => {
                 self.stats.refuse(reason);
                 // If a removal is under way, its own answer is still to come.
-                if in_hardware || connection.offload() == Offload::RemoveQueued {
+                if in_hardware || connection.place.offload() == Offload::RemoveQueued {
                     let refusals = connection.refusals();
                     let doublings = match reason {
                         // Over for all at once, however often they tried.
@@ -333,7 +328,7 @@ impl Core {
                 }
             }
             OffloadEvent::Removed(_) => {
-                if connection.offload() == Offload::Removing {
+                if connection.place.offload() == Offload::Removing {
                     self.back_in_software(fib, now_ns, slot);
                 }
             }
@@ -350,7 +345,7 @@ impl Core {
             }
             OffloadEvent::Active(_) if in_hardware => connection.last_seen_ns = now_ns,
             OffloadEvent::Lost(_)
-                if in_hardware || connection.offload() == Offload::RemoveQueued =>
+                if in_hardware || connection.place.offload() == Offload::RemoveQueued =>
             {
                 self.stats.offload_lost += 1;
                 // Its last packet in hardware is not known: it gets a whole timeout.
@@ -358,7 +353,7 @@ impl Core {
                 self.back_in_software(fib, now_ns, slot);
             }
             OffloadEvent::Evicted(_)
-                if in_hardware || connection.offload() == Offload::RemoveQueued =>
+                if in_hardware || connection.place.offload() == Offload::RemoveQueued =>
             {
                 self.stats.offload_evicted += 1;
                 let wait_ns = retry_ns(&fib.policy().offload, 0, slot);
@@ -393,7 +388,7 @@ impl Core {
             return;
         };
         if connection.back_in_software() {
-            self.review.left(connection.switch());
+            self.review.left(connection.place.switch());
         }
         if connection.is_ending() {
             self.end(now_ns, slot);
@@ -446,7 +441,7 @@ impl Core {
             return;
         };
         let deadline = deadline_ns(fib, connection);
-        match connection.offload() {
+        match connection.place.offload() {
             _ if deadline > now_ns => self.table.arm(slot, deadline),
             Offload::Software => self.end(now_ns, slot),
             // Its packets do not come here: the hardware tells when they stop.

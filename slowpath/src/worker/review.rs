@@ -131,7 +131,7 @@ impl Core {
         if let Some(connection) = self.table.get_mut(slot)
             && connection.leave_hardware()
         {
-            let switch = connection.switch();
+            let switch = connection.place.switch();
             if let Some(leaving) = self.review.leaving(switch) {
                 *leaving += 1;
             }

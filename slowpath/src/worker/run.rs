@@ -357,26 +357,24 @@ struct Sender<'a> {
 
 impl Sender<'_> {
     fn push(&mut self, mbuf: Mbuf) {
-        let place = match &*self.links {
-            [_] => Some(0),
-            _ => self.place(mbuf.data()),
-        };
-        let Some(link) = place.and_then(|place| self.links.get_mut(place)) else {
-            self.no_switch += 1;
-            return;
+        let link = match &mut *self.links {
+            [link] => link,
+            links => {
+                let place = place(self.tables, mbuf.data());
+                match place.and_then(|place| links.get_mut(place)) {
+                    Some(link) => link,
+                    None => {
+                        self.no_switch += 1;
+                        return;
+                    }
+                }
+            }
         };
         if let Err(mbuf) = link.burst.push(mbuf) {
             self.unsent += link.flush();
             // Empty now, so it fits.
             let _ = link.burst.push(mbuf);
         }
-    }
-
-    /// The switch of the interface that a frame is to leave by.
-    fn place(&self, frame: &[u8]) -> Option<usize> {
-        let interface = InterfaceId::new(ShuntHeader::parse(frame)?.interface)?;
-        let tables = self.tables.enter()?;
-        Some(tables.interface(interface)?.switch.place())
     }
 
     /// All frames of a burst, each to where its fate says.
@@ -424,6 +422,13 @@ impl Sender<'_> {
         mbuf.extend_from_slice(frame)?;
         Some(mbuf)
     }
+}
+
+/// The switch of the interface that a frame is to leave by.
+fn place(tables: &FibReader, frame: &[u8]) -> Option<usize> {
+    let interface = InterfaceId::new(ShuntHeader::parse(frame)?.interface)?;
+    let tables = tables.enter()?;
+    Some(tables.interface(interface)?.switch.place())
 }
 
 impl Link {

@@ -258,7 +258,7 @@ impl<'a> Tracer<'a> {
             bytes: connection.bytes.iter().sum::<u64>() + packet.len() as u64,
             across: ingress.interface.switch != hop.interface.switch,
         };
-        let offload = connection.offload();
+        let offload = connection.place.offload();
         self.offload(offload, &tracker, &carried, [key.vpc, hop.interface.vpc]);
         self.trace.translated = Some(translation.tuple);
         self.deliver(packet, &hop)

@@ -93,7 +93,7 @@ impl FlowFilter {
                 .is_none_or(|state| connection.tracker.state() == state)
             && self
                 .offloaded
-                .is_none_or(|yes| (connection.offload() == Offload::Installed) == yes)
+                .is_none_or(|yes| (connection.place.offload() == Offload::Installed) == yes)
             && self.min_age.is_none_or(|min| age >= min)
     }
 }
@@ -176,8 +176,8 @@ fn view(connection: &Connection, id: ConnectionId, age: Duration, now_ns: u64) -
         forward: side(Direction::Forward),
         reply: side(Direction::Reply),
         state: connection.tracker.state(),
-        offload: connection.offload(),
-        switch: connection.switch(),
+        offload: connection.place.offload(),
+        switch: connection.place.switch(),
         age,
         idle: Duration::from_nanos(now_ns.saturating_sub(connection.last_seen_ns)),
         hardware: HardwareCount::default(),

@@ -299,10 +299,42 @@ impl Lab {
         self.gw.run(&format!("ip route {what}"))
     }
 
+    /// Waits until a switch has as many IPv4 routes as the daemon mirrors.
+    pub fn has_all_routes(&self, name: &str) -> Result<()> {
+        let mut last = (None, None);
+        wait_for("all routes", DEADLINE, || {
+            let status = self.shunt(&["status"]).unwrap_or_default();
+            let mut switches = status["switches"].as_array().into_iter().flatten();
+            let switch = switches.find(|one| one["name"] == name);
+            last = (
+                switch.and_then(|switch| entries(switch, "route4")),
+                self.shunt(&["routes"]).ok().as_ref().and_then(ipv4_routes),
+            );
+            last.0.is_some() && last.0 == last.1
+        })
+        .map(drop)
+        .map_err(|error| Error::Other(format!("{error}: {last:?}")))
+    }
+
     pub fn leases(&self) -> Result<u64> {
         let status = self.shunt(&["status"])?;
         Ok(status["slow_path"]["nat_leases"].as_u64().unwrap_or(0))
     }
+}
+
+/// Entries of a table on a switch.
+fn entries(switch: &Value, table: &str) -> Option<u64> {
+    let tables = switch["tables"].as_array()?;
+    let found = tables.iter().find(|found| found["table"] == table)?;
+    found["entries"].as_u64()
+}
+
+fn ipv4_routes(all: &Value) -> Option<u64> {
+    let ipv4 = |route: &&Value| {
+        let prefix = route["prefix"].as_str();
+        prefix.is_some_and(|prefix| !prefix.contains(':'))
+    };
+    Some(all.as_array()?.iter().filter(ipv4).count() as u64)
 }
 
 /// Answers whoever connects with what they say, for as long as the test runs.

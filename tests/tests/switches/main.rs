@@ -117,13 +117,7 @@ fn a_switch_that_is_stopped_or_gone_holds_up_no_other() {
             on_b.exchange(20)?;
             // A route that comes meanwhile gets to the other switch.
             lab.route("add 192.0.2.0/24 via 203.0.113.2 dev sh-wan-b onlink table 102")?;
-            wait_for("the route", DEADLINE, || {
-                let status = lab.shunt(&["status"]).unwrap_or_default();
-                let second = &status["switches"][1];
-                second["name"] == "b"
-                    && second["pending"] == 0
-                    && entries(second, "route4") == routes(lab)
-            })?;
+            lab.has_all_routes("b")?;
             let flow = lab.flow(&ends)?;
             assert_eq!(flow["offload"], "removing", "{flow}");
             wait_for("the status to name the switch", DEADLINE, || {
@@ -147,6 +141,35 @@ fn a_switch_that_is_stopped_or_gone_holds_up_no_other() {
             lab.is_offloaded(&mut on_b, "b")
         },
     );
+}
+
+#[test]
+fn what_is_revoked_waits_for_its_own_switch_only() {
+    lab::run("what_is_revoked_waits_for_its_own_switch_only", |lab| {
+        let mut on_a = lab.connect(&lab.reda, WANA)?;
+        let mut on_b = lab.connect(&lab.redb, WANB)?;
+        lab.is_offloaded(&mut on_a, "a")?;
+        lab.is_offloaded(&mut on_b, "b")?;
+        let a = lab.a.take().unwrap();
+        a.signal(Signal::SIGSTOP)?;
+        lab.shunt(&["config", "remove", "masquerade.out"])?;
+        lab.wait_engine("b", "connections_offloaded", 0)?;
+        lab.route("add 192.0.2.0/24 via 203.0.113.2 dev sh-wan-b onlink table 102")?;
+        lab.has_all_routes("b")?;
+        // A port whose entry may still be there is nobody else's, and `converged` is not said.
+        assert_eq!(lab.leases()?, 1);
+        let wait = ["config", "wait", "--timeout", "100ms"];
+        let said = lab
+            .shunt(&wait)
+            .map_or_else(|error| error.to_string(), |told| told.to_string());
+        assert!(said.contains("still in a"), "{said}");
+        a.signal(Signal::SIGCONT)?;
+        lab.a = Some(a);
+        lab.converges()?;
+        lab.wait_engine("a", "connections_offloaded", 0)?;
+        assert_eq!(lab.leases()?, 0);
+        lab.has_all_routes("a")
+    });
 }
 
 #[test]
@@ -222,22 +245,4 @@ fn an_interface_moves_from_one_switch_to_the_other() {
         );
         lab.converges()
     });
-}
-
-/// Entries of a table on a switch.
-fn entries(switch: &Value, table: &str) -> Option<u64> {
-    let tables = switch["tables"].as_array()?;
-    let found = tables.iter().find(|found| found["table"] == table)?;
-    found["entries"].as_u64()
-}
-
-/// IPv4 prefixes that the daemon mirrors.
-fn routes(lab: &Lab) -> Option<u64> {
-    let routes = lab.shunt(&["routes"]).ok()?;
-    let ipv4 = |route: &&Value| {
-        route["prefix"]
-            .as_str()
-            .is_some_and(|net| !net.contains(':'))
-    };
-    Some(routes.as_array()?.iter().filter(ipv4).count() as u64)
 }
