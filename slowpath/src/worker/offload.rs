@@ -114,7 +114,7 @@ impl Core {
         }
         match offload {
             Offload::Software if wanted && self.fast_enough(fib, now_ns, slot, packet.len) => {
-                self.install(fib, now_ns, slot, packet);
+                self.install(fib, now_ns, slot, packet.from, packet.to);
             }
             Offload::Installing | Offload::Installed if !state.is_open() => {
                 self.remove_entries(now_ns, slot)
@@ -125,11 +125,11 @@ impl Core {
 
     /// Into the switch that its packets come from and leave to. A connection between two switches
     /// stays in software: it is offered again when its routes may have changed.
-    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, packet: &Arrived<'_>) {
+    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, from: u16, to: &Interface) {
         let id = self.id(slot);
-        let from = InterfaceId::new(packet.from).and_then(|id| fib.interface(id));
+        let from = InterfaceId::new(from).and_then(|id| fib.interface(id));
         let from = from.map_or(SwitchIndex::ABSENT, |from| from.switch);
-        let there = from == packet.to.switch && self.ways.has(from);
+        let there = from == to.switch && self.ways.has(from);
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };

@@ -356,6 +356,7 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
+    #[inline]
     fn push(&mut self, mbuf: Mbuf) {
         let link = match &mut *self.links {
             [link] => link,
@@ -425,6 +426,7 @@ impl Sender<'_> {
 }
 
 /// The switch of the interface that a frame is to leave by.
+#[inline(never)] // few have several switches, and all come by here
 fn place(tables: &FibReader, frame: &[u8]) -> Option<usize> {
     let interface = InterfaceId::new(ShuntHeader::parse(frame)?.interface)?;
     let tables = tables.enter()?;
