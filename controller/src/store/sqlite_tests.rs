@@ -1,7 +1,10 @@
 //! Files that are not as they should be.
 
+use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+
+use shunt_testbed::{netns, sandbox};
 
 use super::conformance::entry;
 use super::sqlite::MIGRATIONS;
@@ -179,6 +182,55 @@ fn without_room_a_revision_is_refused_and_nothing_else_lost() {
     assert_eq!(store.append(3, entry("small")).unwrap(), 4);
     drop(store);
     assert_eq!(SqliteStore::open(&place.path).unwrap().head().unwrap(), 4);
+}
+
+/// A file system without a byte left: journals have no room either.
+#[test]
+fn on_a_full_disk_nothing_is_lost() {
+    sandbox::test(
+        "store::sqlite_tests::on_a_full_disk_nothing_is_lost",
+        || {
+            let place = place();
+            let disk = place.path.parent().unwrap().display();
+            netns::run(&format!("mount -t tmpfs -o size=512k tmpfs {disk}"))?;
+            filled(&place.path);
+            let mut store = SqliteStore::open(&place.path).unwrap();
+            let filler = place.path.with_extension("filler");
+            let mut file = std::fs::File::create(&filler).unwrap();
+            let mut chunk = 64 * 1024;
+            while chunk > 0 {
+                if file.write_all(&vec![1; chunk]).is_err() {
+                    chunk /= 2;
+                }
+            }
+            // Pages that are there already may still take a revision or two.
+            let mut head = 3;
+            let found = loop {
+                match store.append(head, entry("b")) {
+                    Ok(number) => head = number,
+                    Err(found) => break found,
+                }
+                assert!(head < 1000, "the disk is not full");
+            };
+            assert!(matches!(found, StoreError::Full(_)), "{found}");
+            assert_eq!(store.head().unwrap(), head);
+            assert_eq!(store.get(head).unwrap().unwrap().number, head);
+            // A daemon that starts meanwhile has all of them.
+            drop(store);
+            let mut store = SqliteStore::open(&place.path).unwrap();
+            assert_eq!(store.log(u64::MAX, 1000).unwrap().len() as u64, head);
+            let found = store.append(head, entry("c")).unwrap_err();
+            assert!(matches!(found, StoreError::Full(_)), "{found}");
+            drop(file);
+            std::fs::remove_file(&filler).unwrap();
+            assert_eq!(store.append(head, entry("d")).unwrap(), head + 1);
+            drop(store);
+            let again = SqliteStore::open(&place.path).unwrap();
+            assert_eq!(again.head().unwrap(), head + 1);
+            drop(again);
+            netns::run(&format!("umount {disk}"))
+        },
+    );
 }
 
 #[test]
