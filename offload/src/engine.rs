@@ -11,6 +11,7 @@ use tokio::task::JoinHandle;
 use crate::adopt::ReadBack;
 use crate::clock::Clock;
 use crate::installer::{Control, Installer, Session};
+use crate::ledger::BusyFlow;
 use crate::queue::{InstallerPort, OffloadUnit};
 use crate::sink::{FlowReading, FlowSink};
 use crate::stats::OffloadStats;
@@ -299,6 +300,18 @@ impl EngineRef {
             all.append(&mut found.await.map_err(|_| EngineEnded)?);
         }
         Ok(all)
+    }
+
+    /// The connections of which the switch forwarded most between the last readings of its
+    /// counters, at most `most` and [`BUSIEST_MAX`](crate::BUSIEST_MAX). Counters are read more
+    /// often for some seconds, at no higher rate.
+    ///
+    /// # Errors
+    /// [`EngineEnded`].
+    pub async fn busiest(&self, most: usize) -> Result<Vec<BusyFlow>, EngineEnded> {
+        let (answer, flows) = oneshot::channel();
+        self.send(Control::Busiest(most, answer)).await?;
+        flows.await.map_err(|_| EngineEnded)
     }
 
     async fn send(&self, control: Control) -> Result<(), EngineEnded> {

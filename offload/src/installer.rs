@@ -27,7 +27,7 @@ use crate::adopt::ReadBack;
 use crate::clock::as_ns;
 use crate::engine::{EngineConfig, EnginePolicy};
 use crate::lasting::Lasting;
-use crate::ledger::{Ledger, READ_UNITS_MAX, Read, Share};
+use crate::ledger::{BusyFlow, Ledger, READ_UNITS_MAX, Read, Share};
 use crate::queue::{InstallerPort, OffloadUnit};
 use crate::sink::{FlowReading, FlowSink, Outcome, SinkError};
 use crate::stats::{LinkState, OffloadStats, Trouble, TroubleKind};
@@ -58,6 +58,7 @@ pub(crate) enum Control {
     Stats(oneshot::Sender<OffloadStats>),
     Policy(EnginePolicy),
     Read(Vec<FlowKey>, oneshot::Sender<Vec<Option<FlowReading>>>),
+    Busiest(usize, oneshot::Sender<Vec<BusyFlow>>),
     Shutdown,
 }
 
@@ -517,6 +518,9 @@ impl<S: FlowSink> Installer<S> {
             }
             Control::Policy(policy) => self.ledger.set_policy(&policy),
             Control::Read(keys, answer) => self.read_for(keys, answer),
+            Control::Busiest(most, answer) => {
+                let _ = answer.send(self.ledger.busiest(most, now_ns));
+            }
             Control::Shutdown => self.ending = true,
         }
     }

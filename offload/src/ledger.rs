@@ -5,6 +5,7 @@
 //! gone, so two writes of one key are never in flight together. A new unit whose key belongs
 //! to one that is leaving waits for it.
 
+mod busiest;
 mod entries;
 mod idleness;
 mod reading;
@@ -28,6 +29,7 @@ use crate::queue::{
 use crate::stats::{OffloadStats, Recorders, ShareUse, TableUse, Times, Trouble, TroubleKind};
 use crate::unit::{Life, Outcome, Step, Unit};
 
+pub use busiest::{BUSIEST_MAX, BusyFlow};
 use entries::{Entries, is_writable};
 use reading::Readings;
 pub(crate) use reading::{READ_UNITS_MAX, Read};

@@ -29,6 +29,7 @@ pub use clock::Clock;
 pub use engine::{
     Engine, EngineConfig, EngineEnded, EngineHandle, EnginePolicy, EngineRef, TableSizes, VpcShare,
 };
+pub use ledger::{BUSIEST_MAX, BusyFlow};
 pub use p4rt::P4RuntimeSink;
 pub use queue::{
     ConnectionId, EvictReason, Full, HardwareCount, InstallerPort, OffloadCommand, OffloadEvent,

@@ -162,7 +162,7 @@ const bit<8> PUNT_MULTICAST   = 12;
 const bit<8> PUNT_OTHER_L4    = 13;
 const bit<8> PUNT_OTHER_L2    = 14;
 
-// Why a packet is dropped (index of the counter `drops`; Rust: DropReason).
+// Why a packet is dropped (index of the counter `drops`; Rust: SwitchDrop).
 const bit<8> DROP_NONE          = 0;
 const bit<8> DROP_PARSE         = 1;
 const bit<8> DROP_CHECKSUM      = 2;

@@ -3,6 +3,7 @@
 //! The P4 program is `shunt.p4` beside this crate; [`frame`] is the header between switch
 //! and slow path, [`flow`] an offloaded direction of a connection.
 
+pub mod drops;
 pub mod flow;
 pub mod frame;
 pub mod hash;
@@ -10,6 +11,7 @@ pub mod network;
 pub mod tables;
 pub mod types;
 
+pub use drops::SwitchDrop;
 pub use flow::{FlowAction, FlowEntry, FlowKey, Tuple};
 pub use frame::{Command, PuntReason, ShuntHeader};
 pub use hash::flow_hash;

@@ -33,8 +33,8 @@ pub use exception::{
 };
 pub use fib::{FibReaderFactory, FibWriter};
 pub use manager::{
-    Adopted, FlowCursor, FlowPage, Manager, ManagerError, ManagerHandle, NatStats, RESTORE_PAGE,
-    RestoreCursor, SlowPathStats,
+    Adopted, FlowCursor, FlowPage, Glance, Manager, ManagerError, ManagerHandle, NatStats,
+    RESTORE_PAGE, RestoreCursor, SlowPathStats,
 };
 pub use nat::PoolUse;
 pub use policy::Policy;

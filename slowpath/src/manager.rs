@@ -11,6 +11,7 @@
 //! never wait for a listing.
 
 mod adopt;
+mod glance;
 mod ports;
 
 use std::sync::mpsc as sync;
@@ -40,6 +41,7 @@ use crate::worker::{
 use ports::{open, wires};
 
 pub use adopt::{Adopted, RESTORE_PAGE, RESTORE_SLICE, RestoreCursor, RestorePage};
+pub use glance::{GLANCE_SCANS, Glance};
 
 /// Requests that wait for the manager.
 pub const REQUESTS: usize = 64;
@@ -457,7 +459,7 @@ fn serve(mut requests: mpsc::Receiver<Request>, mut workers: Workers) {
         // Nobody may be left to hear the answer.
         match request {
             Request::List(filter, from, limit, reply) => {
-                let _ = reply.send(workers.list(&filter, from, limit));
+                let _ = reply.send(workers.list(&filter, from, limit, u64::MAX));
             }
             Request::Delete(filter, reply) => {
                 let _ = reply.send(workers.delete(&filter));
@@ -512,16 +514,23 @@ impl Workers {
         0..u16::try_from(self.workers.len()).unwrap_or(u16::MAX)
     }
 
+    /// With at most so many scans.
     fn list(
         &self,
         filter: &FlowFilter,
         from: FlowCursor,
         limit: usize,
+        mut scans: u64,
     ) -> Result<FlowPage, ManagerError> {
         let mut page = FlowPage::default();
         let mut slot = from.slot;
         for n in self.numbers().skip(usize::from(from.worker)) {
             loop {
+                if scans == 0 {
+                    page.next = Some(FlowCursor { worker: n, slot });
+                    return Ok(page);
+                }
+                scans -= 1;
                 let (filter, room) = (filter.clone(), limit - page.flows.len());
                 let (flows, next) = self.ask(n, move |worker, now_ns| {
                     worker.list_flows(now_ns, &filter, slot, SCAN_SLOTS, room)

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use shunt_p4::{FlowKey, VpcId};
 
+use super::busiest::{Busiest, WATCHED_SWEEP_NS};
 use super::entries::Entries;
 use super::room::{Family, Pressure};
 use super::{Ledger, Map, UnitRef};
@@ -80,6 +81,7 @@ pub(super) struct Readings {
     /// Candidates are being read once more.
     verifying: bool,
     idle: VecDeque<UnitRef>,
+    pub(super) busiest: Busiest,
     paused_until_ns: u64,
     /// Since when the switch does not give its counters.
     failing_since_ns: Option<u64>,
@@ -99,6 +101,7 @@ impl Readings {
             evict_due_ns: 0,
             verifying: false,
             idle: VecDeque::new(),
+            busiest: Busiest::default(),
             paused_until_ns: 0,
             failing_since_ns: None,
         }
@@ -194,9 +197,13 @@ impl Ledger {
             return readings.pace_ns;
         };
         let pressed = readings.evict_idle_ns.is_some() && self.room.pressures().next().is_some();
-        let interval_ns = match pressed {
-            true => PRESSED_SWEEP_NS.min(readings.sweep_interval_ns),
-            false => readings.sweep_interval_ns,
+        let watched = readings
+            .busiest
+            .is_watched(begun_ns.saturating_add(WATCHED_SWEEP_NS));
+        let interval_ns = match (pressed, watched) {
+            (true, _) => PRESSED_SWEEP_NS.min(readings.sweep_interval_ns),
+            (false, true) => WATCHED_SWEEP_NS.min(readings.sweep_interval_ns),
+            (false, false) => readings.sweep_interval_ns,
         };
         readings.pace_ns.max(begun_ns.saturating_add(interval_ns))
     }
@@ -259,6 +266,7 @@ impl Ledger {
         }
         if self.readings.cursor == 0 {
             self.readings.sweep_begun_ns = Some(now_ns);
+            self.readings.busiest.turn();
         }
         let mut units = Vec::new();
         let end = self
@@ -377,6 +385,9 @@ impl Ledger {
             last_hit_ns,
         };
         self.units.set_count(at, count);
+        let before = before.map_or(0, |before| before.bytes.iter().sum());
+        let bytes: u64 = count.bytes.iter().sum();
+        self.readings.busiest.note(bytes.saturating_sub(before), at);
         let idle_ns = now_ns.saturating_sub(last_hit_ns);
         if self
             .readings

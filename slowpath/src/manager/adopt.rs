@@ -129,7 +129,7 @@ impl ManagerHandle {
         .await
     }
 
-    async fn run<T: Send + 'static>(
+    pub(super) async fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Workers) -> Result<T, ManagerError> + Send + 'static,
     ) -> Result<T, ManagerError> {

@@ -69,11 +69,17 @@ pub struct FlowFilter {
     pub offloaded: Option<bool>,
     /// At least so old.
     pub min_age: Option<Duration>,
+    /// With a packet in software within so long.
+    pub max_idle: Option<Duration>,
 }
 
 impl FlowFilter {
     /// Whether the connection is one of them.
-    pub fn matches(&self, connection: &Connection, age: Duration) -> bool {
+    pub fn matches(&self, connection: &Connection, age: Duration, now_ns: u64) -> bool {
+        let idle = Duration::from_nanos(now_ns.saturating_sub(connection.last_seen_ns));
+        if self.max_idle.is_some_and(|max| idle > max) {
+            return false;
+        }
         let keys = [Direction::Forward, Direction::Reply].map(|side| connection.key(side));
         self.vpc
             .is_none_or(|vpc| keys.iter().any(|key| key.vpc == vpc))
@@ -117,7 +123,7 @@ impl Worker {
                 continue;
             };
             let age = table.age(slot, now_ns);
-            if !filter.matches(connection, age) {
+            if !filter.matches(connection, age, now_ns) {
                 continue;
             }
             if flows.len() >= limit {
@@ -146,7 +152,8 @@ impl Worker {
         for slot in from..end {
             let table = &self.core.table;
             let wanted = table.get(slot).is_some_and(|connection| {
-                !connection.is_ending() && filter.matches(connection, table.age(slot, now_ns))
+                !connection.is_ending()
+                    && filter.matches(connection, table.age(slot, now_ns), now_ns)
             });
             if wanted {
                 self.core.end(now_ns, slot);
