@@ -341,6 +341,7 @@ impl Running {
             slow_path: slow_path.handle(),
             pools,
             restart,
+            top: api::Top::default(),
         };
         let metrics =
             exporter.map(|exporter| tokio::spawn(exporter.serve(Some(api.clone()), stop.clone())));

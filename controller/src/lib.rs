@@ -6,6 +6,7 @@ pub mod config;
 pub mod daemon;
 pub mod exception;
 pub mod gates;
+pub mod hardware;
 pub mod kernel;
 pub mod logging;
 pub mod metrics;

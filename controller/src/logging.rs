@@ -17,6 +17,11 @@ pub const EVENTS_MAX: u32 = 50;
 /// See [`EVENTS_MAX`].
 pub const WINDOW: Duration = Duration::from_secs(10);
 
+/// Words that are levels.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// Bytes of a filter at most.
+const FILTER_MAX: usize = 4_096;
+
 /// How to log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
@@ -63,6 +68,21 @@ impl LogLevel {
 pub fn parse(text: &str) -> Result<EnvFilter, String> {
     if text.trim().is_empty() {
         return Err("a level is needed: error, warn, info, debug or trace".to_owned());
+    }
+    if text.len() > FILTER_MAX {
+        return Err(format!(
+            "{} bytes are no log level: at most {FILTER_MAX}",
+            text.len()
+        ));
+    }
+    // The filter would take any other word for a module, and log all of that.
+    let words = text.split(',').map(str::trim);
+    let mut alone = words.filter(|word| !word.contains(['=', '[', '{']));
+    if let Some(wrong) = alone.find(|word| !LEVELS.contains(&word.to_ascii_lowercase().as_str())) {
+        return Err(format!(
+            "{wrong:?} is no log level (there are: {}; by module: info,shunt_controller=debug)",
+            LEVELS.join(", ")
+        ));
     }
     EnvFilter::try_new(text).map_err(|error| format!("{text:?} is no log level: {error}"))
 }

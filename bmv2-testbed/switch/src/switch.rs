@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, mpsc};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use p4runtime::p4::config::v1::P4Info;
+use p4runtime::p4::v1 as pb;
 use tokio::sync::mpsc::Sender;
 
 use crate::clock::{Clock, SystemClock};
@@ -18,7 +19,7 @@ use crate::port::{
 };
 use crate::program::Program;
 use crate::program::error::LoadError;
-use crate::server::{Deviations, Formats};
+use crate::server::{Deviations, Formats, UndoLog, Writer};
 use crate::state::entry::{Entry, Spec, Target};
 use crate::state::profile::Call;
 use crate::state::{State, lock};
@@ -502,6 +503,23 @@ impl Switch {
     pub fn inject(&self, port: u32, frame: &[u8]) {
         let frames = std::iter::once(frame);
         self.0.process(&mut Worker::default(), port, frames);
+    }
+
+    /// Inserts an entity as a primary's Write does; for who holds the switch in his own process.
+    ///
+    /// # Errors
+    /// What a Write would be answered.
+    pub fn insert(&self, entity: pb::Entity) -> Result<(), String> {
+        let loaded = self.0.loaded.load_full();
+        let loaded = loaded.ok_or_else(|| "no program is loaded".to_owned())?;
+        let update = pb::Update {
+            r#type: pb::update::Type::Insert.into(),
+            entity: Some(entity),
+        };
+        let now_ns = self.0.options.clock.now_ns();
+        Writer::new(&loaded, now_ns, UndoLog::default())
+            .update(&update)
+            .map_err(|fault| fault.message)
     }
 
     /// The counts so far.

@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 use crate::error::Error;
 
 /// How to reach the daemon.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct Daemon {
     /// The daemon's unix socket.

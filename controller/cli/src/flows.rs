@@ -6,6 +6,7 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::{Output, duration_ms};
+use crate::watch::Watch;
 
 /// Which flows.
 #[derive(Debug, clap::Args)]
@@ -18,6 +19,8 @@ pub(crate) struct Arguments {
     /// At most so many; 0 for all.
     #[arg(long, default_value_t = 0)]
     limit: u64,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -61,15 +64,15 @@ struct Filter {
     min_age: Option<humantime::Duration>,
 }
 
-impl From<Filter> for FlowFilter {
-    fn from(filter: Filter) -> Self {
+impl From<&Filter> for FlowFilter {
+    fn from(filter: &Filter) -> Self {
         let min_age = filter.min_age.map_or(0, |age| age.as_millis());
         Self {
-            vpc: filter.vpc.unwrap_or_default(),
-            prefix: filter.prefix.unwrap_or_default(),
+            vpc: filter.vpc.clone().unwrap_or_default(),
+            prefix: filter.prefix.clone().unwrap_or_default(),
             port: filter.port.map(u32::from),
-            protocol: filter.protocol.unwrap_or_default(),
-            state: filter.state.unwrap_or_default(),
+            protocol: filter.protocol.clone().unwrap_or_default(),
+            state: filter.state.clone().unwrap_or_default(),
             offloaded: filter.offloaded,
             min_age_ms: u64::try_from(min_age).unwrap_or(u64::MAX),
         }
@@ -79,13 +82,13 @@ impl From<Filter> for FlowFilter {
 pub(crate) async fn run(
     daemon: &mut ShuntClient<Channel>,
     out: &Output,
-    which: Arguments,
+    which: &Arguments,
 ) -> Result<(), Error> {
-    if let Some(Verb::Delete(which)) = which.verb {
+    if let Some(Verb::Delete(which)) = &which.verb {
         return delete(daemon, out, which).await;
     }
     let request = ListFlowsRequest {
-        filter: Some(which.filter.into()),
+        filter: Some((&which.filter).into()),
         limit: which.limit,
     };
     let mut stream = daemon.list_flows(request).await?.into_inner();
@@ -136,10 +139,10 @@ fn share(part: u64, all: u64) -> String {
 async fn delete(
     daemon: &mut ShuntClient<Channel>,
     out: &Output,
-    which: Delete,
+    which: &Delete,
 ) -> Result<(), Error> {
     let request = DeleteFlowsRequest {
-        filter: Some(which.filter.into()),
+        filter: Some((&which.filter).into()),
         all: which.all,
     };
     let answer = daemon.delete_flows(request).await?.into_inner();
@@ -149,7 +152,8 @@ async fn delete(
     })
 }
 
-fn tuple(tuple: Option<&Tuple>, with_protocol: bool) -> String {
+/// Both ends: "tcp 10.0.0.2:1 -> 192.0.2.80:80".
+pub(crate) fn tuple(tuple: Option<&Tuple>, with_protocol: bool) -> String {
     let Some(tuple) = tuple else {
         return String::new();
     };

@@ -6,10 +6,39 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::Output;
+use crate::watch::Watch;
 
-pub(crate) async fn run(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
+/// Which interfaces; each option narrows.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this one.
+    name: Option<String>,
+    /// Only of this VPC.
+    #[arg(long)]
+    vpc: Option<String>,
+    /// Only of this switch.
+    #[arg(long)]
+    switch: Option<String>,
+    /// Only those that are up, or are not: up or down.
+    #[arg(long)]
+    state: Option<String>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
+
+pub(crate) async fn run(
+    daemon: &mut ShuntClient<Channel>,
+    out: &Output,
+    which: &Arguments,
+) -> Result<(), Error> {
+    let request = ListInterfacesRequest {
+        interface: which.name.clone().unwrap_or_default(),
+        vpc: which.vpc.clone().unwrap_or_default(),
+        switch: which.switch.clone().unwrap_or_default(),
+        state: which.state.clone().unwrap_or_default(),
+    };
     let interfaces = daemon
-        .list_interfaces(ListInterfacesRequest {})
+        .list_interfaces(request)
         .await?
         .into_inner()
         .interfaces;

@@ -3,7 +3,7 @@
 //! Exit codes: 0 success; 1 the daemon or switch refused or failed; 2 wrong usage (clap); 3 the
 //! daemon or switch cannot be reached; 4 not as it should be: `status` not converged or degraded,
 //! `switch diff` with differences, `switch reconcile` with some left, `config … --wait` not
-//! converged in time.
+//! converged in time. A `--watch`, and `top`, that a signal ends: 0.
 
 mod config;
 mod connect;
@@ -19,8 +19,10 @@ mod p4;
 mod routes;
 mod status;
 mod switch;
+mod top;
 mod trace;
 mod vpc;
+mod watch;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +37,7 @@ use output::{Format, Output};
 /// Exit codes: 0 success, 1 the daemon or switch refused or failed, 2 wrong usage, 3 the daemon
 /// or switch cannot be reached, 4 not as it should be (status: not converged or degraded;
 /// switch diff: there are differences; switch reconcile: some are left; config --wait: not
-/// converged in time).
+/// converged in time). A --watch, and top, that Ctrl-C or SIGTERM ends: 0.
 #[derive(Parser)]
 #[command(name = "shunt", version)]
 struct Arguments {
@@ -53,14 +55,14 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Noun {
     /// Is everything converged, what is degraded and why.
-    Status,
+    Status(status::Arguments),
     /// The configuration: show, change, compare, return to an older one.
     #[command(subcommand)]
     Config(config::Verb),
     /// The gateway's interfaces, their encapsulation and state.
-    Interfaces,
+    Interfaces(interfaces::Arguments),
     /// The VPCs, their kernel tables and interfaces.
-    Vpc,
+    Vpc(vpc::Arguments),
     /// The mirrored routes.
     Routes(routes::Arguments),
     /// The mirrored neighbours.
@@ -72,9 +74,11 @@ enum Noun {
     /// What would become of a packet, step by step and why; nothing is done.
     Trace(Box<trace::Arguments>),
     /// Counts, occupancy and latencies of the offload engine.
-    Offload,
+    Offload(offload::Arguments),
     /// The switches: their states, where they differ from what is wanted, and a repair.
     Switch(switch::Arguments),
+    /// Live: rates, hit ratio, latencies, occupancy, the busiest VPCs and flows, drops.
+    Top(top::Arguments),
     /// What the daemon logs, or shall log until it ends.
     Log(log::Arguments),
     /// Any P4Runtime switch by hand, without the daemon.
@@ -97,20 +101,50 @@ enum Noun {
 async fn run(arguments: Arguments) -> Result<ExitCode, Error> {
     let out = Output::new(arguments.output);
     let connect = || arguments.daemon.connect();
+    /// Once, or again and again.
+    macro_rules! watched {
+        ($watch:expr, $noun:ident, $which:ident) => {{
+            let show = async |daemon: &mut _, out: &_| {
+                $noun::run(daemon, out, &$which).await?;
+                Ok(ExitCode::SUCCESS)
+            };
+            return $watch.run(connect, &out, show).await;
+        }};
+    }
     match arguments.noun {
-        Noun::Status => return status::run(&mut connect().await?, &out).await,
+        Noun::Status(which) => {
+            let show = async |daemon: &mut _, out: &_| status::run(daemon, out).await;
+            return which.watch.run(connect, &out, show).await;
+        }
         Noun::Config(what) => return config::run(&mut connect().await?, &out, what).await,
-        Noun::Interfaces => interfaces::run(&mut connect().await?, &out).await?,
-        Noun::Vpc => vpc::run(&mut connect().await?, &out).await?,
-        Noun::Routes(which) => routes::run(&mut connect().await?, &out, which).await?,
-        Noun::Neighbors(which) => neighbors::run(&mut connect().await?, &out, which).await?,
-        Noun::Flows(which) => flows::run(&mut connect().await?, &out, *which).await?,
-        Noun::Nat(what) => nat::run(&mut connect().await?, &out, what).await?,
+        Noun::Interfaces(which) => watched!(which.watch, interfaces, which),
+        Noun::Vpc(which) => watched!(which.watch, vpc, which),
+        Noun::Routes(which) => watched!(which.watch, routes, which),
+        Noun::Neighbors(which) => watched!(which.watch, neighbors, which),
+        Noun::Flows(which) => watched!(which.watch, flows, which),
+        Noun::Nat(what) => watched!(what.watch(), nat, what),
         Noun::Trace(what) => trace::run(&mut connect().await?, &out, *what).await?,
-        Noun::Offload => offload::run(&mut connect().await?, &out).await?,
+        Noun::Offload(which) => {
+            let show = async |daemon: &mut _, out: &_| {
+                offload::run(daemon, out).await?;
+                Ok(ExitCode::SUCCESS)
+            };
+            return which.watch.run(connect, &out, show).await;
+        }
+        Noun::Top(which) => {
+            let daemon = arguments.daemon.clone();
+            let connect = move || {
+                let daemon = daemon.clone();
+                async move { daemon.connect().await }
+            };
+            top::run(connect, &out, which).await?;
+        }
         Noun::Log(what) => log::run(&mut connect().await?, &out, what).await?,
         Noun::P4(what) => p4::run(*what, &out).await?,
-        Noun::Switch(what) => return switch::run(&mut connect().await?, &out, what).await,
+        Noun::Switch(what) => {
+            let show = async |daemon: &mut _, out: &_| switch::run(daemon, out, &what).await;
+            return what.watch.run(connect, &out, show).await;
+        }
         Noun::Version => status::version(&mut connect().await?, &out).await?,
         Noun::Man { folder } => {
             clap_mangen::generate_to(Arguments::command(), &folder).map_err(|source| {

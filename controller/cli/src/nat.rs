@@ -6,8 +6,9 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::Output;
+use crate::watch::Watch;
 
-/// Pools, or rules.
+/// Pools, or rules; each option narrows.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
@@ -16,31 +17,65 @@ pub(crate) struct Arguments {
     /// Also each address that has leases.
     #[arg(long)]
     addresses: bool,
+    /// Only of the masquerade of this name.
+    #[arg(long)]
+    rule: Option<String>,
+    /// Only from or to this VPC.
+    #[arg(long)]
+    vpc: Option<String>,
+    #[command(flatten)]
+    watch: Watch,
 }
 
-#[derive(Clone, Copy, Debug, clap::Subcommand)]
+#[derive(Debug, clap::Subcommand)]
 enum Verb {
     /// The rules: masquerades, static addresses, port forwards.
-    Rules,
+    Rules(Rules),
+}
+
+/// Each option narrows.
+#[derive(Debug, clap::Args)]
+struct Rules {
+    /// Only of this kind: masquerade, static, nptv6 or port_forward.
+    #[arg(long)]
+    kind: Option<String>,
+    /// Only from or to this VPC.
+    #[arg(long)]
+    vpc: Option<String>,
+    #[command(flatten)]
+    watch: Watch,
+}
+
+impl Arguments {
+    pub(crate) fn watch(&self) -> Watch {
+        match &self.verb {
+            Some(Verb::Rules(which)) => which.watch,
+            None => self.watch,
+        }
+    }
 }
 
 pub(crate) async fn run(
     daemon: &mut ShuntClient<Channel>,
     out: &Output,
-    what: Arguments,
+    what: &Arguments,
 ) -> Result<(), Error> {
-    match what.verb {
-        Some(Verb::Rules) => rules(daemon, out).await,
-        None => pools(daemon, out, what.addresses).await,
+    match &what.verb {
+        Some(Verb::Rules(which)) => rules(daemon, out, which).await,
+        None => pools(daemon, out, what).await,
     }
 }
 
 async fn pools(
     daemon: &mut ShuntClient<Channel>,
     out: &Output,
-    addresses: bool,
+    what: &Arguments,
 ) -> Result<(), Error> {
-    let pools = daemon.list_nat(ListNatRequest {}).await?.into_inner().pools;
+    let request = ListNatRequest {
+        rule: what.rule.clone().unwrap_or_default(),
+        vpc: what.vpc.clone().unwrap_or_default(),
+    };
+    let pools = daemon.list_nat(request).await?.into_inner().pools;
     if !out.is_text() {
         return out.list(&pools, &[], |_| Vec::new());
     }
@@ -49,7 +84,7 @@ async fn pools(
     ];
     let rows = pools.iter().flat_map(|pool| {
         let total = row(pool, &pool.addresses, pool.leased, pool.capacity, true);
-        let each = pool.used.iter().filter(|_| addresses);
+        let each = pool.used.iter().filter(|_| what.addresses);
         let each = each.map(|one| row(pool, &one.address, one.leased, one.capacity, false));
         std::iter::once(total).chain(each)
     });
@@ -84,12 +119,16 @@ fn percent(part: u64, whole: u64) -> String {
     }
 }
 
-async fn rules(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
-    let rules = daemon
-        .list_nat_rules(ListNatRulesRequest {})
-        .await?
-        .into_inner()
-        .rules;
+async fn rules(
+    daemon: &mut ShuntClient<Channel>,
+    out: &Output,
+    which: &Rules,
+) -> Result<(), Error> {
+    let request = ListNatRulesRequest {
+        vpc: which.vpc.clone().unwrap_or_default(),
+        kind: which.kind.clone().unwrap_or_default(),
+    };
+    let rules = daemon.list_nat_rules(request).await?.into_inner().rules;
     let header = ["name", "kind", "vpc", "to", "original", "translated"];
     out.list(&rules, &header, |rule| {
         vec![

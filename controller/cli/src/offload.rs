@@ -9,6 +9,14 @@ use tonic::transport::Channel;
 use crate::error::Error;
 use crate::output::{Output, counts, duration_ms};
 use crate::status::by_switch;
+use crate::watch::Watch;
+
+/// How it is looked at.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
 
 pub(crate) async fn run(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
     let offload = daemon.get_offload(GetOffloadRequest {}).await?.into_inner();

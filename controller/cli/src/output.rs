@@ -1,5 +1,6 @@
 //! Tables and JSON. A table fits the terminal; without one it is plain, one line a row.
 
+use std::cell::RefCell;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::presets::NOTHING;
@@ -24,6 +25,8 @@ pub(crate) enum Format {
 pub(crate) struct Output {
     format: Format,
     terminal: bool,
+    /// Kept here rather than printed.
+    page: Option<RefCell<String>>,
 }
 
 impl Output {
@@ -32,7 +35,38 @@ impl Output {
         Self {
             format,
             terminal: io::stdout().is_terminal(),
+            page: None,
         }
+    }
+
+    /// The same, but what is printed waits for [`Output::taken`]. JSON is on one line, a document.
+    pub(crate) fn page(&self) -> Self {
+        Self {
+            format: match self.format {
+                Format::Table => Format::Table,
+                Format::Json | Format::Jsonl => Format::Json,
+            },
+            terminal: self.terminal,
+            page: Some(RefCell::default()),
+        }
+    }
+
+    /// What has been printed on the page.
+    pub(crate) fn taken(&self) -> String {
+        let page = self.page.as_ref();
+        page.map(RefCell::take).unwrap_or_default()
+    }
+
+    fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<String, Error> {
+        Ok(match &self.page {
+            Some(_) => serde_json::to_string(value)?,
+            None => serde_json::to_string_pretty(value)? + "\n",
+        })
+    }
+
+    /// Whether somebody looks at it.
+    pub(crate) const fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// What was asked for.
@@ -42,7 +76,10 @@ impl Output {
 
     /// Text as it is.
     pub(crate) fn text(&self, text: &str) -> Result<(), Error> {
-        io::stdout().lock().write_all(text.as_bytes())?;
+        match &self.page {
+            Some(page) => page.borrow_mut().push_str(text),
+            None => io::stdout().lock().write_all(text.as_bytes())?,
+        }
         Ok(())
     }
 
@@ -64,7 +101,7 @@ impl Output {
     ) -> Result<String, Error> {
         match self.format {
             Format::Table => Ok(self.table(header, items.iter().map(row))),
-            Format::Json => Ok(serde_json::to_string_pretty(items)? + "\n"),
+            Format::Json => self.json(items),
             Format::Jsonl => {
                 let lines: Result<Vec<_>, _> = items.iter().map(serde_json::to_string).collect();
                 Ok(lines?.into_iter().map(|line| line + "\n").collect())
@@ -119,7 +156,7 @@ impl Output {
     ) -> Result<(), Error> {
         let rendered = match self.format {
             Format::Table => text(),
-            Format::Json => serde_json::to_string_pretty(item)? + "\n",
+            Format::Json => self.json(item)?,
             Format::Jsonl => serde_json::to_string(item)? + "\n",
         };
         self.text(&rendered)
@@ -197,6 +234,7 @@ mod tests {
         Output {
             format,
             terminal: false,
+            page: None,
         }
         .render_list(&THINGS, &["name", "size"], |thing| {
             vec![thing.name.into(), thing.size.to_string()]

@@ -9,9 +9,17 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::{Output, counts, duration_ms};
+use crate::watch::Watch;
 
 /// Exit code of a daemon that is not converged or is degraded.
 const DEGRADED: u8 = 4;
+
+/// How the status is looked at.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
 
 pub(crate) async fn run(
     daemon: &mut ShuntClient<Channel>,

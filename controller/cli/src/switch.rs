@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::{Format, Output, counts};
+use crate::watch::Watch;
 
 /// Exit code of a switch that is not as it should be.
 const DIFFERS: u8 = 4;
@@ -21,9 +22,15 @@ const FAILED: u8 = 1;
 
 /// What about the switches; without a command: their states.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     what: Option<What>,
+    /// Only the switch of this name.
+    #[arg(long)]
+    name: Option<String>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -45,17 +52,24 @@ enum What {
 pub(crate) async fn run(
     daemon: &mut ShuntClient<Channel>,
     out: &Output,
-    arguments: Arguments,
+    arguments: &Arguments,
 ) -> Result<ExitCode, Error> {
-    match arguments.what {
-        None => list(daemon, out).await.map(|()| ExitCode::SUCCESS),
-        Some(What::Diff { name }) => diff(daemon, out, name.unwrap_or_default()).await,
-        Some(What::Reconcile { name }) => reconcile(daemon, out, name.unwrap_or_default()).await,
+    let named = |name: &Option<String>| name.clone().unwrap_or_default();
+    match &arguments.what {
+        None => list(daemon, out, named(&arguments.name))
+            .await
+            .map(|()| ExitCode::SUCCESS),
+        Some(What::Diff { name }) => diff(daemon, out, named(name)).await,
+        Some(What::Reconcile { name }) => reconcile(daemon, out, named(name)).await,
     }
 }
 
-async fn list(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
-    let switches = daemon.list_switches(ListSwitchesRequest {}).await?;
+async fn list(
+    daemon: &mut ShuntClient<Channel>,
+    out: &Output,
+    switch: String,
+) -> Result<(), Error> {
+    let switches = daemon.list_switches(ListSwitchesRequest { switch }).await?;
     out.list(
         &switches.into_inner().switches,
         &[
@@ -179,7 +193,8 @@ fn dash() -> String {
     "-".to_owned()
 }
 
-fn fields(fields: &[Field]) -> String {
+/// "name=value" words.
+pub(crate) fn fields(fields: &[Field]) -> String {
     let words = fields.iter().map(|f| format!("{}={}", f.name, f.value));
     words.collect::<Vec<_>>().join(" ")
 }
@@ -191,7 +206,8 @@ fn value(value: &EntryValue) -> String {
     actions.chain(properties).collect::<Vec<_>>().join(", ")
 }
 
-fn action(action: &EntryAction) -> String {
+/// "name(param=value)".
+pub(crate) fn action(action: &EntryAction) -> String {
     let params = action.params.iter();
     let params: Vec<_> = params.map(|f| format!("{}={}", f.name, f.value)).collect();
     let params = match params.len() {

@@ -2,14 +2,16 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
 
 use shunt_api::v1::shunt_client::ShuntClient;
 use shunt_api::v1::trace_packet_request::Packet as Asked;
-use shunt_api::v1::{PacketDescription, TracePacketRequest, TracePacketResponse};
+use shunt_api::v1::{HardwareTrace, PacketDescription, TracePacketRequest, TracePacketResponse};
 use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::Output;
+use crate::switch::{action, fields};
 
 /// What is traced.
 #[derive(Debug, clap::Args)]
@@ -20,7 +22,8 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
-    /// A packet that is described, or the frame of a capture.
+    /// A packet that is described, or the frame of a capture: through the switch's tables, as they
+    /// are read back, and through the slow path, if it goes there.
     Packet(Packet),
 }
 
@@ -59,6 +62,9 @@ pub(crate) struct Packet {
     /// Bytes of IP; as few as it takes unless given.
     #[arg(long, conflicts_with = "pcap")]
     length: Option<u32>,
+    /// Says what the slow path would do also of what the switch does not send it.
+    #[arg(long)]
+    software: bool,
     /// A capture, pcap or pcapng, of Ethernet frames.
     #[arg(long, value_name = "FILE")]
     pcap: Option<PathBuf>,
@@ -101,9 +107,10 @@ pub(crate) async fn run(
     what: Arguments,
 ) -> Result<(), Error> {
     let What::Packet(packet) = what.what;
+    let software = packet.software;
     let request = request(packet)?;
     let told = daemon.trace_packet(request).await?.into_inner();
-    out.object(&told, || text(&told))
+    out.object(&told, || text(&told, software))
 }
 
 fn request(packet: Packet) -> Result<TracePacketRequest, Error> {
@@ -187,13 +194,67 @@ fn captured(path: &Path, number: u32) -> Result<Vec<u8>, Error> {
     Err(failed(format!("it has no frame {number}")))
 }
 
-fn text(told: &TracePacketResponse) -> String {
+fn text(told: &TracePacketResponse, software: bool) -> String {
+    let mut text = told.hardware.as_ref().map(hardware).unwrap_or_default();
+    let ends = told.hardware.as_ref();
+    let ends = ends.is_some_and(|hardware| ["forwarded", "dropped"].contains(&&*hardware.verdict));
+    if ends && !software {
+        return text;
+    }
+    if told.hardware.is_some() {
+        text.push_str(match ends {
+            true => "\nsoftware (the switch does not send it there)\n",
+            false => "\nsoftware\n",
+        });
+    }
     let width = told.steps.iter().map(|step| step.stage.len()).max();
     let width = width.unwrap_or(0);
-    told.steps
-        .iter()
-        .map(|step| format!("{:width$}  {}\n", step.stage, step.text))
-        .collect()
+    let lines = told.steps.iter();
+    text.extend(lines.map(|step| format!("{:width$}  {}\n", step.stage, step.text)));
+    text
+}
+
+/// The switch's part: a line a table, and where it ends.
+fn hardware(told: &HardwareTrace) -> String {
+    let name = &told.switch;
+    if !told.error.is_empty() {
+        return format!("hardware (switch {name}): not known: {}\n", told.error);
+    }
+    let read = UNIX_EPOCH + Duration::from_millis(told.read_ms);
+    let mut text = format!(
+        "hardware (switch {name}, {} entries read back at {})\n",
+        told.entries_read,
+        humantime::format_rfc3339_seconds(read)
+    );
+    let width = told.tables.iter().map(|table| table.table.len()).max();
+    let width = width.unwrap_or(0).max("verdict".len());
+    for table in &told.tables {
+        let mut words = vec![fields(&table.key), format!("{}:", table.result)];
+        if !table.r#match.is_empty() {
+            words.push(format!("entry {}", fields(&table.r#match)));
+        }
+        words.extend(
+            table
+                .priority
+                .map(|priority| format!("priority {priority}")),
+        );
+        words.extend(table.group.map(|group| format!("group {group}")));
+        words.extend(table.member.map(|member| format!("member {member}")));
+        words.push(match &table.action {
+            Some(called) => action(called),
+            None => "no action".to_owned(),
+        });
+        text.push_str(&format!("{:width$}  {}\n", table.table, words.join(" ")));
+    }
+    let port = told.port.map(|port| port.to_string()).unwrap_or_default();
+    let verdict = match told.verdict.as_str() {
+        "forwarded" if told.egress.is_empty() => format!("forwarded out of port {port}"),
+        "forwarded" => format!("forwarded out of port {port}, interface {}", told.egress),
+        "slow_path" => format!("to the slow path at port {port}: {}", told.reason),
+        _ => format!("dropped: {}", told.reason),
+    };
+    text.push_str(&format!("{:width$}  {verdict}\n", "verdict"));
+    text
 }
 
 #[cfg(test)]

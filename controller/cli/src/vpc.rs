@@ -6,10 +6,25 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 use crate::output::Output;
+use crate::watch::Watch;
 
-pub(crate) async fn run(daemon: &mut ShuntClient<Channel>, out: &Output) -> Result<(), Error> {
+/// Which VPCs.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// Only this one.
+    name: Option<String>,
+    #[command(flatten)]
+    pub(crate) watch: Watch,
+}
+
+pub(crate) async fn run(
+    daemon: &mut ShuntClient<Channel>,
+    out: &Output,
+    which: &Arguments,
+) -> Result<(), Error> {
+    let vpc = which.name.clone().unwrap_or_default();
     let vpcs = daemon
-        .list_vpcs(ListVpcsRequest {})
+        .list_vpcs(ListVpcsRequest { vpc })
         .await?
         .into_inner()
         .vpcs;

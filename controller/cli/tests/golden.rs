@@ -4,12 +4,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod stable;
+mod terminal;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
 use shunt_api::v1::{self, Count, Flow, Neighbor, Route, Tuple};
+use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
 
@@ -127,6 +129,30 @@ impl Shunt for Stable {
     type ReconcileSwitchStream = Listing<v1::ReconcileSwitchResponse>;
     type ListConfigLogStream = Listing<v1::ConfigRevision>;
     type WaitConfigStream = Listing<v1::WaitConfigResponse>;
+    type WatchTopStream =
+        std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<v1::TopSample, Status>> + Send>>;
+
+    async fn watch_top(
+        &self,
+        request: Request<v1::WatchTopRequest>,
+    ) -> Result<Response<Self::WatchTopStream>, Status> {
+        let request = request.into_inner();
+        if request.interval_ms < 1_000 {
+            return Err(Status::invalid_argument(
+                "an interval of 10 ms is out of range",
+            ));
+        }
+        let samples: Vec<_> = (1..=4)
+            .map(|number| {
+                let mut sample = stable::top::sample(number);
+                sample.flows.truncate(request.flows as usize);
+                Ok(sample)
+            })
+            .collect();
+        // And then no more: the screen is still.
+        let samples = tokio_stream::iter(samples).chain(tokio_stream::pending());
+        Ok(Response::new(Box::pin(samples)))
+    }
 
     async fn set_log_level(
         &self,
@@ -223,32 +249,48 @@ impl Shunt for Stable {
 
     async fn list_vpcs(
         &self,
-        _: Request<v1::ListVpcsRequest>,
+        request: Request<v1::ListVpcsRequest>,
     ) -> Result<Response<v1::ListVpcsResponse>, Status> {
+        let wanted = request.into_inner().vpc;
         Ok(Response::new(v1::ListVpcsResponse {
-            vpcs: vec![v1::Vpc {
-                name: "red".to_owned(),
-                id: 1,
-                table: 101,
-                stateless: false,
-                interfaces: vec!["red".to_owned(), "red2".to_owned()],
-                routes: 4,
-            }],
+            vpcs: stable::kept(
+                &[(&wanted, "red")],
+                v1::Vpc {
+                    name: "red".to_owned(),
+                    id: 1,
+                    table: 101,
+                    stateless: false,
+                    interfaces: vec!["red".to_owned(), "red2".to_owned()],
+                    routes: 4,
+                },
+            ),
         }))
     }
 
     async fn list_interfaces(
         &self,
-        _: Request<v1::ListInterfacesRequest>,
+        request: Request<v1::ListInterfacesRequest>,
     ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
-        Ok(Response::new(stable::interfaces()))
+        let asked = request.into_inner();
+        let mut all = stable::interfaces();
+        all.interfaces.retain(|found| {
+            let fields = [
+                (&asked.interface, &*found.name),
+                (&asked.vpc, &found.vpc),
+                (&asked.switch, &found.switch),
+                (&asked.state, &found.state),
+            ];
+            !stable::kept(&fields, ()).is_empty()
+        });
+        Ok(Response::new(all))
     }
 
     async fn list_routes(
         &self,
         request: Request<v1::ListRoutesRequest>,
     ) -> Result<Response<Self::ListRoutesStream>, Status> {
-        if request.into_inner().vpc == "redd" {
+        let asked = request.into_inner();
+        if asked.vpc == "redd" {
             return Err(Status::not_found(
                 "there is no VPC named \"redd\" (known: red)",
             ));
@@ -258,28 +300,49 @@ impl Shunt for Stable {
             gateway: gateway.to_owned(),
             weight,
         };
-        listing(vec![Route {
-            vpc: "red".to_owned(),
-            prefix: "192.0.2.0/24".to_owned(),
-            kind: "unicast".to_owned(),
-            paths: vec![path("203.0.113.2", 1), path("203.0.113.3", 2)],
-            protocol: "bgp".to_owned(),
-            metric: 20,
-            mtu: 1300,
-        }])
+        let fields = [
+            (&asked.vpc, "red"),
+            (&asked.interface, "wan"),
+            (&asked.prefix, "192.0.0.0/8"),
+            (&asked.covers, "192.0.2.80"),
+            (&asked.kind, "unicast"),
+            (&asked.protocol, "bgp"),
+        ];
+        listing(stable::kept(
+            &fields,
+            Route {
+                vpc: "red".to_owned(),
+                prefix: "192.0.2.0/24".to_owned(),
+                kind: "unicast".to_owned(),
+                paths: vec![path("203.0.113.2", 1), path("203.0.113.3", 2)],
+                protocol: "bgp".to_owned(),
+                metric: 20,
+                mtu: 1300,
+            },
+        ))
     }
 
     async fn list_neighbors(
         &self,
-        _: Request<v1::ListNeighborsRequest>,
+        request: Request<v1::ListNeighborsRequest>,
     ) -> Result<Response<Self::ListNeighborsStream>, Status> {
-        listing(vec![Neighbor {
-            interface: "wan".to_owned(),
-            vpc: "wan".to_owned(),
-            address: "203.0.113.2".to_owned(),
-            mac: "02:00:00:00:00:99".to_owned(),
-            state: "reachable".to_owned(),
-        }])
+        let asked = request.into_inner();
+        let fields = [
+            (&asked.interface, "wan"),
+            (&asked.vpc, "wan"),
+            (&asked.prefix, "203.0.113.0/24"),
+            (&asked.state, "reachable"),
+        ];
+        listing(stable::kept(
+            &fields,
+            Neighbor {
+                interface: "wan".to_owned(),
+                vpc: "wan".to_owned(),
+                address: "203.0.113.2".to_owned(),
+                mac: "02:00:00:00:00:99".to_owned(),
+                state: "reachable".to_owned(),
+            },
+        ))
     }
 
     async fn list_flows(
@@ -314,16 +377,28 @@ impl Shunt for Stable {
 
     async fn list_nat(
         &self,
-        _: Request<v1::ListNatRequest>,
+        request: Request<v1::ListNatRequest>,
     ) -> Result<Response<v1::ListNatResponse>, Status> {
-        Ok(Response::new(stable::nat_pools()))
+        let asked = request.into_inner();
+        let mut all = stable::nat_pools();
+        all.pools.retain(|pool| {
+            let fields = [(&asked.rule, &*pool.rule), (&asked.vpc, &pool.vpc)];
+            !stable::kept(&fields, ()).is_empty()
+        });
+        Ok(Response::new(all))
     }
 
     async fn list_nat_rules(
         &self,
-        _: Request<v1::ListNatRulesRequest>,
+        request: Request<v1::ListNatRulesRequest>,
     ) -> Result<Response<v1::ListNatRulesResponse>, Status> {
-        Ok(Response::new(stable::nat_rules()))
+        let asked = request.into_inner();
+        let mut all = stable::nat_rules();
+        all.rules.retain(|rule| {
+            let fields = [(&asked.kind, &*rule.kind), (&asked.vpc, &rule.vpc)];
+            !stable::kept(&fields, ()).is_empty()
+        });
+        Ok(Response::new(all))
     }
 
     async fn trace_packet(
@@ -335,7 +410,7 @@ impl Shunt for Stable {
 
     async fn list_switches(
         &self,
-        _: Request<v1::ListSwitchesRequest>,
+        request: Request<v1::ListSwitchesRequest>,
     ) -> Result<Response<v1::ListSwitchesResponse>, Status> {
         let away = v1::SwitchStatus {
             name: "sw2".to_owned(),
@@ -347,9 +422,10 @@ impl Shunt for Stable {
             last_error: "it has not answered for 10 s".to_owned(),
             ..ready_switch()
         };
-        Ok(Response::new(v1::ListSwitchesResponse {
-            switches: vec![ready_switch(), away],
-        }))
+        let wanted = request.into_inner().switch;
+        let mut switches = vec![ready_switch(), away];
+        switches.retain(|found| !stable::kept(&[(&wanted, &*found.name)], ()).is_empty());
+        Ok(Response::new(v1::ListSwitchesResponse { switches }))
     }
 
     async fn diff_switch(
@@ -629,6 +705,10 @@ async fn every_command_prints_what_its_file_says() {
                 "icmp",
                 "--interface red icmp 10.0.0.2 192.0.2.80 --id 7 --reply",
             ),
+            (
+                "software",
+                "--interface red udp 10.0.0.2:1 10.0.0.3:2 --software",
+            ),
             ("noport", "--interface red tcp 10.0.0.2 192.0.2.80:443"),
             ("icmpport", "--interface red icmp 10.0.0.2:1 192.0.2.80"),
             ("incomplete", "--interface red tcp 10.0.0.2:1"),
@@ -647,6 +727,34 @@ async fn every_command_prints_what_its_file_says() {
         let words = "trace packet --interface red udp 10.0.0.2:1 10.0.0.3:2 -o json";
         let output = shunt(&socket, &words.split(' ').collect::<Vec<_>>());
         golden("trace.json", &output, &mut faults);
+        for (name, words) in [
+            (
+                "routes-every-filter",
+                "routes --vpc red --interface wan --prefix 192.0.0.0/8 --covers 192.0.2.80 --kind unicast --protocol bgp",
+            ),
+            (
+                "neighbors-every-filter",
+                "neighbors --interface wan --vpc wan --prefix 203.0.113.0/24 --state reachable",
+            ),
+            (
+                "interfaces-every-filter",
+                "interfaces blue --vpc blue --switch sw1 --state up",
+            ),
+            ("vpc-red", "vpc red"),
+            ("vpc-blue", "vpc blue"),
+            ("neighbors-other", "neighbors --state stale"),
+            ("nat-every-filter", "nat --rule red-out --vpc red"),
+            (
+                "nat-rules-every-filter",
+                "nat rules --vpc red --kind masquerade",
+            ),
+            ("switch-sw1", "switch --name sw1"),
+            ("watch-zero", "status --watch 0"),
+            ("watch-config", "config log --watch"),
+        ] {
+            let output = shunt(&socket, &words.split(' ').collect::<Vec<_>>());
+            golden(&format!("{name}.table"), &output, &mut faults);
+        }
         let unknown = shunt(&socket, &["routes", "--vpc", "redd"]);
         golden("routes-unknown.table", &unknown, &mut faults);
         for name in ["same", "away", "sw9"] {
@@ -670,6 +778,18 @@ async fn every_command_prints_what_its_file_says() {
         }
         for (name, words) in stable::LOG {
             golden(&format!("log{name}"), &shunt(&socket, words), &mut faults);
+        }
+        for (name, words) in [
+            ("once.table", "--once"),
+            ("once.json", "--once -o json --flows 1"),
+            ("once.jsonl", "--once -o jsonl"),
+            ("no-terminal.table", ""),
+            ("interval.table", "--once --interval 10ms"),
+            ("flows.table", "--once --flows 101"),
+        ] {
+            let words = ["top"].into_iter().chain(words.split_whitespace());
+            let output = shunt(&socket, &words.collect::<Vec<_>>());
+            golden(&format!("top-{name}"), &output, &mut faults);
         }
         let help = shunt(&socket, &["--help"]);
         golden("help.txt", &help, &mut faults);

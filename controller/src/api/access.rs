@@ -15,7 +15,7 @@ use tower::{Layer, Service};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 /// The API's calls that change nothing. Others, also those that are yet to come, are the admins'.
-const LOOKING: [&str; 15] = [
+const LOOKING: [&str; 16] = [
     "GetStatus",
     "ListVpcs",
     "ListInterfaces",
@@ -27,6 +27,7 @@ const LOOKING: [&str; 15] = [
     "TracePacket",
     "GetOffload",
     "ListSwitches",
+    "WatchTop",
     "DiffSwitch",
     "GetConfig",
     "DiffConfig",

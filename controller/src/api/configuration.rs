@@ -10,6 +10,7 @@ use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
 
 use super::access::Caller;
+use super::convert::said;
 use crate::config::{
     By, Change, Configuration, ConfigurationError, Document, Edit, diff as difference, document_of,
     validate,
@@ -17,6 +18,8 @@ use crate::config::{
 use crate::pump::Convergence;
 use crate::store::{Revision, StoreError};
 
+/// Bytes of a path in a document at most.
+const PATH_MAX: usize = 1_024;
 /// Revisions of one listing, unless another number is asked for, and at most.
 const LOG_LIMIT: (u32, u32) = (100, 10_000);
 /// Revisions that are read from the store at a time.
@@ -47,7 +50,7 @@ pub(super) fn author<T>(request: &Request<T>) -> String {
 }
 
 fn refused(error: &ConfigurationError, configuration: &Configuration) -> Status {
-    let text = error.to_string();
+    let text = said(error.to_string());
     match error {
         ConfigurationError::Store(store) => match store {
             StoreError::Conflict { expected, head } => {
@@ -159,6 +162,11 @@ pub(super) async fn diff(
     configuration: &Arc<Configuration>,
     request: v1::DiffConfigRequest,
 ) -> Result<v1::DiffConfigResponse, Status> {
+    if request.to > 0 && request.document.is_some() {
+        return Err(Status::invalid_argument(
+            "a revision is compared either with another (to) or with a document, not with both",
+        ));
+    }
     let changes = on_disk(configuration, move |all| {
         let (_, from) = all.revision(request.from)?;
         let to: Document = match &request.document {
@@ -180,9 +188,23 @@ pub(super) async fn change(
         Some(Asked::Document(text)) => Edit::Document(text),
         Some(Asked::Set(set)) => Edit::Set(set.path, set.value),
         Some(Asked::Remove(remove)) => Edit::Remove(remove.path, remove.cascade),
+        Some(Asked::Rewind(0)) => {
+            return Err(Status::invalid_argument(
+                "the request does not say which revision to return to: they begin with 1",
+            ));
+        }
         Some(Asked::Rewind(number)) => Edit::Rewind(number),
         None => return Err(Status::invalid_argument("the request has no change in it")),
     };
+    let path = match &edit {
+        Edit::Set(path, _) | Edit::Remove(path, _) => path.len(),
+        _ => 0,
+    };
+    if path > PATH_MAX {
+        return Err(Status::invalid_argument(format!(
+            "a path of {path} bytes leads nowhere: at most {PATH_MAX}"
+        )));
+    }
     if request.base == 0 {
         return Err(Status::invalid_argument(
             "the request does not say which revision it changes (base)",

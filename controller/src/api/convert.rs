@@ -13,6 +13,28 @@ use crate::config::{Config, InterfaceConfig, Switch};
 use crate::kernel::{NeighborView, RouteView};
 use crate::switch::SwitchView;
 
+/// Characters of a text of the request's that an answer quotes.
+const QUOTED_MAX: usize = 64;
+/// Bytes that an answer says at most: a gRPC status is a header, and those have a limit.
+const SAID_MAX: usize = 2_048;
+
+/// A text as somebody sent it, cut where it is too long to be read.
+pub(super) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_MAX) {
+        None => format!("{text:?}"),
+        Some((at, _)) => format!("{:?}… ({} bytes)", &text[..at], text.len()),
+    }
+}
+
+/// What is said, cut where it does not fit.
+pub(super) fn said(mut text: String) -> String {
+    if text.len() > SAID_MAX {
+        text.truncate(text.floor_char_boundary(SAID_MAX));
+        text.push('…');
+    }
+    text
+}
+
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

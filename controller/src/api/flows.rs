@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::convert::{self, protocol, state_name};
+use super::convert::{self, protocol, quoted, state_name};
 use super::service::Listing;
 use crate::config::Config;
 use crate::switch::Switches;
@@ -36,7 +36,8 @@ pub(super) fn vpc_named(config: &Config, name: &str) -> Result<Option<VpcId>, St
     found.map(|vpc| Some(vpc.vpc.id)).ok_or_else(|| {
         let names: Vec<&str> = vpcs.iter().map(|vpc| vpc.vpc.name.as_str()).collect();
         Status::not_found(format!(
-            "there is no VPC named {name:?} (known: {})",
+            "there is no VPC named {} (known: {})",
+            quoted(name),
             names.join(", ")
         ))
     })
@@ -64,6 +65,7 @@ pub(super) fn filter(config: &Config, asked: &v1::FlowFilter) -> Result<FlowFilt
         state: wanted_state,
         offloaded: asked.offloaded,
         min_age: (asked.min_age_ms > 0).then(|| Duration::from_millis(asked.min_age_ms)),
+        max_idle: None,
     })
 }
 
@@ -94,7 +96,8 @@ fn protocol_named(name: &str) -> Result<Option<u8>, Status> {
         .find(|number| protocol(*number) == name);
     found.map(Some).ok_or_else(|| {
         Status::invalid_argument(format!(
-            "no connection has the protocol {name:?} (there are: {})",
+            "no connection has the protocol {} (there are: {})",
+            quoted(name),
             PROTOCOLS.map(protocol).join(", ")
         ))
     })
@@ -125,13 +128,15 @@ fn state_named(wanted: Option<u8>, name: &str) -> Result<(Option<u8>, State), St
             let known: Vec<_> = possible().map(|(n, state)| state_name(n, state)).collect();
             let whose = wanted.map_or_else(String::new, |number| protocol(number) + " ");
             Status::invalid_argument(format!(
-                "no {whose}connection has the state {name:?} (there are: {})",
+                "no {whose}connection has the state {} (there are: {})",
+                quoted(name),
                 known.join(", ")
             ))
         })
 }
 
-fn prefix(text: &str) -> Result<Option<IpNet>, Status> {
+/// A prefix; an address is itself.
+pub(super) fn prefix(text: &str) -> Result<Option<IpNet>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -139,7 +144,8 @@ fn prefix(text: &str) -> Result<Option<IpNet>, Status> {
     let parsed = address.or_else(|_| text.parse());
     parsed.map(Some).map_err(|_| {
         Status::invalid_argument(format!(
-            "{text:?} is no prefix: write 10.0.0.0/8, 2001:db8::/32 or a single address"
+            "{} is no prefix: write 10.0.0.0/8, 2001:db8::/32 or a single address",
+            quoted(text)
         ))
     })
 }
@@ -260,6 +266,7 @@ mod tests {
             state: Some(State::Established),
             offloaded: Some(true),
             min_age: Some(Duration::from_millis(1500)),
+            max_idle: None,
         };
         assert!(wanted.vpc.is_some());
         assert_eq!(found, Ok(wanted));

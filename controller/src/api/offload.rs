@@ -121,7 +121,7 @@ fn together<'a, T: Clone + 'a>(
     sums
 }
 
-fn tables(stats: &OffloadStats) -> Vec<v1::TableOccupancy> {
+pub(super) fn tables(stats: &OffloadStats) -> Vec<v1::TableOccupancy> {
     let table = |(name, of): (&str, TableUse)| v1::TableOccupancy {
         table: name.to_owned(),
         entries: of.entries,

@@ -10,7 +10,7 @@ use futures::stream::{FuturesUnordered, StreamExt as _};
 use p4runtime::p4info::parse_p4info_text;
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
 use shunt_api::v1::{self, GetStatusResponse};
-use shunt_slowpath::ManagerHandle;
+use shunt_slowpath::{ManagerHandle, SlowPathStats};
 use tokio::net::UnixListener;
 use tokio::sync::watch;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -23,12 +23,15 @@ use super::access::{Access, Entrance, Role};
 use super::configuration;
 use super::convert;
 use super::devices::Devices;
+use super::filters;
 use super::flows;
+use super::hardware;
 use super::nat;
 use super::offload::{self, Engines};
 use super::status::{Parts, status};
 use super::switches;
 use super::tls::TlsListener;
+use super::top::Top;
 use super::trace;
 use crate::adopt::Restart;
 use crate::config::{Config, Configuration, Switch};
@@ -66,6 +69,8 @@ pub struct Api {
     pub pools: Pools,
     /// What was taken back of the daemon before.
     pub restart: watch::Receiver<Restart>,
+    /// Who watches the rates.
+    pub top: Top,
 }
 
 /// Where the API listens.
@@ -88,6 +93,7 @@ pub async fn serve(
     listeners: Listeners,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
+    let (top, sampled) = (api.top.clone(), api.clone());
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<ShuntServer<Api>>().await;
     let mut routes = Routes::new(health_service);
@@ -120,8 +126,11 @@ pub async fn serve(
         serving.push(server.serve_with_incoming(listener.incoming()).boxed());
     }
     let all = async { futures::future::try_join_all(serving).await.map(drop) };
+    let sampling = tokio::spawn(top.run(sampled));
     // A listing that nobody reads must not hold up the end: it is cut off.
-    stop.run_until_cancelled(all).await.unwrap_or(Ok(()))
+    let served = stop.run_until_cancelled(all).await.unwrap_or(Ok(()));
+    sampling.abort();
+    served
 }
 
 pub(super) type Listing<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -176,22 +185,26 @@ impl Api {
     }
 
     async fn status(&self) -> GetStatusResponse {
+        let slow_path = self.slow_path.stats().await.ok();
+        status(self, &self.parts(slow_path).await)
+    }
+
+    pub(super) async fn parts(&self, slow_path: Option<SlowPathStats>) -> Parts {
         // First, so that what is converged was so before the rest was asked.
         let switches_converged = self.switches.are_converged();
         let synchronised = *self.synchronised.borrow();
         let current = self.configuration.current();
-        let parts = Parts {
+        Parts {
             missing: self.convergence.missing(current.revision).await,
             current,
             switches: self.views(),
             switches_converged,
             mirror: self.mirror.stats(),
             synchronised,
-            slow_path: self.slow_path.stats().await.ok(),
+            slow_path,
             offload: self.engines().await,
             restart: self.restart.borrow().clone(),
-        };
-        status(self, &parts)
+        }
     }
 }
 
@@ -204,6 +217,14 @@ impl Shunt for Api {
     type ReconcileSwitchStream = Listing<v1::ReconcileSwitchResponse>;
     type ListConfigLogStream = Listing<v1::ConfigRevision>;
     type WaitConfigStream = Listing<v1::WaitConfigResponse>;
+    type WatchTopStream = Listing<v1::TopSample>;
+
+    async fn watch_top(
+        &self,
+        request: Request<v1::WatchTopRequest>,
+    ) -> Result<Response<Self::WatchTopStream>, Status> {
+        Ok(Response::new(self.top.watch(&request.into_inner())?))
+    }
 
     async fn set_log_level(
         &self,
@@ -212,7 +233,8 @@ impl Shunt for Api {
         let level = request.into_inner().level;
         let before = self.log.get();
         if !level.is_empty() {
-            self.log.set(&level).map_err(Status::invalid_argument)?;
+            let set = self.log.set(&level);
+            set.map_err(|error| Status::invalid_argument(convert::said(error)))?;
             tracing::info!(before, level, "log level");
         }
         let level = self.log.get();
@@ -278,12 +300,15 @@ impl Shunt for Api {
 
     async fn list_vpcs(
         &self,
-        _: Request<v1::ListVpcsRequest>,
+        request: Request<v1::ListVpcsRequest>,
     ) -> Result<Response<v1::ListVpcsResponse>, Status> {
+        let only = flows::vpc_named(&self.config(), &request.into_inner().vpc)?;
         let routes = self.snapshot().await?.routes;
         let config = self.config();
         let interfaces = &config.interfaces;
-        let vpcs = config.vpcs.iter().map(|found| v1::Vpc {
+        let wanted = config.vpcs.iter();
+        let wanted = wanted.filter(|found| only.is_none_or(|id| found.vpc.id == id));
+        let vpcs = wanted.map(|found| v1::Vpc {
             name: found.vpc.name.clone(),
             id: found.vpc.id.get().into(),
             table: found.table,
@@ -305,29 +330,34 @@ impl Shunt for Api {
 
     async fn list_interfaces(
         &self,
-        _: Request<v1::ListInterfacesRequest>,
+        request: Request<v1::ListInterfacesRequest>,
     ) -> Result<Response<v1::ListInterfacesResponse>, Status> {
         let views = self.views();
         let devices = Devices::now();
         let config = self.config();
         let interfaces = config.interfaces.iter();
-        Ok(Response::new(v1::ListInterfacesResponse {
-            interfaces: interfaces
-                .map(|interface| convert::interface(&config, &views, &devices, interface))
-                .collect(),
-        }))
+        let mut interfaces = interfaces
+            .map(|interface| convert::interface(&config, &views, &devices, interface))
+            .collect();
+        let asked = request.into_inner();
+        filters::interfaces(&config, &self.switches, &asked, &mut interfaces)?;
+        Ok(Response::new(v1::ListInterfacesResponse { interfaces }))
     }
 
     async fn list_routes(
         &self,
         request: Request<v1::ListRoutesRequest>,
     ) -> Result<Response<Self::ListRoutesStream>, Status> {
-        let vpc = flows::vpc_named(&self.config(), &request.into_inner().vpc)?;
         let config = self.config();
+        let filter = filters::Routes::asked(&config, request.into_inner())?;
         let routes = self.snapshot().await?.routes.into_iter();
-        let listing = routes
-            .filter(move |route| route.active && vpc.is_none_or(|vpc| route.vpc == vpc))
-            .map(move |route| Ok(convert::route(&config, &route)));
+        let listing = routes.filter_map(move |route| {
+            if !route.active || !filter.wants(&route) {
+                return None;
+            }
+            let route = convert::route(&config, &route);
+            filter.wants_kind(&route.kind).then_some(Ok(route))
+        });
         Ok(Response::new(Box::pin(futures::stream::iter(listing))))
     }
 
@@ -335,16 +365,13 @@ impl Shunt for Api {
         &self,
         request: Request<v1::ListNeighborsRequest>,
     ) -> Result<Response<Self::ListNeighborsStream>, Status> {
-        let name = request.into_inner().interface;
-        let wanted = match name.as_str() {
-            "" => None,
-            name => Some(trace::interface_named(&self.config(), name)?.id),
-        };
         let config = self.config();
+        let filter = filters::Neighbors::asked(&config, &request.into_inner())?;
         let neighbors = self.snapshot().await?.neighbors.into_iter();
-        let listing = neighbors
-            .filter(move |neighbor| wanted.is_none_or(|id| neighbor.interface == id))
-            .map(move |neighbor| Ok(convert::neighbor(&config, &neighbor)));
+        let listing = neighbors.filter_map(move |neighbor| {
+            let wanted = filter.wants(&config, &neighbor);
+            wanted.then(|| Ok(convert::neighbor(&config, &neighbor)))
+        });
         Ok(Response::new(Box::pin(futures::stream::iter(listing))))
     }
 
@@ -380,19 +407,23 @@ impl Shunt for Api {
 
     async fn list_nat(
         &self,
-        _: Request<v1::ListNatRequest>,
+        request: Request<v1::ListNatRequest>,
     ) -> Result<Response<v1::ListNatResponse>, Status> {
         let stats = self.slow_path.nat().await;
         let stats = stats.map_err(|error| Status::unavailable(error.to_string()))?;
-        let pools = nat::pools(&self.config(), &stats);
+        let config = self.config();
+        let mut pools = nat::pools(&config, &stats);
+        filters::pools(&config, &request.into_inner(), &mut pools)?;
         Ok(Response::new(v1::ListNatResponse { pools }))
     }
 
     async fn list_nat_rules(
         &self,
-        _: Request<v1::ListNatRulesRequest>,
+        request: Request<v1::ListNatRulesRequest>,
     ) -> Result<Response<v1::ListNatRulesResponse>, Status> {
-        let rules = nat::rules(&self.config());
+        let config = self.config();
+        let mut rules = nat::rules(&config);
+        filters::rules(&config, &request.into_inner(), &mut rules)?;
         Ok(Response::new(v1::ListNatRulesResponse { rules }))
     }
 
@@ -400,10 +431,23 @@ impl Shunt for Api {
         &self,
         request: Request<v1::TracePacketRequest>,
     ) -> Result<Response<v1::TracePacketResponse>, Status> {
-        let frame = trace::frame(&self.config(), request.into_inner())?;
+        let config = self.config();
+        let traced = trace::packet(&config, request.into_inner())?;
+        let mut frame = traced.punted;
+        let mut hardware = None;
+        if let Some((interface, arrives)) = traced.arrives
+            && let Some(member) = self.switches.iter().nth(interface.switch.place())
+        {
+            let (port, wire) = hardware::on_wire(&config, &interface, &arrives);
+            let (told, punted) = hardware::trace(&config, member, port, &wire).await;
+            hardware = Some(told);
+            frame = punted.unwrap_or(frame);
+        }
         let told = self.slow_path.trace(frame).await;
         let (worker, told) = told.map_err(|error| Status::unavailable(error.to_string()))?;
-        Ok(Response::new(trace::told(&self.config(), worker, told)))
+        let mut told = trace::told(&config, worker, told);
+        told.hardware = hardware;
+        Ok(Response::new(told))
     }
 
     async fn get_offload(
@@ -424,14 +468,16 @@ impl Shunt for Api {
 
     async fn list_switches(
         &self,
-        _: Request<v1::ListSwitchesRequest>,
+        request: Request<v1::ListSwitchesRequest>,
     ) -> Result<Response<v1::ListSwitchesResponse>, Status> {
+        let name = request.into_inner().switch;
+        let members = self.switches.named(&name).map_err(switches::unknown)?;
         let state = |member: &Member| {
             let view = member.handle.view();
             switches::state(&member.switch, &view, self.tables(&view.tables))
         };
         Ok(Response::new(v1::ListSwitchesResponse {
-            switches: self.switches.iter().map(state).collect(),
+            switches: members.iter().map(state).collect(),
         }))
     }
 

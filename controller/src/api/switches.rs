@@ -9,7 +9,7 @@ use shunt_p4::tables::{AnyEntry, Names, Shown};
 use shunt_p4::{InterfaceId, VpcId};
 use tonic::Status;
 
-use super::convert::count;
+use super::convert::{self, count};
 use crate::config::{Config, Switch};
 use crate::switch::{Comparison, Difference, Found, NotNow, Repair, SwitchView, UnknownSwitch};
 
@@ -27,7 +27,9 @@ impl Names for Configured<'_> {
 }
 
 pub(super) fn unknown(error: UnknownSwitch) -> Status {
-    Status::not_found(error.to_string())
+    let name = convert::quoted(&error.name);
+    let known = error.known.join(", ");
+    Status::not_found(format!("there is no switch named {name} (known: {known})"))
 }
 
 pub(super) fn state(

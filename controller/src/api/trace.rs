@@ -17,12 +17,14 @@ use crate::config::Config;
 
 /// Largest packet that is built, bytes of IP.
 const LENGTH_MAX: u32 = 9000;
+/// Largest frame that is traced: of such a packet, with tags, and in a tunnel.
+const FRAME_MAX: usize = LENGTH_MAX as usize + 128;
 /// Ethertypes of VLAN tags (IEEE 802.1Q).
-const TAGS: [u16; 2] = [0x8100, 0x88a8];
+pub(super) const TAGS: [u16; 2] = [0x8100, 0x88a8];
 /// Tags that the switch takes off, at most.
 const TAGS_MAX: usize = 2;
 /// The station that a described packet comes from: nobody looks at it.
-const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(super) const STATION: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
 /// The interface of that name.
 pub(super) fn interface_named<'a>(config: &'a Config, name: &str) -> Result<&'a Interface, Status> {
@@ -33,21 +35,41 @@ pub(super) fn interface_named<'a>(config: &'a Config, name: &str) -> Result<&'a 
             .map(|interface| interface.name.as_str())
             .collect();
         Status::not_found(format!(
-            "there is no interface named {name:?} (known: {})",
+            "there is no interface named {} (known: {})",
+            convert::quoted(name),
             names.join(", ")
         ))
     })
 }
 
-/// The frame that the switch would send to the slow path.
-pub(super) fn frame(config: &Config, request: v1::TracePacketRequest) -> Result<Vec<u8>, Status> {
+/// A packet as it is traced.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Traced {
+    /// The interface that it arrives on, and the frame without that one's tags or tunnel, unless
+    /// it was captured with them; none: the switch has had it.
+    pub(super) arrives: Option<(Interface, Vec<u8>)>,
+    /// What the slow path would be sent of it, at most.
+    pub(super) punted: Vec<u8>,
+}
+
+/// The packet that is asked for.
+pub(super) fn packet(config: &Config, request: v1::TracePacketRequest) -> Result<Traced, Status> {
     let invalid = |text: &str| Status::invalid_argument(text.to_owned());
     let carried = match request.packet {
         // From a capture on the slow-path port: the switch has said everything.
         Some(Asked::Frame(frame)) if ethertype(&frame) == Some(ETHERTYPE) => {
-            return Ok(frame);
+            return Ok(Traced {
+                arrives: None,
+                punted: frame,
+            });
         }
-        Some(Asked::Frame(frame)) => untagged(frame),
+        Some(Asked::Frame(frame)) if frame.len() > FRAME_MAX => {
+            return Err(Status::invalid_argument(format!(
+                "a frame of {} bytes cannot have been captured here: at most {FRAME_MAX}",
+                frame.len()
+            )));
+        }
+        Some(Asked::Frame(frame)) => frame,
         Some(Asked::Description(packet)) => {
             let interface = interface_named(config, &request.interface)?;
             built(interface, &packet)?
@@ -60,17 +82,22 @@ pub(super) fn frame(config: &Config, request: v1::TracePacketRequest) -> Result<
         ));
     }
     let interface = interface_named(config, &request.interface)?;
+    let bare = untagged(carried.clone());
     let header = ShuntHeader {
         reason: PuntReason::FlowMiss as u8,
         interface: interface.id.get(),
         vpc: interface.vpc.get(),
         port: interface.port.get(),
-        flow_hash: hash(&carried),
+        flow_hash: hash(&bare),
     };
-    Ok([header.encode().as_slice(), &carried].concat())
+    Ok(Traced {
+        arrives: Some((interface.clone(), carried)),
+        punted: [header.encode().as_slice(), &bare].concat(),
+    })
 }
 
-fn ethertype(frame: &[u8]) -> Option<u16> {
+/// What a frame carries.
+pub(super) fn ethertype(frame: &[u8]) -> Option<u16> {
     let bytes = frame.get(12..14)?;
     Some(u16::from_be_bytes(bytes.try_into().ok()?))
 }
@@ -135,7 +162,8 @@ fn built(interface: &Interface, packet: &v1::PacketDescription) -> Result<Vec<u8
         }
         "icmp" | "icmpv6" => echo(ip, src.is_ipv4(), port(packet.identifier)?, packet),
         other => Err(Status::invalid_argument(format!(
-            "no packet of protocol {other:?} can be described (there are: tcp, udp, icmp)"
+            "no packet of protocol {} can be described (there are: tcp, udp, icmp)",
+            convert::quoted(other)
         ))),
     }
 }
@@ -217,8 +245,10 @@ fn payload(length: u32, headers: usize) -> Result<Vec<u8>, Status> {
 }
 
 fn address(what: &str, text: &str) -> Result<IpAddr, Status> {
-    text.parse()
-        .map_err(|_| Status::invalid_argument(format!("the {what} {text:?} is no IP address")))
+    text.parse().map_err(|_| {
+        let text = convert::quoted(text);
+        Status::invalid_argument(format!("the {what} {text} is no IP address"))
+    })
 }
 
 fn unbuilt(error: impl std::fmt::Display) -> Status {
@@ -256,6 +286,7 @@ pub(super) fn told(config: &Config, worker: u16, trace: Trace) -> v1::TracePacke
         translated: translated.map(|(tuple, vpc)| convert::tuple(config, vpc, &tuple)),
         any_port: trace.any_port,
         worker: worker.into(),
+        hardware: None,
     }
 }
 
@@ -291,7 +322,10 @@ mod tests {
             interface: interface.into(),
             packet: Some(packet),
         };
-        frame(&config(), request).map_err(|status| status.message().to_owned())
+        let traced = super::packet(&config(), request);
+        traced
+            .map(|traced| traced.punted)
+            .map_err(|status| status.message().to_owned())
     }
 
     #[test]

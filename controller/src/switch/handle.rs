@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use p4runtime::client::Client;
 use shunt_p4::NetworkOp;
 use shunt_slowpath::policy::Peering;
 use tokio::sync::mpsc::error::TrySendError;
@@ -28,6 +29,7 @@ pub struct SwitchHandle {
     commands: mpsc::Sender<Command>,
     view: watch::Receiver<SwitchView>,
     submitted: Arc<AtomicU64>,
+    client: Client,
 }
 
 impl SwitchHandle {
@@ -42,6 +44,7 @@ impl SwitchHandle {
             commands: commands_in,
             view,
             submitted: Arc::default(),
+            client: connected.client().clone(),
         };
         let session = Session::new(connected, parts, inputs, commands, view_in);
         (handle, tokio::spawn(session.run()))
@@ -65,6 +68,11 @@ impl SwitchHandle {
     /// nothing is written.
     pub async fn complete(&self) {
         let _ = self.inputs.send(Input::Complete).await;
+    }
+
+    /// The session's client, to read with: reads need no role and wait for no write.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// The session now.

@@ -44,10 +44,12 @@ mod wide;
 mod wire;
 mod write;
 
+pub(crate) use atomic::UndoLog;
 pub use deviation::{Deviation, Deviations};
 pub(crate) use format::Formats;
 pub use local::Local;
 pub use run::{Config, Handle, RunError, Tls, run};
+pub(crate) use write::Writer;
 
 /// The service, as `build.rs` has it generated.
 mod rpc {

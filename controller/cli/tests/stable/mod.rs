@@ -1,6 +1,7 @@
 //! Some of the stable answers.
 
 pub(crate) mod switches;
+pub(crate) mod top;
 
 use shunt_api::v1;
 use shunt_api::v1::change_config_request::Edit;
@@ -8,6 +9,16 @@ use tonic::Status;
 
 const TOML: &str = "[limits]\nhold_timeout = \"3s\"\n\n[[vpc]]\nname = \"red\"\nid = 1\n";
 const JSON: &str = r#"{"limits":{"hold_timeout":"3s"},"vpc":[{"name":"red","id":1}]}"#;
+
+/// An item that has each field that is asked for.
+pub(crate) fn kept<T>(fields: &[(&String, &str)], item: T) -> Vec<T> {
+    let wanted = |(asked, has): &(&String, &str)| asked.is_empty() || asked.as_str() == *has;
+    if fields.iter().all(wanted) {
+        vec![item]
+    } else {
+        Vec::new()
+    }
+}
 
 fn change(path: &str, before: Option<&str>, after: Option<&str>) -> v1::ConfigChange {
     v1::ConfigChange {
@@ -265,8 +276,90 @@ pub(crate) fn trace(request: v1::TracePacketRequest) -> v1::TracePacketResponse 
         ],
         verdict: "drop".to_owned(),
         drop_reason: "no_connection".to_owned(),
+        hardware: hardware(&asked),
         ..Default::default()
     }
+}
+
+/// What the switch does: of UDP it knows the flow, of TCP not, of echoes nothing is known.
+fn hardware(asked: &str) -> Option<v1::HardwareTrace> {
+    let field = |name: &str, value: &str| v1::Field {
+        name: name.to_owned(),
+        value: value.to_owned(),
+    };
+    let action = |name: &str, params: Vec<v1::Field>| {
+        Some(v1::EntryAction {
+            name: name.to_owned(),
+            params,
+            weight: 0,
+        })
+    };
+    let known = asked.contains("\"udp\"");
+    let flow = v1::HardwareTable {
+        table: "flow4".to_owned(),
+        key: vec![field("vpc", "red"), field("src", "10.0.0.2")],
+        result: if known { "hit" } else { "miss" }.to_owned(),
+        action: match known {
+            true => action(
+                "flow4_snat",
+                vec![field("vpc", "red"), field("src", "203.0.113.10")],
+            ),
+            false => action("flow4_miss", Vec::new()),
+        },
+        ..Default::default()
+    };
+    let told = v1::HardwareTrace {
+        switch: "sw1".to_owned(),
+        read_ms: 1_790_000_000_000,
+        entries_read: 3,
+        ..Default::default()
+    };
+    if known {
+        let route = v1::HardwareTable {
+            table: "route4".to_owned(),
+            key: vec![field("vpc", "red"), field("dst", "10.0.0.3")],
+            result: "hit".to_owned(),
+            r#match: vec![field("dst", "10.0.0.0/24")],
+            group: Some(7),
+            member: Some(2),
+            action: action("to_nexthop", vec![field("nexthop", "3")]),
+            ..Default::default()
+        };
+        return Some(v1::HardwareTrace {
+            tables: vec![flow, route],
+            verdict: "forwarded".to_owned(),
+            port: Some(4),
+            egress: "wan".to_owned(),
+            frame: vec![1, 2, 3],
+            ..told
+        });
+    }
+    if asked.contains("\"tcp\"") {
+        let punt = v1::HardwareTable {
+            table: "punt".to_owned(),
+            key: vec![field("reason", "1"), field("interface", "red")],
+            result: "hit".to_owned(),
+            r#match: vec![field("interface", "*")],
+            priority: Some(1),
+            action: action("to_slow_path", vec![field("port", "10")]),
+            ..Default::default()
+        };
+        return Some(v1::HardwareTrace {
+            tables: vec![flow, punt],
+            verdict: "slow_path".to_owned(),
+            reason: "flow_miss".to_owned(),
+            port: Some(10),
+            ..told
+        });
+    }
+    if asked.contains("\"icmp\"") {
+        return Some(v1::HardwareTrace {
+            switch: "sw1".to_owned(),
+            error: "it has not answered for 10 s".to_owned(),
+            ..Default::default()
+        });
+    }
+    None
 }
 
 pub(crate) fn wanted(flow: &v1::Flow, filter: &v1::FlowFilter) -> bool {
