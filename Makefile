@@ -21,7 +21,8 @@ test: ## Format, clippy, unit, property and end-to-end tests
 	@tests/run.sh
 
 bench: setup ## Measure (release); BENCH=<name> runs one, BENCH=--list lists them
-	cargo build --release --locked -p shunt-tests -p shunt-switch --bin shunt-bench --bin shunt-switch
+	cargo build --release --locked -p shunt-tests -p shunt-switch -p shunt-controller -p shunt-cli \
+		--bin shunt-bench --bin shunt-switch --bin shuntd --bin shunt
 	@target/release/shunt-bench $(BENCH)
 
 deb: build ## A Debian package in target/debian (needs cargo-deb)

@@ -19,6 +19,7 @@ mod slowpath;
 mod switch_pps;
 mod switch_veth;
 mod switch_writes;
+mod top;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -109,6 +110,11 @@ const BENCHES: &[Bench] = &[
         name: "slowpath-scale",
         about: "the same with one worker and with two, each on a CPU of its own",
         run: slowpath::scale,
+    },
+    Bench {
+        name: "top",
+        about: "the daemon with and without a `shunt top` of 30 frames a second: CPU, packets' round trips",
+        run: top::run,
     },
     Bench {
         name: "slowpath-mixed",

@@ -11,6 +11,13 @@ fn trace(lab: &Lab, words: &str) -> Value {
     answer.unwrap().into_iter().next().unwrap()
 }
 
+/// The look-up in a table of the switch.
+fn table<'a>(told: &'a Value, name: &str) -> &'a Value {
+    let tables = told["hardware"]["tables"].as_array().unwrap();
+    let found = tables.iter().find(|table| table["table"] == name);
+    found.unwrap_or_else(|| panic!("{name}: {told:#}"))
+}
+
 fn says(told: &Value, stage: &str, text: &str) {
     let steps = told["steps"].as_array().unwrap();
     let found = steps
@@ -40,6 +47,20 @@ fn packets_are_traced() {
             assert_eq!(known["translated"]["source"], "203.0.113.10");
             assert_eq!(known["translated"]["source_port"], outside);
             assert_eq!(known["any_port"], false);
+            // The switch has it: two look-ups hit, and it leaves translated.
+            let hardware = &known["hardware"];
+            assert_eq!(hardware["verdict"], "forwarded", "{known:#}");
+            assert_eq!(
+                (&hardware["egress"], &hardware["port"]),
+                (&"wan".into(), &4.into())
+            );
+            let flow = table(&known, "flow4");
+            assert_eq!(flow["result"], "hit");
+            assert_eq!(flow["key"][0]["value"], "red");
+            assert_eq!(flow["action"]["name"], "flow4_snat");
+            assert_eq!(flow["action"]["params"][2]["value"], outside.to_string());
+            let route = table(&known, "route4");
+            assert_eq!(route["match"][0]["value"], "192.0.2.0/24", "{known:#}");
             says(&known, "connection", "replied, and stays so");
             says(&known, "offload", "both entries are in the switch");
 
@@ -47,6 +68,26 @@ fn packets_are_traced() {
                 lab,
                 "--interface red tcp 10.0.0.2:1234 192.0.2.80:443 --length 100",
             );
+            assert_eq!(new["hardware"]["verdict"], "slow_path", "{new:#}");
+            assert_eq!(new["hardware"]["reason"], "tcp_flags");
+            assert_eq!(table(&new, "punt")["action"]["name"], "to_slow_path");
+            let text = lab.run_shunt(
+                &"trace packet --interface red tcp 10.0.0.2:1234 192.0.2.80:443 -o table"
+                    .split(' ')
+                    .collect::<Vec<_>>(),
+            )?;
+            assert!(
+                text.contains("to the slow path at port 10: tcp_flags"),
+                "{text}"
+            );
+            assert!(text.contains("\nsoftware\n"), "{text}");
+            // Tags and a tunnel, as they are on the wire.
+            for (interface, table_hit) in [("blue", "classify_port"), ("green", "classify_vxlan")] {
+                let words = format!("--interface {interface} udp 10.1.0.2:9 192.0.2.80:9");
+                let told = trace(lab, &words);
+                assert_eq!(table(&told, table_hit)["result"], "hit", "{told:#}");
+                assert_eq!(told["hardware"]["reason"], "flow_miss", "{told:#}");
+            }
             assert_eq!(new["verdict"], "transmit", "{new:#}");
             assert_eq!(new["translated"]["source"], "203.0.113.10");
             assert_eq!(new["any_port"], true);

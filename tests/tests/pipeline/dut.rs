@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use p4runtime::client::{Client, ClientConfig, PipelineAction};
 use p4runtime::p4::v1 as pb;
-use p4runtime::p4info::parse_p4info_text;
+use p4runtime::p4info::{P4InfoIndex, parse_p4info_text};
+use shunt_controller::hardware::{Walk, walk};
 use shunt_p4::frame::{ENCAP_LEN, ETHERNET_LEN};
 use shunt_p4::tables::{AnyEntry, flow_to_entry};
 use shunt_p4::{Command, FlowAction, FlowEntry, FlowKey, PuntReason, ShuntHeader, VpcId};
@@ -22,20 +23,10 @@ use crate::ports::{Ports, Switch};
 
 pub use crate::ports::DEADLINE;
 
-/// Why packets are dropped: `DROP_*` of `headers.p4`, the index of the counter `drops`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Drop {
-    Parse = 1,
-    Checksum = 2,
-    Classify = 3,
-    ShuntHeader = 4,
-    NotForUs = 5,
-    Malformed = 6,
-    Blackhole = 7,
-    NoEgress = 8,
-    Punt = 9,
-    Meter = 10,
-}
+pub use shunt_p4::SwitchDrop as Drop;
+
+/// Packets of a test that `shunt trace` is asked about before they are sent.
+const FORETOLD_MAX: usize = 40;
 
 /// Packets and bytes.
 pub type Count = (i64, i64);
@@ -45,6 +36,10 @@ pub struct Dut {
     client: Client,
     idle: mpsc::Receiver<pb::IdleTimeoutNotification>,
     drops_id: u32,
+    index: P4InfoIndex,
+    /// Frames that are to come by what `shunt trace` says; none: it is not asked.
+    foretold: Option<Vec<(u16, Vec<u8>)>>,
+    traced: usize,
     runtime: Runtime,
     // Last: what uses the switch ends before it.
     _switch: Switch,
@@ -74,7 +69,7 @@ impl Dut {
             .counters
             .iter()
             .filter_map(|counter| counter.preamble.as_ref())
-            .find(|preamble| preamble.alias == "drops")
+            .find(|preamble| preamble.alias == shunt_p4::drops::COUNTER)
             .unwrap()
             .id;
         let client = runtime.block_on(async {
@@ -95,6 +90,9 @@ impl Dut {
             idle: client.take_idle_timeouts().unwrap(),
             client,
             drops_id,
+            index: P4InfoIndex::from_text(shunt_p4::P4INFO).unwrap(),
+            foretold: Some(Vec::new()),
+            traced: 0,
             runtime,
             _switch: switch,
         };
@@ -242,19 +240,61 @@ impl Dut {
 
     /// Sends bytes to a port.
     pub fn send_bytes(&mut self, port: u16, bytes: &[u8]) {
+        self.foretell(port, bytes);
         self.ports.send(port, bytes);
+    }
+
+    /// What `shunt trace` says of a frame is to come true.
+    fn foretell(&mut self, port: u16, bytes: &[u8]) {
+        self.traced += 1;
+        if self.traced > FORETOLD_MAX {
+            self.foretold = None;
+        }
+        let Some(foretold) = &mut self.foretold else {
+            return;
+        };
+        let pipeline = (shunt_p4::PIPELINE_JSON, &self.index);
+        let walk = walk(&self.client, pipeline, port.into(), bytes);
+        let walk = self.runtime.block_on(walk).unwrap();
+        for outcome in &walk.record.outcomes {
+            if let Some(port) = outcome.port {
+                foretold.push((port.try_into().unwrap(), Walk::frame(outcome)));
+            }
+        }
+    }
+
+    /// Meters are not green any more: `shunt trace` does not know.
+    pub fn stop_foretelling(&mut self) {
+        self.foretold = None;
+    }
+
+    #[track_caller]
+    fn came(&mut self, port: u16, frame: &[u8]) {
+        let Some(foretold) = &mut self.foretold else {
+            return;
+        };
+        let found = foretold
+            .iter()
+            .position(|(at, told)| *at == port && told == frame);
+        match found {
+            Some(at) => drop(foretold.remove(at)),
+            None => panic!(
+                "`shunt trace` did not foretell, at port {port}: {}; but {foretold:02x?}",
+                hex(frame)
+            ),
+        }
     }
 
     /// The link's host sends, encapsulated as the link wants it.
     pub fn send(&mut self, from: &Link, carried: impl Into<Carried>) {
         let bytes = from.wire_in(&from.inbound(carried));
-        self.ports.send(from.port, &bytes);
+        self.send_bytes(from.port, &bytes);
     }
 
     /// The slow path sends.
     pub fn send_from_slow_path(&mut self, header: ShuntHeader, frame: &Frame) {
         let bytes = [header.encode().as_slice(), &frame.bytes()].concat();
-        self.ports.send(SLOW_PATH, &bytes);
+        self.send_bytes(SLOW_PATH, &bytes);
     }
 
     /// The link's host receives this and nobody anything else.
@@ -296,6 +336,7 @@ impl Dut {
         };
         let want = link.wire_out(&link.outbound(carried), 0);
         assert_eq!(hex(&got), hex(&want), "to link {}", link.id);
+        self.came(link.port, &got);
         self.expect_nothing();
         link
     }
@@ -341,6 +382,9 @@ impl Dut {
 
     /// Takes what has come to the slow path, and says how many frames.
     pub fn take_punts(&mut self) -> usize {
+        if let Some(foretold) = &mut self.foretold {
+            foretold.retain(|(port, _)| *port != SLOW_PATH);
+        }
         let waiting = || self.ports.receive(SLOW_PATH, Duration::ZERO);
         std::iter::from_fn(waiting).count()
     }
@@ -370,6 +414,12 @@ impl Dut {
                 panic!("nobody expected, at port {port}: {}", hex(&frame));
             }
         }
+        if let Some(foretold) = &self.foretold {
+            assert!(
+                foretold.is_empty(),
+                "`shunt trace` foretold {foretold:02x?}"
+            );
+        }
     }
 
     /// Waits until every frame sent so far has been handled: one from the slow path to a link
@@ -377,13 +427,22 @@ impl Dut {
     #[track_caller]
     fn mark(&mut self) {
         let mark = Frame::new(MARKER.host(), MARKER.mac(), 0x88b6, b"mark");
-        self.send_from_slow_path(ShuntHeader::egress(MARKER.interface()), &mark);
-        let got = self.next(MARKER.port);
+        let header = ShuntHeader::egress(MARKER.interface());
+        let bytes = [header.encode().as_slice(), &mark.bytes()].concat();
+        self.ports.send(SLOW_PATH, &bytes);
+        let got = self.arrived(MARKER.port);
         assert_eq!(hex(&got), hex(&mark.bytes()), "the marker");
     }
 
     #[track_caller]
     fn next(&mut self, port: u16) -> Vec<u8> {
+        let frame = self.arrived(port);
+        self.came(port, &frame);
+        frame
+    }
+
+    #[track_caller]
+    fn arrived(&mut self, port: u16) -> Vec<u8> {
         if let Some(frame) = self.ports.receive(port, DEADLINE) {
             return frame;
         }

@@ -19,6 +19,7 @@ fn arp() -> Frame {
 #[test]
 fn a_reason_has_its_meter() {
     run("meters::a_reason_has_its_meter", |dut| {
+        dut.stop_foretelling();
         const SENT: usize = 50;
         let (rate, burst) = (50, 5);
         let metered = Punt {
@@ -74,6 +75,7 @@ fn a_reason_has_its_meter() {
 #[test]
 fn an_interface_may_have_its_own() {
     run("meters::an_interface_may_have_its_own", |dut| {
+        dut.stop_foretelling();
         let own = Punt {
             key: PuntKey {
                 reason: Arp,
@@ -98,6 +100,7 @@ fn an_interface_may_have_its_own() {
 #[test]
 fn a_reason_without_an_entry() {
     run("meters::a_reason_without_an_entry", |dut| {
+        dut.stop_foretelling();
         dut.remove(punt(OtherL2));
         let frame = Frame::new(RED.mac(), RED.host(), 0x1234, b"whatever");
         dut.expect_drop(Drop::Punt, 1, &frame.bytes());
@@ -107,6 +110,7 @@ fn a_reason_without_an_entry() {
 #[test]
 fn flows_count_packets_and_bytes() {
     run("meters::flows_count_packets_and_bytes", |dut| {
+        dut.stop_foretelling();
         let packet = udp((CLIENT, 1), (SERVER, 2));
         let entry = dut.offload(&RED, &packet, forward(RED.vpc()));
         let mut bytes = 0;
@@ -124,6 +128,7 @@ fn flows_count_packets_and_bytes() {
 #[test]
 fn idle_flows_are_reported() {
     run("meters::idle_flows_are_reported", |dut| {
+        dut.stop_foretelling();
         let packet = udp((CLIENT, 1), (SERVER, 2));
         let used = udp((CLIENT, 3), (SERVER, 2));
         let timeout = Duration::from_secs(2);
