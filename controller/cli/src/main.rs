@@ -41,12 +41,12 @@ use output::{Format, Output};
 #[derive(Parser)]
 #[command(name = "shunt", version)]
 struct Arguments {
-    #[command(flatten)]
-    daemon: connect::Daemon,
-
     /// How to print: a table, one JSON document, or one JSON object a line.
     #[arg(long, short, global = true, value_enum, default_value = "table")]
     output: Format,
+
+    #[command(flatten)]
+    daemon: connect::Daemon,
 
     #[command(subcommand)]
     noun: Noun,

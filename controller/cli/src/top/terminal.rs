@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crossterm::event::{Event as Input, EventStream, KeyEventKind};
 use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
 };
 use crossterm::{cursor, execute};
 use futures::StreamExt as _;
@@ -37,6 +37,17 @@ impl Screen {
         let screen = execute!(io::stdout(), EnterAlternateScreen, cursor::Hide)
             .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
         screen.map(Self).inspect_err(|_| give_back())
+    }
+}
+
+impl Screen {
+    /// The next frame is drawn as a whole. Of two new sizes the second may be all that is seen, and
+    /// the old one: then ratatui has nothing to draw, and the terminal has cut what it had. (Its own
+    /// `clear` asks the terminal for the cursor, and the answer is ours to read.)
+    fn forget(&mut self) -> io::Result<()> {
+        execute!(io::stdout(), Clear(ClearType::All))?;
+        self.0.swap_buffers();
+        Ok(())
     }
 }
 
@@ -78,7 +89,7 @@ pub(super) async fn run(mut feed: Feed, interval: Duration) -> Result<(), Error>
                         return Ok(());
                     }
                 }
-                // A new size is seen by the next frame.
+                Some(Ok(Input::Resize(..))) => screen.forget()?,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error.into()),
                 None => return Ok(()),

@@ -165,6 +165,9 @@ fn another_size_is_another_screen() {
     session.type_keys("5");
     session.resize((80, 24));
     expect_screen(&session, "latency");
+    session.resize((1, 1));
+    session.resize((80, 24));
+    expect_screen(&session, "latency");
     session.type_keys("q");
     session.expect_given_back(Some(0));
 }
