@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 
 use crate::error::Error;
 
-/// How to reach the daemon.
+/// How to reach the daemon. The names are not those of `shunt p4`'s options: both are global.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "Daemon")]
 pub(crate) struct Daemon {
@@ -29,43 +29,23 @@ pub(crate) struct Daemon {
         env = "SHUNT_API",
         value_name = "HOST:PORT"
     )]
-    address: Option<String>,
+    api: Option<String>,
 
     /// With --api: the authority that signed the daemon's certificate, in PEM.
-    #[arg(
-        long = "api-ca",
-        global = true,
-        env = "SHUNT_API_CA",
-        value_name = "FILE"
-    )]
-    ca: Option<PathBuf>,
+    #[arg(long, global = true, env = "SHUNT_API_CA", value_name = "FILE")]
+    api_ca: Option<PathBuf>,
 
     /// With --api: your certificate, in PEM.
-    #[arg(
-        long = "api-cert",
-        global = true,
-        env = "SHUNT_API_CERT",
-        value_name = "FILE"
-    )]
-    certificate: Option<PathBuf>,
+    #[arg(long, global = true, env = "SHUNT_API_CERT", value_name = "FILE")]
+    api_cert: Option<PathBuf>,
 
     /// With --api: your certificate's key, in PEM.
-    #[arg(
-        long = "api-key",
-        global = true,
-        env = "SHUNT_API_KEY",
-        value_name = "FILE"
-    )]
-    key: Option<PathBuf>,
+    #[arg(long, global = true, env = "SHUNT_API_KEY", value_name = "FILE")]
+    api_key: Option<PathBuf>,
 
     /// With --api: the name in the daemon's certificate, where it is not the address's host.
-    #[arg(
-        long = "api-name",
-        global = true,
-        env = "SHUNT_API_NAME",
-        value_name = "NAME"
-    )]
-    name: Option<String>,
+    #[arg(long, global = true, env = "SHUNT_API_NAME", value_name = "NAME")]
+    api_name: Option<String>,
 }
 
 impl Daemon {
@@ -75,7 +55,7 @@ impl Daemon {
     }
 
     fn target(&self) -> Result<Target, Error> {
-        let Some(address) = &self.address else {
+        let Some(address) = &self.api else {
             return Ok(Target::Socket(self.socket.clone()));
         };
         let file = |given: &Option<PathBuf>, what: &str| {
@@ -88,10 +68,10 @@ impl Daemon {
         };
         Ok(Target::Tls(TlsTarget {
             address: address.clone(),
-            ca: file(&self.ca, "--api-ca")?,
-            certificate: file(&self.certificate, "--api-cert")?,
-            key: file(&self.key, "--api-key")?,
-            name: self.name.clone(),
+            ca: file(&self.api_ca, "--api-ca")?,
+            certificate: file(&self.api_cert, "--api-cert")?,
+            key: file(&self.api_key, "--api-key")?,
+            name: self.api_name.clone(),
         }))
     }
 }

@@ -6,7 +6,7 @@
 //! ```
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
@@ -393,9 +393,20 @@ fn policy() -> Policy {
     }
 }
 
+/// The client of connection 0; the others' follow.
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+
+/// Which connection this is.
+pub fn number(flow: &FlowView) -> Option<u32> {
+    match flow.forward.tuple.src {
+        IpAddr::V4(client) => client.to_bits().checked_sub(CLIENT.to_bits()),
+        IpAddr::V6(_) => None,
+    }
+}
+
 /// A packet of connection `n`.
 fn frame(n: u32) -> Vec<u8> {
-    let client = Ipv4Addr::from_bits(Ipv4Addr::new(10, 0, 0, 0).to_bits() + n);
+    let client = Ipv4Addr::from_bits(CLIENT.to_bits() + n);
     let mut frame = Vec::new();
     PacketBuilder::ethernet2(host_mac(INSIDE).0, mac(INSIDE).0)
         .ipv4(client.octets(), SERVER.octets(), 64)

@@ -10,7 +10,7 @@ use shunt_p4::{FlowKey, VpcId};
 use shunt_slowpath::policy::OffloadPolicy;
 use shunt_slowpath::{FlowView, Offload};
 
-use crate::lab::{INSIDE, Lab};
+use crate::lab::{INSIDE, Lab, number};
 
 /// Entries of each flow table; a connection has two.
 const ENTRIES: u32 = 1_000;
@@ -89,8 +89,10 @@ fn everything_works(tables: TableSizes, shares: Vec<(VpcId, VpcShare)>, room: u6
     let said = full.troubles.iter().any(|trouble| is_full(trouble.kind));
     assert_eq!(said, !has_share, "a share that is used up is no trouble");
 
-    // The first ones are in hardware, and have packets there.
-    lab.exchange(0..room as u32);
+    // All that are in hardware have packets there, so that whoever is evicted has counters.
+    let there = lab.flows().into_iter();
+    let there = there.filter(|flow| flow.offload == Offload::Installed);
+    lab.exchange(there.filter_map(|flow| number(&flow)).collect::<Vec<_>>());
 
     // Some of those that found no room go on: the silent ones make room for them.
     let busy = || CONNECTIONS - BUSY.min(room as u32 / 2)..CONNECTIONS;

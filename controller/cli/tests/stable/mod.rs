@@ -2,6 +2,7 @@
 
 pub(crate) mod switches;
 pub(crate) mod top;
+pub(crate) mod values;
 
 use shunt_api::v1;
 use shunt_api::v1::change_config_request::Edit;
