@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use shunt_api::v1::shunt_server::{Shunt, ShuntServer};
-use shunt_api::v1::{self, Flow, Neighbor, Route, Tuple};
-use stable::values::{count, flows, ready_switch, restart, table, tuple};
+use shunt_api::v1::{self, Flow, Neighbor, Route};
+use stable::values::{count, flows, ready_switch, restart, table};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status};
