@@ -71,8 +71,8 @@ fn said(status: &Status) -> String {
             "the daemon does not take your certificate ({reason}): have it signed by an authority \
              of its daemon.api_tls.client_ca"
         ),
-        // It is there, and silent.
-        (code @ (Code::DeadlineExceeded | Code::Cancelled), _) => without_cause(code, status),
+        // It is there, and silent: tonic's words of its own deadline.
+        (code, Some(reason)) if reason == "Timeout expired" => without_cause(code, status),
         (_, Some(reason)) => format!("the daemon went away: {reason}"),
         (code, None) => without_cause(code, status),
     }
