@@ -271,28 +271,38 @@ impl Topology {
 
     /// Asks the daemon by its command line; the answer is JSON.
     pub fn shunt(&self, arguments: &[&str]) -> Result<serde_json::Value> {
-        let mut command = Command::new(binaries::find("shunt")?);
-        command
-            .arg("--socket")
-            .arg(self.socket())
-            .args(["--output", "json"])
-            .args(arguments);
-        let line = format!("shunt {}", arguments.join(" "));
-        let output = command.output().map_err(|source| Error::Start {
-            program: line.clone(),
-            source,
-            remedy: "is it built?",
-        })?;
-        if !output.status.success() {
-            return Err(Error::Command {
-                command: line,
-                status: output.status.to_string(),
-                stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            });
-        }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| Error::Other(format!("`{line}` printed no JSON: {error}")))
+        ask(&self.socket(), arguments, &[0])
     }
+}
+
+/// Asks the daemon at a socket by its command line, which has to end with one of these exit codes;
+/// the answer is JSON.
+///
+/// # Errors
+/// It ended otherwise, or printed something else.
+pub fn ask(socket: &Path, arguments: &[&str], codes: &[i32]) -> Result<serde_json::Value> {
+    let mut command = Command::new(binaries::find("shunt")?);
+    command.arg("--socket").arg(socket);
+    command.args(["--output", "json"]).args(arguments);
+    let line = format!("shunt {}", arguments.join(" "));
+    let output = command.output().map_err(|source| Error::Start {
+        program: line.clone(),
+        source,
+        remedy: "is it built?",
+    })?;
+    if !output
+        .status
+        .code()
+        .is_some_and(|code| codes.contains(&code))
+    {
+        return Err(Error::Command {
+            command: line,
+            status: output.status.to_string(),
+            stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
+    }
+    serde_json::from_slice(&output.stdout)
+        .map_err(|error| Error::Other(format!("`{line}` printed no JSON: {error}")))
 }
 
 /// The demo's configuration document.

@@ -12,13 +12,12 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use serde_json::Value;
 use shunt_testbed::netns::Netns;
 use shunt_testbed::service::{Service, wait_for};
-use shunt_testbed::{Error, Result, binaries, sandbox};
+use shunt_testbed::{Error, Result, binaries, sandbox, topology};
 
 /// Far more than anything here takes: what does not happen by then does not happen.
 pub const DEADLINE: Duration = Duration::from_secs(90);
@@ -197,24 +196,8 @@ impl Lab {
 
     /// Asks the daemon; the answer is JSON.
     pub fn shunt(&self, arguments: &[&str]) -> Result<Value> {
-        let line = format!("shunt {}", arguments.join(" "));
-        let output = Command::new(binaries::find("shunt")?)
-            .arg("--socket")
-            .arg(self.socket())
-            .args(["--output", "json"])
-            .args(arguments)
-            .output()
-            .map_err(Error::file(&line))?;
         // 4: what is shown is not as it should be.
-        if !output.status.success() && output.status.code() != Some(4) {
-            return Err(Error::Command {
-                command: line,
-                status: output.status.to_string(),
-                stderr: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
-            });
-        }
-        serde_json::from_slice(&output.stdout)
-            .map_err(|error| Error::Other(format!("`{line}` printed no JSON: {error}")))
+        topology::ask(&self.socket(), arguments, &[0, 4])
     }
 
     pub fn converges(&self) -> Result<()> {
