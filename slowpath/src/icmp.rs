@@ -180,20 +180,6 @@ pub(crate) struct RateLimit {
 impl RateLimit {
     const TOKEN: u64 = 1_000_000_000;
 
-    /// Of which nothing was asked yet.
-    pub(crate) const NEW: Self = Self {
-        credit: 0,
-        last_ns: 0,
-    };
-
-    /// Whether as many may go at once as ever.
-    pub(crate) fn is_full(&self, now_ns: u64, per_second: u32) -> bool {
-        let rate = u64::from(per_second);
-        let elapsed = now_ns.saturating_sub(self.last_ns);
-        self.credit.saturating_add(elapsed.saturating_mul(rate)) >= (rate / 10).max(1) * Self::TOKEN
-            || rate == 0
-    }
-
     /// Whether one more may go now.
     pub(crate) fn allow(&mut self, now_ns: u64, per_second: u32) -> bool {
         let rate = u64::from(per_second);

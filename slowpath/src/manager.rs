@@ -14,7 +14,7 @@ mod adopt;
 mod glance;
 mod ports;
 
-use std::sync::mpsc as sync;
+use std::sync::{Arc, mpsc as sync};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ use crate::record::StateFile;
 use crate::stats::WorkerStats;
 use crate::worker::run::{Command, Peers, Queues, run};
 use crate::worker::{
-    Census, FlowFilter, FlowView, Reviewed, RuleUse, Trace, Verdict, Worker, WorkerConfig,
+    Census, FlowFilter, FlowView, Reviewed, RuleUse, SharedQuotas, Trace, Verdict, Worker,
+    WorkerConfig,
 };
 
 use ports::{open, wires};
@@ -314,6 +315,8 @@ impl Manager {
         if let Some(state) = &state {
             seed = state.seed;
         }
+        let quotas = SharedQuotas::new(config.workers, config.max_connections, seed);
+        let quotas = Arc::new(quotas);
         let wires = wires(&ports, config.workers)?;
         let rings = wires.into_iter().zip(Peers::mesh(config.workers));
         let ends = rings.zip(offload.into_iter().zip(exception));
@@ -333,6 +336,7 @@ impl Manager {
                     worker: n,
                     workers: config.workers,
                 },
+                Arc::clone(&quotas),
                 fib.reader(),
                 offload,
                 exception,

@@ -330,7 +330,7 @@ impl Default for Timeouts {
     }
 }
 
-/// Bounds, of each worker.
+/// Bounds. Those on connections hold for all workers together, the others for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// ICMP errors that a worker sends a second (RFC 1812 section 4.3.2.8, RFC 4443 section 2.4).

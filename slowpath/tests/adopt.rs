@@ -6,6 +6,7 @@ mod common;
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
+use std::sync::Arc;
 
 use common::*;
 use proptest::prelude::*;
@@ -16,7 +17,9 @@ use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::VecBuf;
 use shunt_slowpath::policy::{Filtering, Peering, PortRange};
 use shunt_slowpath::record::StateFile;
-use shunt_slowpath::worker::{Former, Refusal, Restored, Source, Verdict, Worker, WorkerConfig};
+use shunt_slowpath::worker::{
+    Former, Refusal, Restored, SharedQuotas, Source, Verdict, Worker, WorkerConfig,
+};
 use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy, State};
 
 const CAPACITY: u32 = 256;
@@ -47,6 +50,7 @@ impl Daemon {
         });
         let seed = state.as_ref().map_or(seed, |state| state.seed);
         let (mut workers, mut installers, mut ends) = (Vec::new(), Vec::new(), Vec::new());
+        let quotas = Arc::new(SharedQuotas::new(count, CAPACITY, seed));
         for worker in 0..count {
             let (offload, installer) = shunt_offload::channel(1024);
             let (port, receiver, sender) = exception::channel();
@@ -60,7 +64,9 @@ impl Daemon {
                 worker,
                 workers: count,
             };
-            let mut made = Worker::shared(config, share, factory.reader(), vec![offload], port);
+            let quotas = Arc::clone(&quotas);
+            let (reader, offload) = (factory.reader(), vec![offload]);
+            let mut made = Worker::shared(config, share, quotas, reader, offload, port);
             made.set_starting(true);
             if let Some(state) = &state {
                 made.keep_records(state.records(worker), seed + u64::from(worker));

@@ -3,7 +3,9 @@
 
 mod common;
 
+use common::cluster::Cluster;
 use common::*;
+use proptest::prelude::*;
 use shunt_slowpath::policy::Limits;
 use shunt_slowpath::worker::Verdict;
 use shunt_slowpath::{DropReason, FlowFilter, State};
@@ -156,4 +158,87 @@ fn rates_hold_over_time() {
     }
     assert!(world.worker.stats().dropped(DropReason::SourceRate) > 3000);
     assert_eq!(world.worker.stats().dropped(DropReason::VpcRate), 0);
+}
+
+/// A limit that comes while connections are there holds for those as well.
+#[test]
+fn limits_that_come_later_know_what_there_is() {
+    let mut world = World::with(policy(), 2048, 4096);
+    for port in 0..1000 {
+        world.forwarded(RED, &udp(&format!("10.0.0.2:{}", 2000 + port), SERVER));
+    }
+    world.forwarded(RED, &tcp("10.0.0.3:5", SERVER, "S"));
+    let mut limit = |limits| {
+        let mut policy = policy();
+        policy.limits = limits;
+        world.fib.set_policy(policy);
+        world.fib.publish();
+        world.pass(0);
+        let of = |world: &mut World, client: &str| world.verdict(RED, &tcp(client, SERVER, "S"));
+        [of(&mut world, "10.0.0.2:1"), of(&mut world, "10.0.0.77:1")]
+    };
+    let refused = Verdict::Drop;
+    let by_vpc = Limits {
+        connections_per_vpc: Some(1001),
+        ..Limits::default()
+    };
+    assert_eq!(limit(by_vpc), [refused(DropReason::VpcConnections); 2]);
+    let half_open = Limits {
+        half_open_per_vpc: Some(1),
+        ..Limits::default()
+    };
+    assert_eq!(limit(half_open), [refused(DropReason::HalfOpen); 2]);
+    let by_source = Limits {
+        connections_per_source: Some(1000),
+        ..Limits::default()
+    };
+    let wanted = [refused(DropReason::SourceConnections), Verdict::Transmit];
+    assert_eq!(limit(by_source), wanted);
+    // What was counted late is given back as all else.
+    world.pass(10 * 60 * SECOND);
+    assert_eq!(world.flows().len(), 0);
+    for port in 0..1000 {
+        world.forwarded(RED, &udp(&format!("10.0.0.2:{}", 2000 + port), SERVER));
+    }
+    let one_more = world.verdict(RED, &udp("10.0.0.2:1", SERVER));
+    assert_eq!(one_more, refused(DropReason::SourceConnections));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    /// Whichever workers packets arrive at, and however many there are, the same are let in.
+    #[test]
+    fn limits_hold_for_all_workers_together(
+        openers in prop::collection::vec((any::<prop::sample::Index>(), 0u8..4, any::<bool>(), 0u64..60), 1..200),
+        count in 1u16..5,
+        which in 0u8..5,
+    ) {
+        let mut policy = policy();
+        let limits = &mut policy.limits;
+        match which {
+            0 => limits.connections_per_vpc = Some(20),
+            1 => limits.connections_per_source = Some(7),
+            2 => limits.half_open_per_vpc = Some(5),
+            3 => limits.new_per_second_per_vpc = Some(30),
+            _ => limits.new_per_second_per_source = Some(20),
+        }
+        let mut one = World::with(policy.clone(), 1024, 1024);
+        let mut many = Cluster::new(policy, count);
+        for (n, (at, host, tcp, wait_ms)) in (0u16..).zip(openers) {
+            one.now += wait_ms * 1_000_000;
+            many.now = one.now;
+            let client = format!("10.0.0.{}:{}", 20 + host, 2000 + n);
+            let frame = match tcp {
+                true => common::tcp(&client, SERVER, "S"),
+                false => udp(&client, SERVER),
+            };
+            let (verdict, _) = many.frame(at.index(usize::from(count)), RED, &frame);
+            prop_assert_eq!(verdict, one.verdict(RED, &frame));
+        }
+        prop_assert_eq!(many.flows().len(), one.flows().len());
+        many.pass(HOUR);
+        one.pass(HOUR);
+        prop_assert_eq!((many.flows().len(), one.flows().len()), (0, 0));
+    }
 }

@@ -4,13 +4,15 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use common::*;
 use shunt_offload::{InstallerPort, OffloadCommand, OffloadEvent, OffloadUnit};
 use shunt_p4::{NetworkOp, PuntReason, ShuntHeader, SwitchIndex};
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::VecBuf;
-use shunt_slowpath::worker::{Verdict, Worker, WorkerConfig};
+use shunt_slowpath::worker::{SharedQuotas, Verdict, Worker, WorkerConfig};
 use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Offload};
 
 const CLIENT: &str = "10.0.0.2:1234";
@@ -53,7 +55,8 @@ impl Two {
             max_connections: 64,
             seed: 42,
         };
-        let worker = Worker::shared(config, PortShare::ALL, factory.reader(), ports, port);
+        let (quotas, share) = (Arc::new(SharedQuotas::new(1, 64, 42)), PortShare::ALL);
+        let worker = Worker::shared(config, share, quotas, factory.reader(), ports, port);
         Self {
             fib,
             worker,

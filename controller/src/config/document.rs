@@ -374,8 +374,8 @@ impl Default for TimeoutsSection {
 pub struct LimitsSection {
     /// ICMP errors that the slow path sends a second.
     pub icmp_errors_per_second: i64,
-    /// Connections of one VPC, in each worker as all that follow; default three quarters of
-    /// `slow_path.connections`, 0 for no limit.
+    /// Connections of one VPC, in all workers together as all that follow; default three quarters
+    /// of what they can hold (`slow_path.connections` each), 0 for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub connections_per_vpc: Option<i64>,
     /// Connections of one source address of a VPC; 0 for no limit.
@@ -384,8 +384,8 @@ pub struct LimitsSection {
     pub new_per_second_per_vpc: i64,
     /// New connections a second of one source address of a VPC; 0 for no limit.
     pub new_per_second_per_source: i64,
-    /// TCP connections of one VPC that are opening; default a quarter of `slow_path.connections`,
-    /// 0 for no limit.
+    /// TCP connections of one VPC that are opening; default a quarter of what the workers can
+    /// hold, 0 for no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_open_per_vpc: Option<i64>,
     /// Packets that wait for one neighbour.

@@ -160,6 +160,10 @@ fn limits_on_connections() {
     assert_eq!(default.half_open_per_vpc, Some(65_536));
     assert_eq!(default.connections_per_source, None);
     assert_eq!(default.new_per_second_per_vpc, None);
+    // They hold for all workers together.
+    let two = limits(|d| d.slow_path.as_mut().unwrap().workers = 2);
+    assert_eq!(two.connections_per_vpc, Some(2 * 196_608));
+    assert_eq!(two.half_open_per_vpc, Some(2 * 65_536));
     let off = limits(|d| {
         d.limits.connections_per_vpc = Some(0);
         d.limits.half_open_per_vpc = Some(0);

@@ -96,13 +96,13 @@ impl Core {
             .admit(now_ns, &fib.policy().limits, source, opens)?;
         let made = self.make(fib, now_ns, plan, counted);
         match &made {
-            Ok(slot) => {
-                self.record(*slot);
+            Ok(slot) => self.record(*slot),
+            Err(_) => {
+                self.quotas.release(counted, source);
                 if opens {
-                    self.quotas.half_open(key.vpc, true);
+                    self.quotas.half_open(key.vpc, false);
                 }
             }
-            Err(_) => self.quotas.release(counted, source),
         }
         made
     }

@@ -44,6 +44,7 @@ mod wants;
 mod ways;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use shunt_offload::{ConnectionId, HardwareCount, WorkerPort};
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
@@ -64,7 +65,7 @@ pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
 pub use hops::{MAX_HOPS, MAX_NUMBERED};
 pub use nat_use::RuleUse;
-pub use quota::MAX_SOURCES;
+pub use quota::{MAX_SOURCES, SharedQuotas};
 pub use review::{REVIEW_SLOTS, Reviewed};
 pub use trace::{Step, Trace};
 pub use view::{FlowFilter, FlowSide, FlowView};
@@ -184,13 +185,16 @@ impl Worker {
         offload: WorkerPort,
         exception: ExceptionPort,
     ) -> Self {
-        Self::shared(config, PortShare::ALL, reader, vec![offload], exception)
+        let quotas = Arc::new(SharedQuotas::new(1, config.max_connections, config.seed));
+        let share = PortShare::ALL;
+        Self::shared(config, share, quotas, reader, vec![offload], exception)
     }
 
-    /// One of several workers, which all have the same seed. `offload`: by switch.
+    /// One of several workers, which all have the same seed and quotas. `offload`: by switch.
     pub fn shared(
         config: WorkerConfig,
         share: PortShare,
+        quotas: Arc<SharedQuotas>,
         reader: FibReader,
         offload: Vec<WorkerPort>,
         exception: ExceptionPort,
@@ -200,7 +204,7 @@ impl Worker {
             core: Core {
                 table: Table::new(config.max_connections, config.seed),
                 nat: Nat::shared(config.max_connections, config.seed, share),
-                quotas: quota::Quotas::new(config.max_connections, config.seed),
+                quotas: quota::Quotas::new(quotas, share.worker),
                 hold: hold::Hold::default(),
                 hops: hops::Hops::new(config.seed),
                 fragments: fragment::Fragments::new(config.seed),
@@ -325,6 +329,7 @@ impl Worker {
         core.arrival = None;
         let mut work = core.poll_offload(&fib, now_ns);
         work += core.poll_review(&fib, now_ns);
+        work += core.poll_uncounted(&fib, now_ns);
         work += core.poll_timers(&fib, now_ns);
         work += core.poll_outbox(output);
         work += core.poll_held(&fib, now_ns, output);

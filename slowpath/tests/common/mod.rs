@@ -8,6 +8,7 @@
     clippy::panic
 )]
 
+pub mod cluster;
 pub mod fragment;
 
 use std::net::{IpAddr, SocketAddr};

@@ -28,7 +28,7 @@ use shunt_p4::{
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::{PacketBuf as _, VecBuf};
 use shunt_slowpath::policy::{AddressRange, Masquerade, OffloadPolicy, PortRange};
-use shunt_slowpath::worker::{Verdict, Worker, WorkerConfig};
+use shunt_slowpath::worker::{SharedQuotas, Verdict, Worker, WorkerConfig};
 use shunt_slowpath::{FibWriter, FlowFilter, FlowView, Policy, exception};
 use shunt_switch::{ChannelPort, Config, run as run_switch};
 use tokio::runtime::Runtime;
@@ -92,6 +92,7 @@ impl Lab {
         fib.publish();
         let (mut workers, mut installers) = (Vec::new(), Vec::new());
         let mut kernel = Vec::new();
+        let quotas = Arc::new(SharedQuotas::new(WORKERS, CONNECTIONS_MAX, 7));
         for worker in 0..WORKERS {
             let (port, installer) = shunt_offload::channel(shunt_offload::QUEUE_CAPACITY);
             let (exception, up, down) = exception::channel();
@@ -104,7 +105,11 @@ impl Lab {
                 workers: WORKERS,
             };
             let reader = readers.reader();
-            workers.push(Worker::shared(config, share, reader, vec![port], exception));
+            let quotas = Arc::clone(&quotas);
+            let ports = vec![port];
+            workers.push(Worker::shared(
+                config, share, quotas, reader, ports, exception,
+            ));
             installers.push(installer);
             kernel.push((up, down));
         }

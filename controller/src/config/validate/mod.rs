@@ -51,9 +51,10 @@ pub fn validate(document: &Document) -> Result<Config, Vec<Fault>> {
     let port_forwards = nat::port_forwards(document, &by_name, &static_nats, &mut faults);
     let peerings = nat::peerings(document, &by_name, &mut faults);
     let timeouts = tuning::timeouts(&document.timeouts, &mut faults);
-    let connections = slow_path
-        .as_ref()
-        .map_or(0, |slow_path| slow_path.connections);
+    let connections = slow_path.as_ref().map_or(0, |slow_path| {
+        let workers = slow_path.workers.into();
+        slow_path.connections.saturating_mul(workers)
+    });
     let limits = tuning::limits(&document.limits, connections, &mut faults);
     let punt_meters = tuning::punt_meters(&document.limits, &mut faults);
     let offload = offload::policy(&document.offload, &mut faults);

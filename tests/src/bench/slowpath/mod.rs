@@ -18,7 +18,7 @@ mod scale;
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use shunt_dpdk::{Burst, DEFAULT_DATA_ROOM, Eal, EalConfig, Pool, RingEnd, RingPort, spawn_worker};
@@ -32,7 +32,7 @@ use shunt_slowpath::fib::FibReaderFactory;
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::policy::{AddressRange, Masquerade, OffloadAfter, PortRange, Timeouts};
 use shunt_slowpath::worker::run::{Peers, Queues, Runner, Wire};
-use shunt_slowpath::worker::{Worker, WorkerConfig};
+use shunt_slowpath::worker::{SharedQuotas, Worker, WorkerConfig};
 use shunt_slowpath::{FibWriter, Policy};
 
 use crate::report::BenchError;
@@ -253,7 +253,10 @@ impl Bench {
             max_connections: capacity,
             seed: SEED,
         };
-        let worker = Worker::shared(config, share, factory.reader(), vec![offload], exception);
+        // Without limits a worker touches nobody's words but its own.
+        let quotas = Arc::new(SharedQuotas::new(share.workers, capacity, SEED));
+        let (reader, offload) = (factory.reader(), vec![offload]);
+        let worker = Worker::shared(config, share, quotas, reader, offload, exception);
         let queues = Queues {
             wires: vec![Wire::Port {
                 rx: port.rx_queue(0).ok_or_else(missing)?,
