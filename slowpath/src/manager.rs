@@ -35,8 +35,8 @@ use crate::record::StateFile;
 use crate::stats::WorkerStats;
 use crate::worker::run::{Command, Peers, Queues, run};
 use crate::worker::{
-    Census, FlowFilter, FlowView, Reviewed, RuleUse, SharedQuotas, Trace, Verdict, Worker,
-    WorkerConfig,
+    Census, FlowFilter, FlowView, MAX_HANDOVERS, Reviewed, RuleUse, SharedQuotas, Trace, Verdict,
+    Worker, WorkerConfig,
 };
 
 use ports::{open, wires};
@@ -617,14 +617,19 @@ impl Workers {
             }
             first.get_or_insert(trace);
         }
-        let first = first.ok_or(ManagerError::Worker(0))?;
-        let Verdict::Handover(owner) = first.verdict else {
-            return Ok((0, first));
-        };
-        // Where the first one would have it go.
-        let frame = frame.to_vec();
-        let trace = self.ask(owner, move |worker, now_ns| worker.trace(now_ns, &frame))?;
-        Ok((owner, trace))
+        let (mut at, mut trace) = (0, first.ok_or(ManagerError::Worker(0))?);
+        // Where the first one would have it go; fragments by way of where they meet.
+        for _ in 0..MAX_HANDOVERS {
+            let Verdict::Handover(owner) = trace.verdict else {
+                break;
+            };
+            let frame = frame.to_vec();
+            at = owner;
+            trace = self.ask(at, move |worker, now_ns| {
+                worker.trace_handed(now_ns, &frame)
+            })?;
+        }
+        Ok((at, trace))
     }
 
     fn reviewed(&self) -> Result<Reviewed, ManagerError> {

@@ -3,10 +3,14 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use common::cluster::Cluster;
 use common::fragment::fragments;
 use common::*;
+use proptest::prelude::*;
+use proptest::sample::Index;
 use shunt_p4::frame::ENCAP_LEN;
 use shunt_slowpath::DropReason;
 use shunt_slowpath::worker::{MAX_FRAGMENTED, MAX_HELD_PER_PACKET, Verdict};
@@ -377,4 +381,103 @@ fn fragments_wait_for_a_neighbour_together() {
         .collect();
     assert_eq!(sent.len(), 3);
     assert_eq!(Seen::inner(&whole(&sent)).payload, [7; 3000]);
+}
+
+/// A fragment's identification, in frames of either family.
+fn id_of(frame: &[u8]) -> u16 {
+    let at = if frame[12] == 0x86 { 60 } else { 18 };
+    u16::from_be_bytes([frame[at], frame[at + 1]])
+}
+
+/// What left, packet by packet, its fragments in the order of their offsets.
+fn by_packet(sent: Vec<Vec<u8>>) -> BTreeMap<u16, (usize, Seen)> {
+    let mut packets: BTreeMap<u16, Vec<Vec<u8>>> = BTreeMap::new();
+    for frame in sent {
+        let frame = frame[ENCAP_LEN..].to_vec();
+        packets.entry(id_of(&frame)).or_default().push(frame);
+    }
+    let seen = |parts: Vec<Vec<u8>>| (parts.len(), Seen::inner(&whole(&parts)));
+    packets
+        .into_iter()
+        .map(|(id, parts)| (id, seen(parts)))
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    /// In any order, each at any worker, some polls in between: the same leave as with one.
+    #[test]
+    fn workers_find_the_parts_of_a_packet_together(
+        packets in prop::collection::vec((0u8..5, 0u16..4), 1..8),
+        order in prop::collection::vec((any::<Index>(), any::<Index>(), any::<bool>()), 32),
+        count in 2u16..5,
+    ) {
+        let mut parts = Vec::new();
+        for (n, (kind, port)) in (100u32..).zip(packets) {
+            let client = 2000 + port;
+            let (interface, src, dst) = match kind {
+                0 => (RED, format!("10.0.0.2:{client}"), SERVER.to_owned()),
+                1 => (BLUE, format!("10.0.0.2:{client}"), SERVER.to_owned()),
+                2 => (RED, format!("[2001:db8:1::2]:{client}"), SERVER6.to_owned()),
+                3 => (RED, format!("10.0.0.3:{client}"), SERVER.to_owned()),
+                _ => (WAN, format!("192.0.2.9:{client}"), "203.0.113.30:7".to_owned()),
+            };
+            let (frame, _) = big(&src, &dst);
+            parts.extend(fragments(&frame, n, 1400).into_iter().map(|part| (interface, part)));
+        }
+        let mut one = World::new();
+        let mut many = Cluster::new(policy(), count);
+        let (mut sent, mut sent2) = (Vec::new(), Vec::new());
+        for (which, at, polls) in order.into_iter().cycle() {
+            if parts.is_empty() { break }
+            let (interface, part) = parts.remove(which.index(parts.len()));
+            let (verdict, out) = one.frame(interface, &part);
+            sent.extend(verdict.is_transmit().then_some(out));
+            let (verdict, out) = many.frame(at.index(usize::from(count)), interface, &part);
+            sent2.extend(verdict.is_transmit().then_some(out));
+            if polls {
+                sent.extend(one.pass(0));
+                sent2.extend(many.pass(0));
+            }
+        }
+        sent.extend(one.pass(0));
+        sent2.extend(many.pass(0));
+        let (sent, mut sent2) = (by_packet(sent), by_packet(sent2));
+        // Ports of the pool are chosen by each for itself.
+        let mut ports = std::collections::HashMap::new();
+        for (id, (_, seen)) in &mut sent2 {
+            if seen.src.port() >= 1024 && let Some((_, of_one)) = sent.get(id) {
+                let known = *ports.entry(seen.src).or_insert(of_one.src);
+                prop_assert_eq!(known, of_one.src);
+                seen.src = of_one.src;
+            }
+        }
+        prop_assert_eq!(sent2, sent);
+        many.pass(31 * SECOND);
+        for worker in &many.workers {
+            prop_assert_eq!(worker.stats().dropped(DropReason::FragmentTimeout), 0);
+        }
+    }
+}
+
+/// They wait where they would have met, and go.
+#[test]
+fn fragments_whose_first_one_never_comes_leave_nothing_behind() {
+    let mut many = Cluster::new(policy(), 3);
+    for id in 0..20 {
+        let (frame, _) = big("10.0.0.2:1234", SERVER);
+        let parts = fragments(&frame, id, 1400);
+        for part in &parts[1..] {
+            assert_eq!(many.frame(id as usize % 3, RED, part).0, Verdict::Held);
+        }
+    }
+    assert_eq!(many.pass(31 * SECOND).len(), 0);
+    let timeouts = |many: &Cluster| -> u64 {
+        let stats = many.workers.iter().map(|worker| worker.stats());
+        stats
+            .map(|stats| stats.dropped(DropReason::FragmentTimeout))
+            .sum()
+    };
+    assert_eq!(timeouts(&many), 40);
 }

@@ -6,6 +6,12 @@
 //!                                    └── never: dropped after the time-out
 //! ```
 //!
+//! Where there are several workers, a packet's fragments *meet* at one that a hash of what they
+//! have in common names, whichever they arrive at. That one sees the first, and so knows whose the
+//! others are; it hands each on, and holds those that came too early. A frame is handed over twice
+//! at most: to the worker where it meets the others, and from there to the connection's, which
+//! takes it.
+//!
 //! Nothing is put together here: each fragment is translated and sent on by itself, in any order
 //! (RFC 4787 REQ-14). What overlaps is the receiver's affair.
 
@@ -184,6 +190,19 @@ impl Fragments {
 }
 
 impl Core {
+    /// The worker that a packet's fragments meet at. `None`: it is none, or its ports do not
+    /// matter, or this worker is alone.
+    #[inline]
+    pub(super) fn meeting(&self, ingress: &Ingress<'_>, packet: &Packet) -> Option<u16> {
+        if self.share.workers <= 1 || ingress.stateless {
+            return None;
+        }
+        let key = FragmentKey::of(ingress.vpc, packet)?;
+        let of_vpc = u64::from(key.vpc.get()) << 48;
+        let rest = of_vpc | u64::from(key.proto) << 32 | u64::from(key.id);
+        Some(self.by_packet([key.src, key.dst], rest))
+    }
+
     /// Remembers what became of a first fragment, for those that follow.
     pub(super) fn first_fragment(
         &mut self,
@@ -266,6 +285,8 @@ impl Core {
             self.stats.drop(DropReason::FragmentTimeout, Some(vpc));
         }
         let mut done = 0;
+        // What waited here has met the others, or was handed on by the worker where it did.
+        self.handed = true;
         while done < POLL_BUDGET {
             let Some(frame) = self.fragments.ready.pop_front() else {
                 break;
@@ -284,6 +305,7 @@ impl Core {
                 _ => {}
             }
         }
+        self.handed = false;
         done
     }
 }

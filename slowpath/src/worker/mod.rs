@@ -81,6 +81,9 @@ pub const TIMER_BUDGET: usize = 64;
 /// Ports tried for a masqueraded connection whose translated tuple another connection has.
 pub const MAX_PORT_TRIES: u32 = 4;
 
+/// How often a frame is handed over at most, as it came: see `fragment.rs`.
+pub const MAX_HANDOVERS: usize = 2;
+
 /// Frames that are read before the first of them is looked up.
 const STAGED: usize = 32;
 

@@ -10,7 +10,8 @@
 //!
 //! A reply is a packet like any other here, so each rule gives for it what it gave for the
 //! connection's first packet. Where that is told only by the first packet (a forwarded port), the
-//! question is asked about the reply that it would have. A connection is only made by its owner,
+//! question is asked about the reply that it would have. Fragments, whose ports only the first one
+//! has, meet at a worker of their own before (`fragment.rs`). A connection is only made by its owner,
 //! so workers share nothing: no connection, no port, no lock.
 
 use std::net::IpAddr;
@@ -133,6 +134,12 @@ impl Core {
     fn by_socket(&self, vpc: VpcId, address: IpAddr, port: u16, proto: u8) -> u16 {
         let rest = u64::from(vpc.get()) << 32 | u64::from(port) << 8 | u64::from(proto);
         self.worker(self.spread.words(words(address), [rest, 0], 1))
+    }
+
+    /// Of a packet in fragments, whatever their ports.
+    pub(super) fn by_packet(&self, ends: [IpAddr; 2], rest: u64) -> u16 {
+        let [src, dst] = ends.map(words);
+        self.worker(self.spread.words(src, dst, rest))
     }
 
     /// Their sum does not tell which one sent.

@@ -60,6 +60,15 @@ impl Worker {
     /// What would become of a frame from the switch, as [`Worker::process`] takes it. Changes
     /// nothing.
     pub fn trace(&self, now_ns: u64, frame: &[u8]) -> Trace {
+        self.trace_as(now_ns, frame, false)
+    }
+
+    /// As [`Worker::trace`], of a frame that another worker has handed over.
+    pub fn trace_handed(&self, now_ns: u64, frame: &[u8]) -> Trace {
+        self.trace_as(now_ns, frame, true)
+    }
+
+    fn trace_as(&self, now_ns: u64, frame: &[u8], handed: bool) -> Trace {
         let fib = self.reader.enter();
         let Some(fib) = fib.as_deref() else {
             let mut steps = Vec::new();
@@ -77,7 +86,7 @@ impl Worker {
                 egress: None,
             };
         };
-        Tracer::new(&self.core, fib, now_ns).run(frame)
+        Tracer::new(&self.core, fib, now_ns, handed).run(frame)
     }
 }
 
@@ -85,6 +94,8 @@ struct Tracer<'a> {
     core: &'a Core,
     fib: &'a Fib,
     now_ns: u64,
+    /// Another worker has handed it over.
+    handed: bool,
     trace: Trace,
 }
 
@@ -101,11 +112,12 @@ struct Carried {
 }
 
 impl<'a> Tracer<'a> {
-    fn new(core: &'a Core, fib: &'a Fib, now_ns: u64) -> Self {
+    fn new(core: &'a Core, fib: &'a Fib, now_ns: u64, handed: bool) -> Self {
         Self {
             core,
             fib,
             now_ns,
+            handed,
             trace: Trace {
                 steps: Vec::new(),
                 verdict: Verdict::Transmit,
@@ -187,6 +199,15 @@ impl<'a> Tracer<'a> {
             }
         };
         self.step("parse", words::packet(&packet));
+        match self.core.meeting(ingress, &packet) {
+            Some(worker) if worker == self.core.share.worker => self.handed = false,
+            Some(worker) if !self.handed => {
+                let text = format!("the fragments of its packet meet at worker {worker}");
+                self.step("fragment", text);
+                return Err(Stop::Handover(worker));
+            }
+            _ => {}
+        }
         match (packet.tuple(), packet.transport) {
             (Some(tuple), _) => self.flow(ingress, &packet, &tuple),
             (None, Transport::IcmpError) => self.related(ingress, buffer, &packet),
@@ -207,7 +228,7 @@ impl<'a> Tracer<'a> {
         if let Some((slot, direction)) = self.core.table.find(&key) {
             return self.established(ingress, packet, slot, direction);
         }
-        if let Some(worker) = self.core.elsewhere(self.fib, &key, ingress.hash) {
+        if let Some(worker) = self.elsewhere(&key, ingress) {
             let text = format!("worker {worker} has it, or would begin it");
             self.step("connection", text);
             return Err(Stop::Handover(worker));
@@ -217,6 +238,12 @@ impl<'a> Tracer<'a> {
             return self.route_only(ingress, packet);
         }
         self.admit(ingress, packet, &key)
+    }
+
+    /// The other worker that a packet without a connection here belongs to.
+    fn elsewhere(&self, key: &FlowKey, ingress: &Ingress<'_>) -> Option<u16> {
+        let core = self.core;
+        (!self.handed).then(|| core.elsewhere(self.fib, key, ingress.hash))?
     }
 
     fn established(
@@ -391,7 +418,7 @@ impl<'a> Tracer<'a> {
         let found = self.core.related_to(ingress, buffer.data(), packet)?;
         let Some(found) = found else {
             let key = quoted_key(ingress, buffer.data(), packet).map(|(_, _, key)| key);
-            let owner = key.and_then(|key| self.core.elsewhere(self.fib, &key, ingress.hash));
+            let owner = key.and_then(|key| self.elsewhere(&key, ingress));
             if let Some(worker) = owner {
                 let text = format!("worker {worker} would have the one that it is about");
                 self.step("connection", text);

@@ -101,6 +101,13 @@ impl Core {
         frame: &mut B,
     ) -> Result<Verdict, Stop> {
         let packet = read_packet(frame)?;
+        let handed = self.handed;
+        match self.meeting(ingress, &packet) {
+            // Here it is found out whose they are.
+            Some(worker) if worker == self.share.worker => self.handed = false,
+            Some(worker) if !handed => return Err(Stop::Handover(worker)),
+            _ => {}
+        }
         let outcome = match (packet.tuple(), packet.transport) {
             (Some(tuple), _) => self.flow(fib, now_ns, ingress, frame, &packet, &tuple),
             (None, Transport::IcmpError) => self.related(fib, now_ns, ingress, frame, &packet),
@@ -109,6 +116,7 @@ impl Core {
         if matches!(packet.fragment, Fragment::First { .. }) && !ingress.stateless {
             self.first_fragment(fib, now_ns, ingress.vpc, &packet, outcome);
         }
+        self.handed = handed;
         outcome
     }
 

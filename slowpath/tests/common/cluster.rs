@@ -6,11 +6,30 @@ use shunt_offload::InstallerPort;
 use shunt_p4::{PuntReason, ShuntHeader};
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
-use shunt_slowpath::packet::VecBuf;
-use shunt_slowpath::worker::{SharedQuotas, Verdict, Worker, WorkerConfig};
+use shunt_slowpath::packet::{Packet, VecBuf};
+use shunt_slowpath::worker::{MAX_HANDOVERS, Output, SharedQuotas, Verdict, Worker, WorkerConfig};
 use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy};
 
 use super::{SECOND, network};
+
+/// Where frames go that a poll brings.
+#[derive(Default)]
+struct Rings {
+    sent: Vec<Vec<u8>>,
+    handed: Vec<(u16, Vec<u8>)>,
+}
+
+impl Output for Rings {
+    fn transmit(&mut self, head: &[u8], frame: &[u8]) -> bool {
+        self.sent.push([head, frame].concat());
+        true
+    }
+
+    fn hand_over(&mut self, worker: u16, frame: &[u8]) -> bool {
+        self.handed.push((worker, frame.to_vec()));
+        true
+    }
+}
 
 pub struct Cluster {
     pub fib: FibWriter,
@@ -69,14 +88,26 @@ impl Cluster {
         self.workers[at].burst(now, frames, |_, seen| verdict = seen);
         let unlucky = told.any_port && verdict == Verdict::Drop(DropReason::TupleInUse);
         assert!(told.verdict == verdict || unlucky, "{verdict:?}: {told:#?}");
-        if let Verdict::Handover(to) = verdict {
+        let mut before = at;
+        let mut handed = 0;
+        while let Verdict::Handover(to) = verdict {
+            let to = usize::from(to);
             assert_eq!(buffer.clone().into_vec(), sent, "handed over as it came");
-            assert_ne!(usize::from(to), at);
-            self.handovers += 1;
+            assert_ne!(to, before);
+            before = to;
+            handed += 1;
+            let told = self.workers[to].trace_handed(now, &sent);
             let frames = std::slice::from_mut(&mut buffer);
-            self.workers[usize::from(to)].burst_handed(now, frames, |_, seen| verdict = seen);
-            assert!(!matches!(verdict, Verdict::Handover(_)), "handed on");
+            self.workers[to].burst_handed(now, frames, |_, seen| verdict = seen);
+            let unlucky = told.any_port && verdict == Verdict::Drop(DropReason::TupleInUse);
+            assert!(told.verdict == verdict || unlucky, "{verdict:?}: {told:#?}");
         }
+        let fragment = Packet::parse(frame).is_ok_and(|packet| packet.is_fragment());
+        assert!(
+            handed <= if fragment { MAX_HANDOVERS } else { 1 },
+            "{handed}"
+        );
+        self.handovers += handed;
         (verdict, buffer.into_vec())
     }
 
@@ -90,13 +121,35 @@ impl Cluster {
         .collect()
     }
 
-    pub fn pass(&mut self, ns: u64) {
+    /// Time passes; says what leaves.
+    pub fn pass(&mut self, ns: u64) -> Vec<Vec<u8>> {
+        let mut sent = Vec::new();
         let end = self.now + ns;
-        while self.now < end {
-            self.now = (self.now + 10 * SECOND).min(end);
-            for worker in &mut self.workers {
-                while worker.poll(self.now, &mut Vec::new()) > 0 {}
+        loop {
+            for at in 0..self.workers.len() {
+                let mut rings = Rings::default();
+                while self.workers[at].poll(self.now, &mut rings) > 0 {}
+                sent.append(&mut rings.sent);
+                for (to, frame) in rings.handed {
+                    assert_ne!(usize::from(to), at);
+                    let (verdict, out) = self.handed(usize::from(to), &frame);
+                    sent.extend(verdict.is_transmit().then_some(out));
+                }
             }
+            if self.now >= end {
+                return sent;
+            }
+            self.now = (self.now + 10 * SECOND).min(end);
         }
+    }
+
+    /// A frame that was handed over while no frame arrived.
+    fn handed(&mut self, at: usize, frame: &[u8]) -> (Verdict, Vec<u8>) {
+        let mut buffer = VecBuf::new(frame);
+        let mut verdict = Verdict::Held;
+        let (now, frames) = (self.now, std::slice::from_mut(&mut buffer));
+        self.workers[at].burst_handed(now, frames, |_, seen| verdict = seen);
+        assert!(!matches!(verdict, Verdict::Handover(_)), "handed on");
+        (verdict, buffer.into_vec())
     }
 }
