@@ -1,4 +1,4 @@
-//! The main job, end to end: the demo with smaller sizes, on the embedded switch or, with
+//! The main job, end to end: the demo with fewer small downloads, on the embedded switch or, with
 //! `SWITCH=bmv2`, on the real one; and what is left when it is killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
@@ -16,7 +16,7 @@ static ALONE: Mutex<()> = Mutex::new(());
 fn demo(directory: &std::path::Path) -> Command {
     let mut command = Command::new(binaries::find("shunt-testbed").unwrap());
     command
-        .args(["demo", "--large-mib", "16", "--small", "60", "--directory"])
+        .args(["demo", "--small", "60", "--directory"])
         .arg(directory);
     command.stdin(Stdio::null());
     command

@@ -1,10 +1,11 @@
 //! What the switch and the daemon say about flows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use p4runtime::p4::v1::entity::Entity as Kind;
 use p4runtime::p4::v1::p4_runtime_client::P4RuntimeClient;
 use p4runtime::p4::v1::{DirectCounterEntry, Entity, ReadRequest, TableEntry};
+use prost::Message as _;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -16,10 +17,40 @@ const ANSWER_MAX: usize = 64 << 20;
 /// The large transfer's two directions.
 #[derive(Debug, Default)]
 pub(super) struct LargeFlow {
-    /// Packets that the switch forwarded, both directions, as last seen; entries may come and go.
-    pub(super) hardware: u64,
+    /// Every entry that was seen.
+    entries: HashMap<Vec<u8>, Seen>,
     /// Packets that the slow path forwarded, both directions.
     pub(super) software: u64,
+}
+
+/// Packets that hit an entry.
+#[derive(Debug, Default, Clone, Copy)]
+struct Seen {
+    /// In former lives: an idle entry leaves the switch, and counts from 0 when it is back.
+    before: u64,
+    now: u64,
+}
+
+impl Seen {
+    fn count(&mut self, packets: u64) {
+        if packets < self.now {
+            self.before += self.now;
+        }
+        self.now = packets;
+    }
+
+    fn total(self) -> u64 {
+        self.before + self.now
+    }
+}
+
+impl LargeFlow {
+    /// Packets that the switch forwarded: those of the busiest two entries.
+    pub(super) fn hardware(&self) -> u64 {
+        let mut totals: Vec<_> = self.entries.values().map(|seen| seen.total()).collect();
+        totals.sort_unstable();
+        totals.iter().rev().take(2).sum()
+    }
 }
 
 /// Reads entities of the table `flow4` from the switch, as any client may.
@@ -78,27 +109,27 @@ pub(super) fn in_switch(topology: &Topology) -> Result<usize> {
     Ok(read(topology, Kind::TableEntry(flow4()))?.len())
 }
 
-/// Looks at the busiest two entries: the large transfer's directions.
-pub(super) fn sample_large(topology: &Topology, flow: &mut LargeFlow) -> Result<()> {
+/// Reads the counters of all entries.
+pub(super) fn sample(topology: &Topology, flow: &mut LargeFlow) -> Result<()> {
     let counters = DirectCounterEntry {
         table_entry: Some(flow4()),
         ..Default::default()
     };
-    let mut packets: Vec<i64> = read(topology, Kind::DirectCounterEntry(counters))?
-        .into_iter()
-        .filter_map(|entity| match entity {
-            Kind::DirectCounterEntry(entry) => entry.data.map(|data| data.packet_count),
-            _ => None,
-        })
-        .collect();
-    packets.sort_unstable();
-    let busiest: u64 = packets
-        .iter()
-        .rev()
-        .take(2)
-        .map(|&count| count.max(0).cast_unsigned())
-        .sum();
-    flow.hardware = flow.hardware.max(busiest);
+    for entity in read(topology, Kind::DirectCounterEntry(counters))? {
+        let Kind::DirectCounterEntry(DirectCounterEntry {
+            table_entry: Some(entry),
+            data: Some(data),
+        }) = entity
+        else {
+            continue;
+        };
+        let key = TableEntry {
+            r#match: entry.r#match,
+            ..Default::default()
+        };
+        let seen = flow.entries.entry(key.encode_to_vec()).or_default();
+        seen.count(data.packet_count.max(0).cast_unsigned());
+    }
     Ok(())
 }
 
@@ -159,4 +190,21 @@ pub(super) fn duplicate_translations(flows: &Value) -> BTreeSet<String> {
 
 fn rows(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A transfer that had stood still for longer than the idle time-out was said to have gone
+    /// by the slow path: only the longest life of its entries was counted.
+    #[test]
+    fn an_entry_that_came_back_counts_on() {
+        let mut flow = LargeFlow::default();
+        for (key, counts) in [(1, &[100, 900, 10, 50][..]), (2, &[300, 500]), (3, &[7])] {
+            let seen = flow.entries.entry(vec![key]).or_default();
+            counts.iter().for_each(|packets| seen.count(*packets));
+        }
+        assert_eq!(flow.hardware(), 950 + 500);
+    }
 }

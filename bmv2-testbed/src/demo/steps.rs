@@ -233,26 +233,26 @@ fn http(topology: &Topology, options: &Options, report: &mut Report) -> Result<(
         &withdrawal.text,
     );
     flows::software_packets(topology, &mut flow)?;
-    let share = flow.hardware as f64 / (flow.hardware + flow.software).max(1) as f64;
+    let hardware = flow.hardware();
+    let share = hardware as f64 / (hardware + flow.software).max(1) as f64;
     report.check(
         "large transfer's packets forwarded by the switch",
         share >= HARDWARE_SHARE_MIN,
         &format!(
-            "{:.2} % ({} by the switch, {} by the slow path)",
+            "{:.2} % ({hardware} by the switch, {} by the slow path)",
             share * 100.0,
-            flow.hardware,
             flow.software
         ),
     );
     Ok(())
 }
 
-/// Samples the large flow's entries in the switch until the transfer ends: they leave the switch
-/// with its FIN, so the last sample counts.
+/// Samples the flows' entries in the switch until the large transfer ends: its own leave the
+/// switch with its FIN, so the last sample counts.
 fn watch(topology: &Topology, large: &Transfer) -> Result<LargeFlow> {
     let mut flow = LargeFlow::default();
     while !large.ended() {
-        flows::sample_large(topology, &mut flow)?;
+        flows::sample(topology, &mut flow)?;
         std::thread::sleep(Duration::from_millis(50));
     }
     Ok(flow)
