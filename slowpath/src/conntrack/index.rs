@@ -55,6 +55,12 @@ impl Line {
     }
 
     #[inline]
+    fn free(&self) -> u32 {
+        let free = |value: &u32| u32::from(*value == EMPTY);
+        self.values.iter().map(free).sum()
+    }
+
+    #[inline]
     fn put(&mut self, hash: u32, value: u32) -> bool {
         for (seen, place) in self.hashes.iter_mut().zip(&mut self.values) {
             if *place == EMPTY {
@@ -150,13 +156,17 @@ impl Index {
         true
     }
 
+    /// Into the emptier line of both: then hardly one is full before all are.
     #[inline]
-    fn put(&mut self, places: [usize; 2], hash: u32, value: u32) -> bool {
-        places.iter().any(|place| {
-            self.lines
-                .get_mut(*place)
-                .is_some_and(|line| line.put(hash, value))
-        })
+    fn put(&mut self, [first, second]: [usize; 2], hash: u32, value: u32) -> bool {
+        let free = |place: usize| self.lines.get(place).map_or(0, Line::free);
+        let place = match free(second) > free(first) {
+            true => second,
+            false => first,
+        };
+        self.lines
+            .get_mut(place)
+            .is_some_and(|line| line.put(hash, value))
     }
 
     /// Makes a place in one of two full lines: an entry moves to its other line, if need be

@@ -354,7 +354,7 @@ impl Table {
             cold,
             free: NONE,
             index: Index::new(2 * capacity),
-            wheel: Wheel::new(),
+            wheel: Wheel::new(capacity),
             hasher: KeyHasher::new(seed),
             capacity,
             live: 0,

@@ -1,53 +1,63 @@
 //! A timer wheel over the slots of the connection table.
 //!
-//! Two levels of 512 lists: 128 ms a slot, then 65 s a slot, 9.3 h in all; later deadlines wait
-//! in the last slot and are put back. One timer a slot, doubly linked within the slots, so arming and cancelling
-//! cost the same however many there are. Nothing is ever scanned; what is due is taken out one
-//! by one, and every 69 s one coarse list is spread over the fine level.
+//! ```text
+//!   lists: 512 of 134 ms, 512 of 69 s ──▶ chunk, 1 to 15 slots ──▶ chunk, 15 ──▶ chunk, 15
+//!                                            ▲ who is armed or cancelled fills or leaves this one
+//! ```
+//!
+//! Two levels of 512 lists: 134 ms a list, then 69 s a list, 9.8 h in all; later deadlines wait
+//! in the last list and are put back. One timer a slot. Arming and cancelling cost the same however
+//! many there are. Nothing is ever scanned; what is due is taken out one by one, and every 69 s
+//! one coarse list is spread over the fine level.
+//!
+//! A list is made of cache lines of fifteen timers, all full but the first, so that what is due
+//! is known before it is its turn, and its memory can be asked for. A list linked through the
+//! timers themselves would cost a wait for memory each.
+
+use shunt_dpdk::{huge_pages, prefetch};
 
 /// One tick of the fine level, nanoseconds: 2^27, 134 ms.
 const TICK_SHIFT: u32 = 27;
-/// Slots a level.
-const SLOTS: u64 = 512;
-const SLOT_BITS: u32 = 9;
-/// No neighbour.
+/// Lists a level.
+const LISTS: u64 = 512;
+const LIST_BITS: u32 = 9;
+/// No chunk, no slot.
 const NONE: u32 = u32::MAX;
-/// In `prev`: the timer is its list's first, and this is the list. Slots stay below it.
-const HEAD: u32 = 1 << 31;
 /// Deadlines beyond it (18 years) are due then.
 const LAST_TICK: u64 = u32::MAX as u64 - 1;
 
-/// A timer's place in its list; it lies within what the timer is for.
+/// A timer's place; it lies within what the timer is for.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Link {
-    /// The timer before it, `HEAD` with the list's number, or `NONE` when not armed.
-    prev: u32,
-    next: u32,
+    /// Its chunk and its way there, four bits; `NONE` when not armed.
+    at: u32,
+    /// Its list.
+    list: u32,
     /// When it is due, ticks.
     tick: u32,
 }
 
 /// A timer that is not armed.
 pub(crate) const UNARMED: Link = Link {
-    prev: NONE,
-    next: NONE,
+    at: NONE,
+    list: 0,
     tick: 0,
 };
 
 impl Link {
     /// While it is not armed, it may link something else.
     pub(crate) fn set_next(&mut self, next: u32) {
-        self.next = next;
+        self.list = next;
     }
 
     pub(crate) fn next(&self) -> u32 {
-        self.next
+        self.list
     }
 
     /// The tick at which it is due, as nanoseconds; `None` when not armed.
     #[inline]
     pub(crate) fn due_ns(&self) -> Option<u64> {
-        (self.prev != NONE).then_some(u64::from(self.tick) << TICK_SHIFT)
+        (self.at != NONE).then_some(u64::from(self.tick) << TICK_SHIFT)
     }
 }
 
@@ -60,20 +70,55 @@ pub(crate) trait Links {
     fn prefetch(&self, _slot: u32) {}
 }
 
+/// Timers of a chunk.
+const WAYS: usize = 15;
+const WAY_BITS: u32 = 4;
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+struct Chunk {
+    slots: [u32; WAYS],
+    /// The list's next chunk, or the next free one.
+    next: u32,
+}
+
+const _: () = assert!(size_of::<Chunk>() == 64);
+
+/// A list's first chunk, and how many timers are in it: one at least.
+#[derive(Clone, Copy, Debug)]
+struct List {
+    chunk: u32,
+    len: u32,
+}
+
+const EMPTY: List = List {
+    chunk: NONE,
+    len: 0,
+};
+
 /// The wheel.
 #[derive(Debug)]
 pub(crate) struct Wheel {
-    heads: Vec<u32>,
+    lists: Vec<List>,
+    chunks: Vec<Chunk>,
+    /// The first chunk that no list has.
+    free: u32,
     /// The tick whose list is being emptied.
     now: u64,
     armed: usize,
 }
 
 impl Wheel {
-    /// Without timers.
-    pub(crate) fn new() -> Self {
+    /// For so many timers, without any.
+    pub(crate) fn new(timers: usize) -> Self {
+        let lists = 2 * LISTS as usize;
+        // Each list has one chunk that is not full.
+        let mut chunks = Vec::with_capacity(timers / WAYS + lists + 1);
+        huge_pages(&mut chunks);
         Self {
-            heads: vec![NONE; 2 * SLOTS as usize],
+            lists: vec![EMPTY; lists],
+            chunks,
+            free: NONE,
             now: 0,
             armed: 0,
         }
@@ -83,30 +128,28 @@ impl Wheel {
     pub(crate) fn arm(&mut self, links: &mut impl Links, slot: u32, deadline_ns: u64) {
         self.cancel(links, slot);
         let tick = (deadline_ns >> TICK_SHIFT) + 1;
-        self.link(links, slot, tick.min(LAST_TICK) as u32);
+        self.put(links, slot, tick.min(LAST_TICK) as u32);
     }
 
-    /// Clears the slot's timer.
+    /// Clears the slot's timer: the list's first one takes its place.
     pub(crate) fn cancel(&mut self, links: &mut impl Links, slot: u32) {
         let Some(link) = links.link(slot) else {
             return;
         };
-        let Link { prev, next, .. } = std::mem::replace(link, UNARMED);
-        if prev == NONE {
+        let Link { at, list, .. } = std::mem::replace(link, UNARMED);
+        if at == NONE {
             return;
         }
-        self.armed -= 1;
-        if next != NONE
-            && let Some(next) = links.link(next)
-        {
-            next.prev = prev;
-        }
-        if prev & HEAD != 0 {
-            if let Some(head) = self.heads.get_mut((prev & !HEAD) as usize) {
-                *head = next;
+        let Some(first) = self.pop(list as usize) else {
+            return;
+        };
+        if first != slot {
+            if let Some(place) = self.place(at) {
+                *place = first;
             }
-        } else if let Some(prev) = links.link(prev) {
-            prev.next = next;
+            if let Some(link) = links.link(first) {
+                link.at = at;
+            }
         }
     }
 
@@ -118,26 +161,21 @@ impl Wheel {
             return None;
         }
         loop {
-            let list = (self.now % SLOTS) as usize;
-            let head = self.heads.get(list).copied().unwrap_or(NONE);
-            if head != NONE {
-                // The fine level only holds what is due within one turn.
-                debug_assert!(
-                    links
-                        .link(head)
-                        .is_some_and(|link| u64::from(link.tick) <= self.now)
-                );
-                self.cancel(links, head);
-                if let Some(&next) = self.heads.get(list) {
-                    links.prefetch(next);
+            let list = (self.now % LISTS) as usize;
+            self.look_ahead(links, list);
+            if let Some(slot) = self.pop(list) {
+                if let Some(link) = links.link(slot) {
+                    // The fine level only holds what is due within one turn.
+                    debug_assert!(u64::from(link.tick) <= self.now);
+                    *link = UNARMED;
                 }
-                return Some(head);
+                return Some(slot);
             }
             if self.now >= target {
                 return None;
             }
             self.now += 1;
-            if self.now.is_multiple_of(SLOTS) {
+            if self.now.is_multiple_of(LISTS) {
                 self.cascade(links);
             }
         }
@@ -150,50 +188,104 @@ impl Wheel {
 
     /// Moves the coarse list whose turn has come to the fine level.
     fn cascade(&mut self, links: &mut impl Links) {
-        let list = SLOTS + (self.now >> SLOT_BITS) % SLOTS;
-        let Some(head) = self.heads.get_mut(list as usize) else {
-            return;
-        };
-        let mut next = std::mem::replace(head, NONE);
-        while next != NONE {
-            let slot = next;
+        let list = (LISTS + (self.now >> LIST_BITS) % LISTS) as usize;
+        // What is put back for another turn of the coarse level goes to another list.
+        loop {
+            self.look_ahead(links, list);
+            let Some(slot) = self.pop(list) else { return };
             let Some(link) = links.link(slot) else {
-                return;
+                continue;
             };
-            let old = std::mem::replace(link, UNARMED);
-            next = old.next;
-            links.prefetch(next);
-            self.armed -= 1;
-            self.link(links, slot, old.tick);
+            let tick = std::mem::replace(link, UNARMED).tick;
+            self.put(links, slot, tick);
         }
     }
 
-    fn link(&mut self, links: &mut impl Links, slot: u32, tick: u32) {
-        let at = u64::from(tick).max(self.now);
-        // The coarse slot of the turn we are in has been emptied already.
-        let turns = (at >> SLOT_BITS) - (self.now >> SLOT_BITS);
-        let list = if turns == 0 {
-            at % SLOTS
-        } else {
-            // Beyond the horizon: the last slot, from where it is linked again.
-            SLOTS + ((self.now >> SLOT_BITS) + turns.min(SLOTS - 1)) % SLOTS
-        };
-        let Some(head) = self.heads.get_mut(list as usize) else {
+    /// Asks for the timer that comes a chunk later than the list's first.
+    #[inline]
+    fn look_ahead(&self, links: &impl Links, list: usize) {
+        let Some(List { chunk, len }) = self.lists.get(list) else {
             return;
         };
-        let next = std::mem::replace(head, slot);
-        if next != NONE
-            && let Some(next) = links.link(next)
-        {
-            next.prev = slot;
+        let of = |chunk: u32| self.chunks.get(chunk as usize);
+        let Some(next) = of(*chunk).and_then(|first| of(first.next)) else {
+            return;
+        };
+        if let Some(after) = of(next.next) {
+            prefetch(after);
         }
+        if let Some(slot) = next.slots.get((*len as usize).wrapping_sub(1)) {
+            links.prefetch(*slot);
+        }
+    }
+
+    /// Takes the first timer out of a list; its link is the caller's.
+    #[inline]
+    fn pop(&mut self, list: usize) -> Option<u32> {
+        let first = self.lists.get_mut(list)?;
+        let chunk = self.chunks.get_mut(first.chunk as usize)?;
+        first.len -= 1;
+        let slot = *chunk.slots.get(first.len as usize)?;
+        if first.len == 0 {
+            let next = std::mem::replace(&mut chunk.next, self.free);
+            self.free = std::mem::replace(&mut first.chunk, next);
+            first.len = match next {
+                NONE => 0,
+                _ => WAYS as u32,
+            };
+        }
+        self.armed -= 1;
+        Some(slot)
+    }
+
+    fn place(&mut self, at: u32) -> Option<&mut u32> {
+        let chunk = self.chunks.get_mut((at >> WAY_BITS) as usize)?;
+        chunk.slots.get_mut((at & ((1 << WAY_BITS) - 1)) as usize)
+    }
+
+    fn put(&mut self, links: &mut impl Links, slot: u32, tick: u32) {
+        let due = u64::from(tick).max(self.now);
+        // The coarse list of the turn we are in has been emptied already.
+        let turns = (due >> LIST_BITS) - (self.now >> LIST_BITS);
+        let list = if turns == 0 {
+            due % LISTS
+        } else {
+            // Beyond the horizon: the last list, from where it is put again.
+            LISTS + ((self.now >> LIST_BITS) + turns.min(LISTS - 1)) % LISTS
+        } as usize;
+        let Some(first) = self.lists.get_mut(list) else {
+            return;
+        };
+        if first.chunk == NONE || first.len == WAYS as u32 {
+            let fresh = Chunk {
+                slots: [NONE; WAYS],
+                next: first.chunk,
+            };
+            let at = match self.chunks.get_mut(self.free as usize) {
+                Some(chunk) => {
+                    let at = std::mem::replace(&mut self.free, chunk.next);
+                    chunk.next = first.chunk;
+                    at
+                }
+                None => {
+                    self.chunks.push(fresh);
+                    (self.chunks.len() - 1) as u32
+                }
+            };
+            *first = List { chunk: at, len: 0 };
+        }
+        let at = first.chunk << WAY_BITS | first.len;
+        first.len += 1;
+        if let Some(place) = self.place(at) {
+            *place = slot;
+        }
+        self.armed += 1;
         if let Some(link) = links.link(slot) {
             *link = Link {
-                prev: HEAD | list as u32,
-                next,
+                at,
+                list: list as u32,
                 tick,
             };
-            self.armed += 1;
         }
     }
 }
@@ -215,7 +307,7 @@ mod tests {
 
     impl Timers {
         fn new(slots: usize) -> Self {
-            Self(Wheel::new(), vec![UNARMED; slots])
+            Self(Wheel::new(slots), vec![UNARMED; slots])
         }
 
         fn arm(&mut self, slot: u32, deadline_ns: u64) {
@@ -237,12 +329,16 @@ mod tests {
     proptest! {
         #[test]
         fn every_timer_fires_once_and_in_time(
-            ops in prop::collection::vec((0u32..16, 0u64..30 * HOUR_NS, 0u64..2 * HOUR_NS), 1..60)
+            ops in prop::collection::vec((0u32..64, 0u64..30 * HOUR_NS, 0u64..2 * HOUR_NS), 1..200),
+            // Many in one list, or few in many.
+            crowd in prop::sample::select(vec![1, TICK_NS, 30 * HOUR_NS]),
         ) {
-            let mut wheel = Timers::new(16);
+            let mut wheel = Timers::new(64);
+            let room = wheel.0.chunks.capacity();
             let mut model: BTreeMap<u32, u64> = BTreeMap::new();
             let mut now = 0;
             for (slot, after, step) in ops {
+                let (after, step) = (after % crowd, if crowd > TICK_NS { step } else { step % TICK_NS });
                 if after % 7 == 0 {
                     wheel.cancel(slot);
                     model.remove(&slot);
@@ -257,6 +353,7 @@ mod tests {
                 }
                 prop_assert!(model.values().all(|d| d + 2 * TICK_NS > now), "late: {model:?} at {now}");
                 prop_assert_eq!(wheel.0.armed(), model.len());
+                prop_assert_eq!(wheel.0.chunks.capacity(), room);
             }
         }
     }
