@@ -1,5 +1,6 @@
 //! Leases of outside addresses and ports.
 
+mod ports;
 mod retake;
 
 use std::collections::HashMap;
@@ -13,9 +14,11 @@ use shunt_p4::{Tuple, VpcId};
 
 use super::Rules;
 use super::addresses::candidates;
-use crate::conntrack::{Index, Key, KeyHasher, address, hasher, words};
+use crate::conntrack::{Index, Key, KeyHasher, address, hasher};
 use crate::policy::{Masquerade, PortRange};
 
+use ports::{PARITY, PortSet};
+pub use ports::{PORT_BLOCK, PortShare};
 pub use retake::RetakeError;
 
 /// A share in a mapping. Not `Copy`: it is given back once, to [`Nat::release`].
@@ -85,13 +88,19 @@ struct Inside {
 impl Inside {
     #[inline]
     fn new(vpc: VpcId, to: VpcId, tuple: &Tuple) -> Self {
+        Self::of(to, &Key::new(vpc, tuple))
+    }
+
+    /// The source of a packet that leaves through `to`.
+    #[inline]
+    fn of(to: VpcId, packet: &Key) -> Self {
         Self {
-            address: words(tuple.src),
-            rest: u64::from(vpc.get()) << 48
+            address: packet.src(),
+            rest: u64::from(packet.vpc().get()) << 48
                 | u64::from(to.get()) << 32
-                | u64::from(tuple.src_port) << 16
-                | u64::from(tuple.proto) << 8
-                | u64::from(tuple.is_ipv6()),
+                | u64::from(packet.port_pair().0) << 16
+                | u64::from(packet.proto()) << 8
+                | u64::from(packet.is_ipv6()),
         }
     }
 
@@ -104,13 +113,33 @@ impl Inside {
         (self.rest >> 48) as u16
     }
 
+    fn port(&self) -> u16 {
+        (self.rest >> 16) as u16
+    }
+
     fn proto(&self) -> u8 {
         (self.rest >> 8) as u8
+    }
+
+    fn is_ipv4(&self) -> bool {
+        self.rest & 1 == 0
     }
 
     fn address(&self) -> IpAddr {
         address(self.address, self.rest & 1 == 1)
     }
+}
+
+/// Where a lease is looked for first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    inside: Inside,
+    hash: u64,
+    home: u64,
+    /// The set of the first address.
+    set: u32,
+    /// The first port.
+    start: u16,
 }
 
 /// No mapping.
@@ -189,146 +218,6 @@ impl Mapping {
     }
 }
 
-/// Which ports are a worker's: every `workers`-th block of [`PORT_BLOCK`], so that two workers
-/// never lease the same one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PortShare {
-    /// Counted from 0.
-    pub worker: u16,
-    /// At least 1.
-    pub workers: u16,
-}
-
-impl PortShare {
-    /// All of them.
-    pub const ALL: PortShare = PortShare {
-        worker: 0,
-        workers: 1,
-    };
-
-    /// Whose port it is, of so many workers.
-    pub const fn owner(port: u16, workers: u16) -> u16 {
-        match (port / PORT_BLOCK).checked_rem(workers) {
-            Some(worker) => worker,
-            None => 0,
-        }
-    }
-
-    const fn has_block(self, block: usize) -> bool {
-        self.workers <= 1 || block % self.workers as usize == self.worker as usize
-    }
-}
-
-/// Ports that belong to the same worker: one word of a [`PortSet`].
-pub const PORT_BLOCK: u16 = 64;
-
-/// The ports of one outside address and protocol: one bit each, and which mapping has it.
-#[derive(Debug)]
-struct PortSet {
-    vpc: VpcId,
-    address: IpAddr,
-    proto: u8,
-    words: Box<[u64; 1024]>,
-    /// Which mapping has which port.
-    owners: Box<[u32]>,
-    leased: u32,
-}
-
-/// Every second port, the even ones first.
-const PARITY: [u64; 2] = [0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa];
-
-impl PortSet {
-    fn new(vpc: VpcId, address: IpAddr, proto: u8) -> Self {
-        Self {
-            vpc,
-            address,
-            proto,
-            words: Box::new([0; 1024]),
-            owners: vec![NOBODY; 1 << 16].into_boxed_slice(),
-            leased: 0,
-        }
-    }
-
-    fn release(&mut self, port: u16) {
-        if let Some(word) = self.words.get_mut(usize::from(port / PORT_BLOCK)) {
-            let bit = 1 << (port % PORT_BLOCK);
-            self.leased -= u32::from(*word & bit != 0);
-            *word &= !bit;
-        }
-        self.own(port, NOBODY);
-    }
-
-    fn own(&mut self, port: u16, mapping: u32) {
-        if let Some(owner) = self.owners.get_mut(usize::from(port)) {
-            *owner = mapping;
-        }
-    }
-
-    fn contains(&self, port: u16) -> bool {
-        let word = self.words.get(usize::from(port / PORT_BLOCK));
-        word.is_some_and(|word| word & 1 << (port % PORT_BLOCK) != 0)
-    }
-
-    fn leased_in(&self, range: PortRange) -> u32 {
-        (range.first() / PORT_BLOCK..=range.last() / PORT_BLOCK)
-            .map(|at| {
-                let word = self.words.get(usize::from(at)).copied().unwrap_or(0);
-                let (first, last) = (at * PORT_BLOCK, at * PORT_BLOCK + (PORT_BLOCK - 1));
-                let low = u64::MAX << range.first().saturating_sub(first);
-                let high = u64::MAX >> last.saturating_sub(range.last());
-                (word & low & high).count_ones()
-            })
-            .sum()
-    }
-
-    /// Leases the first free port at or after `start`, around the end of `range`, that is ours
-    /// and has one of the bits of `mask` in its block. A whole block is skipped at once.
-    fn lease(
-        &mut self,
-        range: PortRange,
-        start: u16,
-        share: PortShare,
-        mask: u64,
-        mut usable: impl FnMut(u16) -> bool,
-    ) -> Option<u16> {
-        self.lease_between(start, range.last(), share, mask, &mut usable)
-            .or_else(|| {
-                let end = start.checked_sub(1).filter(|end| *end >= range.first())?;
-                self.lease_between(range.first(), end, share, mask, &mut usable)
-            })
-    }
-
-    fn lease_between(
-        &mut self,
-        first: u16,
-        last: u16,
-        share: PortShare,
-        mask: u64,
-        usable: &mut impl FnMut(u16) -> bool,
-    ) -> Option<u16> {
-        let block_len = u32::from(PORT_BLOCK);
-        let mut port = u32::from(first);
-        while port <= u32::from(last) {
-            let block = (port / block_len) as usize;
-            let word = self.words.get_mut(block)?;
-            let free = (!*word & mask) >> (port % block_len);
-            if free == 0 || !share.has_block(block) {
-                port = (port / block_len + 1) * block_len;
-                continue;
-            }
-            port += free.trailing_zeros();
-            let candidate = u16::try_from(port).ok().filter(|port| *port <= last)?;
-            if usable(candidate) {
-                *word |= 1 << (candidate % PORT_BLOCK);
-                self.leased += 1;
-                return Some(candidate);
-            }
-            port += 1;
-        }
-        None
-    }
-}
-
 /// All leases of one worker.
 #[derive(Debug)]
 pub struct Nat {
@@ -379,15 +268,8 @@ impl Nat {
     /// Asks for where the mapping of a packet's source is found.
     #[inline]
     pub fn prefetch(&self, packet: &Key, to: VpcId) {
-        let inside = Inside {
-            address: packet.src(),
-            rest: u64::from(packet.vpc().get()) << 48
-                | u64::from(to.get()) << 32
-                | u64::from(packet.port_pair().0) << 16
-                | u64::from(packet.proto()) << 8
-                | u64::from(packet.is_ipv6()),
-        };
-        self.index.prefetch(inside.hash(&self.hasher));
+        self.index
+            .prefetch(Inside::of(to, packet).hash(&self.hasher));
     }
 
     /// Asks for the mapping of a lease.
@@ -395,6 +277,16 @@ impl Nat {
     pub fn prefetch_lease(&self, lease: &Lease) {
         if let Some(mapping) = self.mappings.get(lease.at() as usize) {
             prefetch(mapping);
+        }
+    }
+
+    /// Asks for the port of a lease, when its mapping has come.
+    #[inline]
+    pub fn prefetch_port(&self, lease: &Lease) {
+        if let Some(mapping) = self.mappings.get(lease.at() as usize)
+            && let Some(set) = self.sets.get(mapping.set as usize)
+        {
+            set.prefetch(mapping.port);
         }
     }
 
@@ -409,20 +301,64 @@ impl Nat {
         rule: &Masquerade,
         tuple: &Tuple,
     ) -> Result<Leased, LeaseError> {
-        let inside = Inside::new(rule.vpc, rule.to, tuple);
+        let ask = self.ask(rule, &Key::new(rule.vpc, tuple))?;
+        self.grant(rules, rule, &ask)
+    }
+
+    /// Decides where a lease for that packet's source will be looked for, and asks for the memory:
+    /// with several packets at hand, first ask for all, then [`Nat::grant`].
+    ///
+    /// # Errors
+    /// The pool has no address of the family.
+    pub(crate) fn ask(&mut self, rule: &Masquerade, packet: &Key) -> Result<Ask, LeaseError> {
+        let inside = Inside::of(rule.to, packet);
         let hash = inside.hash(&self.hasher);
-        if let Some(leased) = self.share(&inside, hash, rule) {
+        self.index.prefetch(hash);
+        let home = self.home(&inside);
+        let address = candidates(rule, !packet.is_ipv6(), home)?.next();
+        let set = self.set(
+            rule.to,
+            address.ok_or(LeaseError::NoAddress)?,
+            packet.proto(),
+        );
+        let offset = self.rng.random_range(0..rule.ports.count()) as u16;
+        // Within the range: its first port plus less than its length.
+        let start = rule.ports.first().saturating_add(offset);
+        if let Some(set) = self.sets.get(set as usize) {
+            set.prefetch(start);
+        }
+        Ok(Ask {
+            inside,
+            hash,
+            home,
+            set,
+            start,
+        })
+    }
+
+    /// A lease as it was asked for.
+    ///
+    /// # Errors
+    /// [`LeaseError`]; nothing was leased.
+    pub(crate) fn grant(
+        &mut self,
+        rules: &Rules,
+        rule: &Masquerade,
+        ask: &Ask,
+    ) -> Result<Leased, LeaseError> {
+        let Ask { inside, hash, .. } = ask;
+        if let Some(leased) = self.share(inside, *hash, rule) {
             return Ok(leased);
         }
         let at = self.next_mapping().ok_or(LeaseError::Full)?;
         let lease = Lease::new(at).ok_or(LeaseError::Full)?;
-        let (set, port) = self.find_port(rules, rule, &inside, tuple.src_port, at)?;
+        let (set, port) = self.find_port(rules, rule, ask, at)?;
         let address = self
             .sets
             .get(set as usize)
             .map(|set| set.address)
             .ok_or(LeaseError::NoAddress)?;
-        self.hold(at, &inside, hash, tuple, set, port);
+        self.hold(at, inside, *hash, set, port);
         Ok(Leased {
             lease,
             address,
@@ -441,16 +377,16 @@ impl Nat {
     }
 
     /// A new mapping, held once, in its place.
-    fn hold(&mut self, at: u32, inside: &Inside, hash: u64, tuple: &Tuple, set: u32, port: u16) {
+    fn hold(&mut self, at: u32, inside: &Inside, hash: u64, set: u32, port: u16) {
         let mapping = Mapping {
-            address: match tuple.src {
-                IpAddr::V4(address) => address.to_bits(),
-                IpAddr::V6(_) => self.sixes.add(inside.address),
+            address: match inside.is_ipv4() {
+                true => inside.address[1] as u32,
+                false => self.sixes.add(inside.address),
             },
             set,
             holders: 1,
             vpc: inside.vpc(),
-            inside_port: tuple.src_port,
+            inside_port: inside.port(),
             port,
             indexed: self.index.insert(hash, at),
         };
@@ -657,31 +593,39 @@ impl Nat {
         &mut self,
         rules: &Rules,
         rule: &Masquerade,
-        inside: &Inside,
-        inside_port: u16,
+        ask: &Ask,
         mapping: u32,
     ) -> Result<(u32, u16), LeaseError> {
-        let ipv4 = inside.address().is_ipv4();
-        let addresses = candidates(rule, ipv4, self.home(inside))?;
-        let span = rule.ports.count();
-        let offset = self.rng.random_range(0..span) as u16;
-        // Within the range: its first port plus less than its length.
-        let start = rule.ports.first().saturating_add(offset);
-        let parity = PARITY[usize::from(inside_port % 2)];
-        let (proto, share) = (inside.proto(), self.share);
-        for address in addresses {
-            let number = self.set(rule.to, address, proto);
-            let Some(set) = self.sets.get_mut(number as usize) else {
-                continue;
-            };
-            let usable = |port| !rules.is_forwarded(rule.to, address, proto, port);
-            for mask in [parity, !parity] {
-                if let Some(port) = set.lease(rule.ports, start, share, mask, usable) {
-                    set.own(port, mapping);
-                    return Ok((number, port));
-                }
+        if let Some(port) = self.port_of(ask.set, rules, rule, ask, mapping) {
+            return Ok((ask.set, port));
+        }
+        let proto = ask.inside.proto();
+        for address in candidates(rule, ask.inside.is_ipv4(), ask.home)?.skip(1) {
+            let set = self.set(rule.to, address, proto);
+            if let Some(port) = self.port_of(set, rules, rule, ask, mapping) {
+                return Ok((set, port));
             }
         }
         Err(LeaseError::Exhausted)
+    }
+
+    #[inline]
+    fn port_of(
+        &mut self,
+        set: u32,
+        rules: &Rules,
+        rule: &Masquerade,
+        ask: &Ask,
+        mapping: u32,
+    ) -> Option<u16> {
+        let share = self.share;
+        let set = self.sets.get_mut(set as usize)?;
+        let (address, proto) = (set.address, set.proto);
+        let usable = |port| !rules.is_forwarded(rule.to, address, proto, port);
+        let parity = PARITY[usize::from(ask.inside.port() % 2)];
+        let mut masks = [parity, !parity].into_iter();
+        let port = masks.find_map(|mask| set.lease(rule.ports, ask.start, share, mask, usable))?;
+        set.own(port, mapping);
+        Some(port)
     }
 }

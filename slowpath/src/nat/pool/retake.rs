@@ -76,7 +76,7 @@ impl Nat {
         if !set.is_some_and(|set| set.retake(port, at)) {
             return Err(RetakeError::Taken);
         }
-        self.hold(at, &inside, hash, tuple, number, port);
+        self.hold(at, &inside, hash, number, port);
         Ok(lease)
     }
 
