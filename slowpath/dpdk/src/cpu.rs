@@ -47,6 +47,50 @@ pub fn prefetch_all<T>(value: &T) {
     }
 }
 
+/// Asks for every cache line of `value` in order to write it: no other core has it then.
+#[inline]
+pub fn prefetch_to_write<T>(value: &T) {
+    let mut at = 0;
+    while at < size_of::<T>() {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint, within the value. The intrinsic becomes an ordinary prefetch for the
+        // oldest CPUs; those that DPDK runs on have this instruction.
+        unsafe {
+            std::arch::asm!(
+                "prefetchw [{}]",
+                in(reg) std::ptr::from_ref(value).cast::<i8>().add(at),
+                options(nostack, preserves_flags, readonly)
+            );
+        }
+        at += CACHE_LINE;
+    }
+}
+
+/// Which of the values are the wanted one, the first one's bit lowest. Without a branch: which one
+/// it is cannot be predicted.
+#[inline]
+pub fn equal_to(values: &[u32; 8], wanted: u32) -> u32 {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE2 is part of x86-64; both loads lie within the array.
+    unsafe {
+        use std::arch::x86_64::{
+            __m128i, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_ps,
+            _mm_set1_epi32,
+        };
+        let wanted = _mm_set1_epi32(wanted as i32);
+        let four = |at: usize| {
+            let values = _mm_loadu_si128(values.as_ptr().add(at).cast::<__m128i>());
+            _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(values, wanted))) as u32
+        };
+        four(0) | four(4) << 4
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        let bits = values.iter().enumerate();
+        bits.fold(0, |all, (n, value)| all | u32::from(*value == wanted) << n)
+    }
+}
+
 /// Bytes of a huge page (x86_64, and aarch64 with 4 KiB pages).
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -68,6 +112,21 @@ pub fn huge_pages<T>(vec: &mut Vec<T>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn equal_values_have_their_bits() {
+        let values = [7, 0, 7, u32::MAX, 1 << 31, 7, 8, 9];
+        assert_eq!(equal_to(&values, 7), 0b0010_0101);
+        assert_eq!(equal_to(&values, 6), 0);
+        for (n, value) in values
+            .into_iter()
+            .enumerate()
+            .filter(|(_, value)| *value != 7)
+        {
+            assert_eq!(equal_to(&values, value), 1 << n);
+        }
+        assert_eq!(equal_to(&[u32::MAX; 8], u32::MAX), 0xff);
+    }
 
     #[test]
     fn any_vector_may_be_advised() {

@@ -26,7 +26,9 @@ mod ring;
 mod thread;
 
 pub use burst::{Burst, CAPACITY, Drain};
-pub use cpu::{CACHE_LINE, huge_pages, prefetch, prefetch_all, tsc, tsc_hz};
+pub use cpu::{
+    CACHE_LINE, equal_to, huge_pages, prefetch, prefetch_all, prefetch_to_write, tsc, tsc_hz,
+};
 pub use eal::{DEFAULT_MEMORY_MIB, Eal, EalConfig, EalError, LogLevel, MAX_DEVICE_NAME};
 pub use mapped::MappedWords;
 pub use mbuf::Mbuf;

@@ -33,6 +33,7 @@ mod hops;
 mod nat_use;
 mod offload;
 mod owner;
+mod peers;
 mod quota;
 mod related;
 mod review;

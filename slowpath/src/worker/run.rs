@@ -17,6 +17,8 @@ use shunt_dpdk::{Burst, Mbuf, Pool, RxQueue, TxQueue};
 use shunt_offload::Clock;
 use shunt_p4::{InterfaceId, ShuntHeader, SwitchIndex};
 
+pub use super::peers::{HANDOVER_COPIED, HANDOVER_FRAMES, Peers};
+
 use super::fair::Fair;
 use super::{Output, Verdict, Worker};
 use crate::fib::FibReader;
@@ -34,9 +36,6 @@ pub type Command = Box<dyn FnOnce(&mut Worker, u64) + Send>;
 
 /// Bursts that are taken from an overloaded port between two that are walked, at most.
 pub const SORTED_BURSTS: usize = 32;
-
-/// Frames that wait for another worker, in each direction between two workers.
-pub const HANDOVER_FRAMES: usize = 1024;
 
 /// The queues of one worker.
 #[derive(Debug)]
@@ -65,42 +64,6 @@ pub enum Wire {
     },
     /// Through a worker with queues: what it receives, that one hands over.
     Through(rtrb::Producer<Mbuf>),
-}
-
-/// A worker's ends of the rings between workers: one producer and one consumer each.
-#[derive(Debug, Default)]
-pub struct Peers {
-    /// By worker; none for itself.
-    to: Vec<Option<rtrb::Producer<Mbuf>>>,
-    from: Vec<rtrb::Consumer<Mbuf>>,
-}
-
-impl Peers {
-    /// Rings from every one of so many workers to every other.
-    pub fn mesh(workers: u16) -> Vec<Self> {
-        let mut all: Vec<Self> = (0..workers).map(|_| Self::default()).collect();
-        for from in 0..usize::from(workers) {
-            for to in 0..usize::from(workers) {
-                let ends = (from != to).then(|| rtrb::RingBuffer::new(HANDOVER_FRAMES));
-                let (producer, consumer) = ends.unzip();
-                if let Some(peers) = all.get_mut(from) {
-                    peers.to.push(producer);
-                }
-                if let Some(peers) = all.get_mut(to) {
-                    peers.from.extend(consumer);
-                }
-            }
-        }
-        all
-    }
-
-    /// The frame back when the worker takes none.
-    fn push(&mut self, worker: u16, mbuf: Mbuf) -> Result<(), Mbuf> {
-        match self.to.get_mut(usize::from(worker)) {
-            Some(Some(ring)) => ring.push(mbuf).map_err(|rtrb::PushError::Full(mbuf)| mbuf),
-            _ => Err(mbuf),
-        }
-    }
 }
 
 /// A worker and its queues.
@@ -167,7 +130,7 @@ impl Runner {
             tables,
             received,
         } = self;
-        let mut from = std::mem::take(&mut peers.from);
+        let sources = peers.sources();
         let mut sender = Sender {
             links,
             peers,
@@ -199,11 +162,12 @@ impl Runner {
             });
             sender.take(received, &fates);
         }
-        for ring in &mut from {
-            work += fill(received, ring);
-            if received.is_empty() {
+        for ring in 0..sources {
+            let got = sender.peers.receive(ring, received, sender.pool);
+            if got == 0 {
                 continue;
             }
+            work += got;
             worker.burst_handed(clock(), received, |n, verdict| {
                 if let Some(fate) = fates.get_mut(n) {
                     *fate = verdict.into();
@@ -216,7 +180,6 @@ impl Runner {
         sender.flush();
         let (unsent, not_handed) = (sender.unsent, sender.not_handed);
         let no_switch = sender.no_switch;
-        peers.from = from;
         worker.count_unsent(DropReason::NoSwitch, no_switch);
         worker.count_unsent(DropReason::TxFull, unsent);
         worker.count_unsent(DropReason::HandoverFull, not_handed);
@@ -380,12 +343,19 @@ impl Sender<'_> {
 
     /// All frames of a burst, each to where its fate says.
     fn take(&mut self, burst: &mut Burst, fates: &[Fate]) {
+        let fates = fates.iter().take(burst.len());
+        let all_leave = fates.clone().all(|fate| matches!(fate, Fate::Send));
+        if let [link] = &mut *self.links
+            && all_leave
+        {
+            self.unsent += link.flush();
+            // Empty now, so they fit.
+            link.burst.append(burst);
+        }
         for (mbuf, fate) in burst.drain().zip(fates) {
             match fate {
                 Fate::Send => self.push(mbuf),
-                Fate::HandOver(worker) => {
-                    self.not_handed += usize::from(self.peers.push(*worker, mbuf).is_err());
-                }
+                Fate::HandOver(worker) => self.not_handed += self.peers.push(*worker, mbuf),
                 Fate::Free => {}
             }
         }
@@ -415,6 +385,7 @@ impl Sender<'_> {
         for link in &mut *self.links {
             self.unsent += link.flush();
         }
+        self.not_handed += self.peers.flush();
     }
 
     fn copy(&self, head: &[u8], frame: &[u8]) -> Option<Mbuf> {
@@ -471,7 +442,10 @@ impl Output for Sender<'_> {
     }
 
     fn hand_over(&mut self, worker: u16, frame: &[u8]) -> bool {
-        self.copy(&[], frame)
-            .is_some_and(|mbuf| self.peers.push(worker, mbuf).is_ok())
+        let Some(mbuf) = self.copy(&[], frame) else {
+            return false;
+        };
+        self.not_handed += self.peers.push(worker, mbuf);
+        true
     }
 }
