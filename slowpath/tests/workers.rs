@@ -185,6 +185,213 @@ proptest! {
     }
 }
 
+/// A frame of a burst: from where, to where.
+#[derive(Debug, Clone)]
+enum Shot {
+    /// From an inside host to the world, over IPv6: (VPC, client, server).
+    Out(u16, u8, u8, bool),
+    /// To the pool's address, the static one, or past them.
+    In(u8, u16),
+    Across(u8, u8),
+    /// Of the n-th connection: either direction.
+    Known(prop::sample::Index, bool),
+}
+
+#[derive(Debug, Clone)]
+enum Turn {
+    Burst(Vec<Shot>),
+    /// Masquerades, static NAT, forwarded ports: there or not.
+    Rules(bool, bool, bool),
+    /// The world is reached from red through: wan, blue, either.
+    Route(u8),
+    Pass(u64),
+}
+
+fn turn() -> impl Strategy<Value = (Turn, prop::sample::Index)> {
+    let shot = prop_oneof![
+        4 => (prop_oneof![Just(RED), Just(BLUE)], 0u8..8, 0u8..3, any::<bool>())
+            .prop_map(|(v, c, s, six)| Shot::Out(v, c, s, six)),
+        2 => (0u8..4, prop_oneof![8080u16..8092, 1000u16..1300]).prop_map(|(w, p)| Shot::In(w, p)),
+        2 => (0u8..4, 0u8..3).prop_map(|(c, s)| Shot::Across(c, s)),
+        6 => (any::<prop::sample::Index>(), any::<bool>()).prop_map(|(n, d)| Shot::Known(n, d)),
+    ];
+    let turn = prop_oneof![
+        8 => prop::collection::vec(shot, 1..48).prop_map(Turn::Burst),
+        1 => any::<[bool; 3]>().prop_map(|[m, s, f]| Turn::Rules(m, s, f)),
+        1 => (0u8..3).prop_map(Turn::Route),
+        1 => (0u64..40).prop_map(|s| Turn::Pass(s * SECOND)),
+    ];
+    (turn, any::<prop::sample::Index>())
+}
+
+/// The frame and its interface.
+fn shoot(cluster: &Cluster, shot: &Shot) -> Option<(u16, Vec<u8>)> {
+    let socket = |host: &str, port| SocketAddr::new(ip(host), port);
+    Some(match shot {
+        Shot::Out(vpc, client, server, v6) => {
+            let (hosts, server) = match v6 {
+                true => (["2001:db8:1::2"; 2], format!("2001:db8:ffff::{server}")),
+                false => (["10.0.0.2", "10.0.0.3"], format!("192.0.2.{server}")),
+            };
+            let host = hosts[usize::from(client % 3 == 2)];
+            let src = socket(host, 1000 + u16::from(*client));
+            (*vpc, udp_with(src, socket(&server, 80), 64, b"data"))
+        }
+        Shot::In(which, port) => {
+            let to = ["203.0.113.10", "203.0.113.30", "203.0.113.77", "10.0.0.2"];
+            let dst = socket(to[usize::from(*which)], *port);
+            (WAN, tcp_with(sock("192.0.2.1:4000"), dst, "A", 64, b"data"))
+        }
+        Shot::Across(client, server) => {
+            let src = socket("10.8.0.2", 2000 + u16::from(*client));
+            let dst = socket(&format!("172.16.0.{}", 10 + server), 80);
+            (RED, udp_with(src, dst, 64, b"data"))
+        }
+        Shot::Known(n, forward) => {
+            let flows = cluster.flows();
+            if flows.is_empty() {
+                return None;
+            }
+            let flow = &n.get(&flows).1;
+            let side = if *forward { flow.forward } else { flow.reply };
+            let tuple = side.tuple;
+            let ends = [(tuple.src, tuple.src_port), (tuple.dst, tuple.dst_port)];
+            let [src, dst] = ends.map(SocketAddr::from);
+            (
+                side.vpc.get(),
+                frame_of(src, dst, tuple.proto, "A", forward == &true),
+            )
+        }
+    })
+}
+
+impl Cluster {
+    /// Frames that arrive at a worker, together or one by one, and what they are there and, handed
+    /// over, elsewhere.
+    fn burst(&mut self, at: usize, frames: &[Vec<u8>], together: bool) -> Vec<(Verdict, Vec<u8>)> {
+        let now = self.now;
+        let mut seen: Vec<_> = frames.iter().map(|_| Verdict::Held).collect();
+        let mut buffers: Vec<_> = frames.iter().map(|frame| VecBuf::new(frame)).collect();
+        if together {
+            self.workers[at].burst(now, &mut buffers, |n, verdict| seen[n] = verdict);
+        } else {
+            for (buffer, seen) in buffers.iter_mut().zip(&mut seen) {
+                *seen = self.workers[at].process(now, buffer);
+            }
+        }
+        let mut out = Vec::new();
+        for (n, (mut buffer, mut verdict)) in buffers.into_iter().zip(seen).enumerate() {
+            if let Verdict::Handover(to) = verdict {
+                assert_eq!(
+                    buffer.clone().into_vec(),
+                    frames[n],
+                    "handed over as it came"
+                );
+                self.handovers += 1;
+                let one = std::slice::from_mut(&mut buffer);
+                self.workers[usize::from(to)].burst_handed(now, one, |_, seen| verdict = seen);
+                out.push((Verdict::Handover(to), Vec::new()));
+            }
+            out.push((verdict, buffer.into_vec()));
+        }
+        out
+    }
+
+    fn counts(&self) -> Vec<(u64, u64, u64, u64)> {
+        let stats = self.workers.iter().map(Worker::stats);
+        let counts = stats.map(|stats| {
+            let punted = stats.punted(PuntReason::FlowMiss);
+            (
+                stats.received.packets,
+                stats.handed_over,
+                punted,
+                stats.connections_created,
+            )
+        });
+        counts.collect()
+    }
+
+    fn change(&mut self, turn: &Turn) {
+        match turn {
+            Turn::Rules(masquerades, statics, forwards) => {
+                let mut policy = two_inside();
+                if !masquerades {
+                    policy.masquerades.clear();
+                }
+                if !statics {
+                    policy.static_nat.clear();
+                }
+                if !forwards {
+                    policy.port_forwards.clear();
+                }
+                self.fib.set_policy(policy);
+            }
+            Turn::Route(by) => {
+                let hop = |n| (shunt_p4::NexthopId::new(n).unwrap(), 1);
+                let hops = match by {
+                    0 => vec![hop(100)],
+                    1 => vec![hop(u32::from(BLUE))],
+                    _ => vec![hop(100), hop(u32::from(BLUE))],
+                };
+                self.fib.apply([shunt_p4::NetworkOp::SetRoute(
+                    vpc(RED),
+                    "0.0.0.0/0".parse().unwrap(),
+                    shunt_p4::Route::Nexthops(hops),
+                )]);
+            }
+            Turn::Burst(_) | Turn::Pass(_) => return,
+        }
+        self.fib.publish();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whose a packet is, a burst tells early where it can: always what the walk says, whatever
+    /// changes while connections live.
+    #[test]
+    fn a_burst_hands_over_what_its_frames_would_be(
+        turns in prop::collection::vec(turn(), 1..24), count in 2u16..5,
+    ) {
+        let mut short = Cluster::new(two_inside(), count);
+        let mut long = Cluster::new(two_inside(), count);
+        routes(&mut short.fib);
+        routes(&mut long.fib);
+        for (turn, at) in turns {
+            let at = at.index(usize::from(count));
+            match &turn {
+                Turn::Burst(shots) => {
+                    let shots = shots.iter().enumerate();
+                    let frames: Vec<_> = shots.filter_map(|(n, shot)| {
+                        let (interface, frame) = shoot(&long, shot)?;
+                        let header = ShuntHeader {
+                            reason: PuntReason::FlowMiss as u8,
+                            interface,
+                            vpc: interface,
+                            port: interface,
+                            flow_hash: (n as u32).wrapping_mul(0x9e37_79b9),
+                        };
+                        Some([header.encode().as_slice(), &frame].concat())
+                    }).collect();
+                    let (ours, theirs) = (short.burst(at, &frames, true), long.burst(at, &frames, false));
+                    prop_assert_eq!(ours, theirs);
+                }
+                Turn::Pass(ns) => {
+                    short.pass(*ns);
+                    long.pass(*ns);
+                }
+                turn => {
+                    short.change(turn);
+                    long.change(turn);
+                }
+            }
+            prop_assert_eq!(short.flows(), long.flows());
+            prop_assert_eq!(short.counts(), long.counts());
+        }
+    }
+}
+
 #[test]
 fn fragments_follow_their_first_one_to_its_worker() {
     let mut many = Cluster::new(policy(), 2);

@@ -1,6 +1,6 @@
 //! From hashes to small numbers; the keys stay with whoever owns the numbers.
 
-use shunt_dpdk::{huge_pages, prefetch};
+use shunt_dpdk::{equal_to, huge_pages, prefetch};
 
 /// No entry.
 const EMPTY: u32 = u32::MAX;
@@ -39,25 +39,8 @@ const FREE: Line = Line {
 
 impl Line {
     #[inline]
-    fn find(&self, hash: u32, is: &mut impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut same = 0u32;
-        for (way, (seen, value)) in self.hashes.iter().zip(&self.values).enumerate() {
-            same |= u32::from(*seen == hash && *value != EMPTY) << way;
-        }
-        while same != 0 {
-            let value = *self.values.get(same.trailing_zeros() as usize)?;
-            if is(value) {
-                return Some(value);
-            }
-            same &= same - 1;
-        }
-        None
-    }
-
-    #[inline]
     fn free(&self) -> u32 {
-        let free = |value: &u32| u32::from(*value == EMPTY);
-        self.values.iter().map(free).sum()
+        equal_to(&self.values, EMPTY).count_ones()
     }
 
     #[inline]
@@ -125,10 +108,17 @@ impl Index {
     #[inline]
     pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> Option<u32> {
         let hash = upper(hash);
-        for place in self.places(hash) {
-            if let Some(found) = self.lines.get(place)?.find(hash, &mut is) {
-                return Some(found);
+        let [first, second] = self.places(hash);
+        let lines = [self.lines.get(first)?, self.lines.get(second)?];
+        // Both at once, and then it is known which: no branch has to be guessed.
+        let mut same = equal_to(&lines[0].hashes, hash) | equal_to(&lines[1].hashes, hash) << WAYS;
+        while same != 0 {
+            let at = same.trailing_zeros() as usize;
+            let value = lines[at / WAYS % 2].values[at % WAYS];
+            if value != EMPTY && is(value) {
+                return Some(value);
             }
+            same &= same - 1;
         }
         let stray = self
             .strays

@@ -143,11 +143,8 @@ impl Connection {
     /// As [`Connection::key`], as it is kept.
     #[inline]
     pub(crate) fn raw_key(&self, direction: Direction) -> &Key {
-        let [forward, reply] = &self.keys;
-        match direction {
-            Direction::Forward => forward,
-            Direction::Reply => reply,
-        }
+        // No branch: which direction comes next is anybody's guess.
+        &self.keys[direction.index()]
     }
 
     /// The VPC that each direction is routed in.
@@ -423,13 +420,29 @@ impl Table {
         }
     }
 
-    /// The number of a direction's next hop in the tables of that generation; 0: it has none.
+    /// The connection in a slot, and the number of a direction's next hop in the tables of that
+    /// generation; 0: it has none.
     #[inline]
-    pub(crate) fn hop(&self, slot: u32, direction: Direction, generation: u32) -> u16 {
-        let slot = self.slots.get(slot as usize);
-        slot.filter(|slot| slot.hop_generation == generation)
-            .and_then(|slot| slot.connection.as_ref())
-            .map_or(0, |connection| connection.hops[direction.index()])
+    pub(crate) fn seat(
+        &self,
+        slot: u32,
+        direction: Direction,
+        generation: u32,
+    ) -> Option<(&Connection, u16)> {
+        let slot = self.slots.get(slot as usize)?;
+        let connection = slot.connection.as_ref()?;
+        let hop = match slot.hop_generation == generation {
+            true => connection.hops[direction.index()],
+            false => 0,
+        };
+        Some((connection, hop))
+    }
+
+    /// The connection in a slot, and when its timer is due.
+    #[inline]
+    pub(crate) fn timed(&mut self, slot: u32) -> Option<(&mut Connection, Option<u64>)> {
+        let slot = self.slots.get_mut(slot as usize)?;
+        Some((slot.connection.as_mut()?, slot.link.due_ns()))
     }
 
     /// Remembers the number of a direction's next hop in the tables of that generation.

@@ -8,20 +8,19 @@ use crate::policy::Timeouts;
 
 /// Which of a connection's two directions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
+#[repr(u8)]
 pub enum Direction {
     /// That of the packet that made the connection.
-    Forward,
+    Forward = 0,
     /// The opposite.
-    Reply,
+    Reply = 1,
 }
 
 impl Direction {
     /// As an array index.
+    #[inline]
     pub const fn index(self) -> usize {
-        match self {
-            Direction::Forward => 0,
-            Direction::Reply => 1,
-        }
+        self as usize
     }
 
     /// The opposite one.

@@ -199,6 +199,17 @@ impl Rules {
             .any(|pool| pool.ports.contains(port))
     }
 
+    /// The ports that masquerades lease of an address, if all lease the same ones, and if it is
+    /// not static NAT's.
+    pub(crate) fn leased_ports(&self, to: VpcId, address: IpAddr) -> Option<PortRange> {
+        if self.inside(to, address).is_some() {
+            return None;
+        }
+        let mut pools = self.pools_of(to, address);
+        let ports = pools.next()?.ports;
+        pools.all(|pool| pool.ports == ports).then_some(ports)
+    }
+
     fn pools_of(&self, to: VpcId, address: IpAddr) -> impl Iterator<Item = &Pool> {
         let pools = self.pools.get(&to).into_iter().flatten();
         pools.filter(move |pool| pool.range.contains(address))

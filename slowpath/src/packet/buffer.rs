@@ -18,22 +18,27 @@ pub trait PacketBuf {
 }
 
 impl PacketBuf for shunt_dpdk::Mbuf {
+    #[inline]
     fn data(&self) -> &[u8] {
         self.data()
     }
 
+    #[inline]
     fn data_mut(&mut self) -> &mut [u8] {
         self.data_mut()
     }
 
+    #[inline]
     fn prepend(&mut self, n: usize) -> Option<&mut [u8]> {
         self.prepend(n)
     }
 
+    #[inline]
     fn strip(&mut self, n: usize) -> Option<()> {
         self.adj(n)
     }
 
+    #[inline]
     fn truncate(&mut self, len: usize) {
         if let Some(excess) = self.len().checked_sub(len) {
             // Not longer than the frame, so it is always granted.

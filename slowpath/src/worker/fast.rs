@@ -9,7 +9,7 @@ use shunt_p4::flow::proto;
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{InterfaceId, SwitchIndex, VpcId};
 
-use super::hops::Known;
+use super::hops::Way;
 use super::{Core, offload};
 use crate::conntrack::{Direction, Hashed, Key, address};
 use crate::fib::Fib;
@@ -43,16 +43,22 @@ impl Plain {
         reason: 0,
         from: 0,
     };
+
+    /// Why the switch sent it.
+    #[inline]
+    pub(super) const fn reason(&self) -> u8 {
+        self.reason
+    }
 }
 
-/// The interface and VPC of the last frame: that they exist, on that switch, is asked once.
+/// Interfaces whose VPC was found right in a burst: that they exist, on that switch, is asked
+/// once. Directions alternate, so it is not the last one only.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct LastIngress {
-    interface: u16,
-    vpc: u16,
-}
+pub(super) struct Ingresses([(u16, u16); INGRESSES]);
 
-impl LastIngress {
+const INGRESSES: usize = 8;
+
+impl Ingresses {
     /// `arrival`: the switch that the frame came from, where that is to be looked at.
     #[inline]
     fn is_known(
@@ -62,31 +68,36 @@ impl LastIngress {
         interface: u16,
         vpc: u16,
     ) -> Option<()> {
-        if (self.interface, self.vpc) != (interface, vpc) {
-            let known = fib.vpc(VpcId::new(vpc)?)?.id;
-            let arrived = fib.interface(InterfaceId::new(interface)?)?;
-            if arrived.vpc != known || arrival.is_some_and(|arrival| arrival != arrived.switch) {
-                return None;
-            }
-            *self = Self { interface, vpc };
+        let known = &mut self.0[usize::from(interface) % INGRESSES];
+        if *known != (interface, vpc) {
+            look_up(fib, arrival, interface, vpc)?;
+            *known = (interface, vpc);
         }
         Some(())
     }
 }
 
+#[inline(never)]
+fn look_up(fib: &Fib, arrival: Option<SwitchIndex>, interface: u16, vpc: u16) -> Option<()> {
+    let known = fib.vpc(VpcId::new(vpc)?)?.id;
+    let arrived = fib.interface(InterfaceId::new(interface)?)?;
+    let right = arrived.vpc == known && arrival.is_none_or(|arrival| arrival == arrived.switch);
+    right.then_some(())
+}
+
 impl Core {
     /// Reads a frame as the switch sent it. `None`: it takes the walk.
-    #[inline]
+    #[inline(always)]
     pub(super) fn plain(
         &self,
         fib: &Fib,
-        last: &mut LastIngress,
+        known: &mut Ingresses,
         frame: &[u8],
         plain: &mut Plain,
     ) -> Option<()> {
-        let head: &[u8; L3 + IPV4_LEN + UDP_LEN] = frame.first_chunk()?;
+        let head: &Head = frame.first_chunk()?;
         let header = ShuntHeader::parse(head)?;
-        last.is_known(fib, self.arrival, header.interface, header.vpc)?;
+        known.is_known(fib, self.arrival, header.interface, header.vpc)?;
         let vpc = VpcId::new(header.vpc)?;
         if head[ENCAP_LEN] & 1 != 0 {
             return None;
@@ -94,7 +105,7 @@ impl Core {
         plain.reason = header.reason;
         plain.from = header.interface;
         match u16::from_be_bytes([head[L3 - 2], head[L3 - 1]]) {
-            ethertype::IPV4 => ipv4(vpc, frame, plain)?,
+            ethertype::IPV4 => ipv4(vpc, head, frame, plain)?,
             ethertype::IPV6 => ipv6(vpc, frame, plain)?,
             _ => return None,
         }
@@ -111,16 +122,9 @@ impl Core {
         }
     }
 
-    /// Whether the packet's connection is in that slot.
-    #[inline]
-    pub(super) fn is_of(&self, plain: &Plain, slot: u32, direction: Direction) -> bool {
-        self.table
-            .get(slot)
-            .is_some_and(|connection| *connection.raw_key(direction) == plain.flow.key)
-    }
-
-    /// The frame as it leaves, of its new length. `None`: it takes the walk; nothing was changed.
-    #[inline]
+    /// The frame as it leaves, of its new length, if its connection is in that slot. `None`: it
+    /// takes the walk; nothing was changed.
+    #[inline(always)]
     pub(super) fn forward(
         &mut self,
         fib: &Fib,
@@ -131,102 +135,125 @@ impl Core {
         frame: &mut [u8],
     ) -> Option<usize> {
         let (l4, end) = (usize::from(plain.l4), usize::from(plain.end));
-        let connection = self.table.get(slot)?;
-        if connection.is_revoked() {
-            return None;
-        }
-        let key = connection.raw_key(direction.other());
-        let [forward, reply] = connection.route_vpcs();
-        let route_vpc = match direction {
-            Direction::Forward => forward,
-            Direction::Reply => reply,
-        };
-        // Reversed, the other direction's key is what this one's packets become.
-        let to = Ends {
-            src: key.dst(),
-            dst: key.src(),
-            ports: key.ports().rotate_left(16),
-        };
-        let egress_vpc = key.vpc();
         // Cut to 32 bits: taken for current after 2^32 publishes only.
         let generation = fib.generation() as u32;
-        let number = self.table.hop(slot, direction, generation);
-        let Known {
-            interface,
-            mac,
-            mtu,
-        } = match self.hops.numbered(fib, number) {
-            Some(known) => known,
-            None => {
-                let v6 = plain.flow.key.is_ipv6();
-                let (number, known) = self.hops.learn(fib, route_vpc, to.dst, v6)?;
-                if known.interface.vpc != egress_vpc {
-                    // A peering may allow it.
-                    return None;
-                }
-                self.table.set_hop(slot, direction, generation, number);
-                known
-            }
-        };
-        if end - L3 > usize::from(mtu) {
+        let (connection, number) = self.table.seat(slot, direction, generation)?;
+        let from = &plain.flow.key;
+        if connection.raw_key(direction) != from || connection.is_revoked() {
             return None;
         }
-        let transport = transport(&plain.flow.key, frame.get(l4..end)?)?;
+        let learned;
+        let (to, way) = match self.hops.numbered(number) {
+            Some(way) => (connection.raw_key(direction.other()), way),
+            None => {
+                let to = *connection.raw_key(direction.other());
+                learned = (to, self.way(fib, slot, direction)?);
+                (&learned.0, &learned.1)
+            }
+        };
+        let len = end - L3;
+        if len > usize::from(way.mtu) {
+            return None;
+        }
+        let interfaces = (plain.from, way.interface);
+        match from.is_ipv6() {
+            false => rewrite4(frame, from, to, end)?,
+            true => rewrite6(frame, from, to, end)?,
+        }
+        *frame.first_chunk_mut()? = way.head;
         self.count_punt(plain.reason);
-        self.seen(
-            fib,
-            now_ns,
-            slot,
-            direction,
-            &offload::Arrived {
-                transport: &transport,
-                len: end - L3,
-                fragment: false,
-                from: plain.from,
-                to: interface,
-            },
-        );
-        rewrite(frame, &plain.flow.key, &to, l4, end)?;
-        let head: &mut [u8; L3] = frame.first_chunk_mut()?;
-        let (outer, inner) = head.split_at_mut(ENCAP_LEN);
-        outer.copy_from_slice(&ShuntHeader::egress(interface.id).encode());
-        inner.get_mut(..6)?.copy_from_slice(&mac.0);
-        inner.get_mut(6..12)?.copy_from_slice(&interface.mac.0);
+        let place = (slot, direction);
+        if from.proto() != proto::UDP || !self.seen_again(fib, now_ns, place, interfaces, len) {
+            let transport = transport(from, frame.get(l4..end)?)?;
+            self.seen_anew(fib, now_ns, place, interfaces, len, &transport);
+        }
         Some(end)
+    }
+
+    /// A packet that may change its connection. `l4`: its transport header and what follows.
+    #[inline(never)]
+    fn seen_anew(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        (slot, direction): (u32, Direction),
+        (from, to): (u16, InterfaceId),
+        len: usize,
+        transport: &Transport,
+    ) {
+        let packet = offload::Arrived {
+            transport,
+            len,
+            fragment: false,
+            from,
+            to,
+        };
+        self.seen(fib, now_ns, slot, direction, &packet);
+    }
+
+    /// The way out of a connection's packets. `None`: there is more to be known about it.
+    #[inline(never)]
+    fn way(&mut self, fib: &Fib, slot: u32, direction: Direction) -> Option<Way> {
+        let connection = self.table.get(slot)?;
+        // Reversed, the other direction's key is what this one's packets become.
+        let to = *connection.raw_key(direction.other());
+        let route_vpc = connection.route_vpcs()[direction.index()];
+        let known = self.hops.learn(fib, route_vpc, to.src(), to.is_ipv6())?;
+        if known.interface.vpc != to.vpc() {
+            // A peering may allow it.
+            return None;
+        }
+        let (number, way) = self.hops.number(fib, &known);
+        let generation = fib.generation() as u32;
+        self.table.set_hop(slot, direction, generation, number);
+        Some(way)
     }
 }
 
-/// Addresses in words, and both ports, the source's above.
-#[derive(Clone, Copy)]
-struct Ends {
-    src: [u64; 2],
-    dst: [u64; 2],
-    ports: u32,
-}
+/// The least that a frame that may take the short way has.
+type Head = [u8; L3 + IPV4_LEN + UDP_LEN];
 
 #[inline(always)]
-fn ipv4(vpc: VpcId, frame: &[u8], plain: &mut Plain) -> Option<()> {
-    let head: &[u8; IPV4_LEN] = frame.get(L3..)?.first_chunk()?;
-    let len = usize::from(u16::from_be_bytes([head[2], head[3]]));
-    let (l4, end) = (L3 + IPV4_LEN, L3 + len);
-    let fragment = u16::from_be_bytes([head[6], head[7]]) & 0x3fff;
-    let word = |at: usize| u32::from_be_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    let half = |at: usize| u64::from(word(at));
-    let sum = half(0) + half(4) + half(8) + half(12) + half(16);
+fn ipv4(vpc: VpcId, head: &Head, frame: &[u8], plain: &mut Plain) -> Option<()> {
+    let at = |at: usize| {
+        [
+            head[L3 + at],
+            head[L3 + at + 1],
+            head[L3 + at + 2],
+            head[L3 + at + 3],
+        ]
+    };
+    // Its sum does not depend on the order of the bytes.
+    let sum = |n: usize| u64::from(u32::from_ne_bytes(at(n)));
+    let sum = sum(0) + sum(4) + sum(8) + sum(12) + sum(16);
     let sum = (sum & 0xffff_ffff) + (sum >> 32);
     let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
-    let wrong = head[0] != 0x45
+    let [version, _, len, low] = at(0);
+    let len = usize::from(u16::from_be_bytes([len, low]));
+    let fragment = u32::from_be_bytes(at(4)) & 0x3fff;
+    let [ttl, protocol, ..] = at(8);
+    let (l4, end) = (L3 + IPV4_LEN, L3 + len);
+    let wrong = version != 0x45
         || fragment != 0
-        || head[8] <= 1
+        || ttl <= 1
         || fold(sum as u32) != 0xffff
-        || end > frame.len();
+        || end > frame.len()
+        || len < IPV4_LEN + UDP_LEN;
     if wrong {
         return None;
     }
-    let (src, dst) = ([0, u64::from(word(12))], [0, u64::from(word(16))]);
-    let ports = ports(head[9], frame.get(l4..end)?)?;
+    is_whole(
+        protocol,
+        head[IPV4_LEN + L3 + 4..].first_chunk()?,
+        frame,
+        l4,
+        end,
+    )?;
+    let (src, dst) = (u32::from_be_bytes(at(12)), u32::from_be_bytes(at(16)));
+    let ports = u32::from_be_bytes(at(IPV4_LEN));
     (plain.l4, plain.end) = (l4 as u16, end as u16);
-    plain.flow.key = Key::of_words(vpc, src, dst, head[9], ports, false);
+    let (src, dst) = ([0, u64::from(src)], [0, u64::from(dst)]);
+    plain.flow.key = Key::of_words(vpc, src, dst, protocol, ports, false);
     is_unicast(src, dst, false).then_some(())
 }
 
@@ -241,36 +268,31 @@ fn ipv6(vpc: VpcId, frame: &[u8], plain: &mut Plain) -> Option<()> {
     let word =
         |at: usize| -> Option<u64> { Some(u64::from_be_bytes(*head.get(at..)?.first_chunk()?)) };
     let (src, dst) = ([word(8)?, word(16)?], [word(24)?, word(32)?]);
-    let ports = ports(head[6], frame.get(l4..end)?)?;
+    let ports: &[u8; UDP_LEN] = frame.get(l4..end)?.first_chunk()?;
+    let [a, b, c, d, rest @ ..] = *ports;
+    is_whole(head[6], &rest, frame, l4, end)?;
+    let ports = u32::from_be_bytes([a, b, c, d]);
     (plain.l4, plain.end) = (l4 as u16, end as u16);
     plain.flow.key = Key::of_words(vpc, src, dst, head[6], ports, true);
     is_unicast(src, dst, true).then_some(())
 }
 
-/// Both ports of a whole segment or datagram.
-#[inline]
-fn ports(protocol: u8, bytes: &[u8]) -> Option<u32> {
-    let head: &[u8; UDP_LEN] = bytes.first_chunk()?;
+/// Whether it is a whole segment or datagram. `rest`: behind its ports.
+#[inline(always)]
+fn is_whole(protocol: u8, rest: &[u8; 4], frame: &[u8], l4: usize, end: usize) -> Option<()> {
     match protocol {
         proto::UDP => {
-            let len = usize::from(u16::from_be_bytes([head[4], head[5]]));
-            if len < UDP_LEN || len > bytes.len() {
-                return None;
-            }
+            let len = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+            (len >= UDP_LEN && len <= end - l4).then_some(())
         }
         proto::TCP => {
-            let head: &[u8; TCP_LEN] = bytes.first_chunk()?;
+            let head: &[u8; TCP_LEN] = frame.get(l4..end)?.first_chunk()?;
             let offset = usize::from(head[12] >> 4) * 4;
-            if head[13] & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) != 0
-                || offset < TCP_LEN
-                || offset > bytes.len()
-            {
-                return None;
-            }
+            let plain = head[13] & (TcpFlags::SYN | TcpFlags::FIN | TcpFlags::RST) == 0;
+            (plain && offset >= TCP_LEN && offset <= end - l4).then_some(())
         }
-        _ => return None,
+        _ => None,
     }
-    Some(u32::from_be_bytes([head[0], head[1], head[2], head[3]]))
 }
 
 /// Neither address is one that the walk has a word about.
@@ -314,69 +336,77 @@ fn transport(key: &Key, bytes: &[u8]) -> Option<Transport> {
     })
 }
 
-/// The one's complement sum of the 16-bit words of both; of IPv4 the lower half of the second.
+/// One's complement sum of the 16-bit words; not 0 unless all are.
 #[inline]
-fn sum([high, low]: [u64; 2]) -> u32 {
-    let halves = |word: u64| {
-        let word = (word & 0xffff_ffff) + (word >> 32);
-        ((word & 0xffff) + (word >> 16)) as u32
-    };
-    halves(high) + halves(low)
+fn fold64(sum: u64) -> u16 {
+    let sum = (sum & 0xffff_ffff) + (sum >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    fold(sum as u32)
 }
 
-/// One from the TTL; addresses and ports of `from` become `to`; checksums by RFC 1624.
+/// What a TTL less one adds to a checksum's complement, whatever the protocol beside it.
+const TTL: u64 = 0xfeff;
+
+/// One from the TTL; what was `from` becomes `to` reversed; checksums by RFC 1624.
 #[inline(always)]
-fn rewrite(frame: &mut [u8], from: &Key, to: &Ends, l4: usize, end: usize) -> Option<()> {
-    let v6 = from.is_ipv6();
-    let (old_ports, new_ports) = (from.ports(), to.ports);
-    let (src, dst) = (to.src, to.dst);
-    let same = src == from.src() && dst == from.dst() && old_ports == new_ports;
-    // Of IPv4 only 32 bits are there to be complemented.
-    let not = |[high, low]: [u64; 2]| match v6 {
-        true => [!high, !low],
-        false => [0, u64::from(!(low as u32))],
-    };
-    let addresses = match same {
-        true => 0,
-        false => u32::from(fold(
-            sum(not(from.src())) + sum(not(from.dst())) + sum(src) + sum(dst),
-        )),
-    };
-    let (head, rest) = frame.get_mut(L3..end)?.split_at_mut_checked(l4 - L3)?;
-    if v6 {
-        let head: &mut [u8; IPV6_LEN] = head.first_chunk_mut()?;
-        head[7] -= 1;
-        for (at, word) in [(8, src[0]), (16, src[1]), (24, dst[0]), (32, dst[1])] {
-            head.get_mut(at..at + 8)?
-                .copy_from_slice(&word.to_be_bytes());
-        }
-    } else {
-        let head: &mut [u8; IPV4_LEN] = head.first_chunk_mut()?;
-        let ttl = u32::from(!u16::from_be_bytes([head[8], head[9]]))
-            + u32::from(u16::from_be_bytes([head[8] - 1, head[9]]));
-        head[8] -= 1;
-        let old = u16::from_be_bytes([head[10], head[11]]);
-        let new = !fold(u32::from(!old) + addresses + ttl);
-        head[10..12].copy_from_slice(&new.to_be_bytes());
-        head[12..16].copy_from_slice(&(src[1] as u32).to_be_bytes());
-        head[16..20].copy_from_slice(&(dst[1] as u32).to_be_bytes());
-    }
+fn rewrite4(frame: &mut [u8], from: &Key, to: &Key, end: usize) -> Option<()> {
+    let words = |key: &Key| (key.src()[1], key.dst()[1], u64::from(key.ports()));
+    let ((old_src, old_dst, old_ports), (dst, src, ports)) = (words(from), words(to));
+    let ports = u64::from((ports as u32).rotate_left(16));
+    let not = |word: u64| u64::from(!(word as u32));
+    let addresses = not(old_src) + not(old_dst) + src + dst;
+    let same = src == old_src && dst == old_dst && ports == old_ports;
+    let packet = frame.get_mut(L3..end)?;
+    let (head, rest) = packet.split_first_chunk_mut::<IPV4_LEN>()?;
+    let old = u64::from(!u16::from_be_bytes([head[10], head[11]]));
+    let new = !fold64(old + addresses + TTL);
+    head[8] -= 1;
+    head[10..12].copy_from_slice(&new.to_be_bytes());
+    head[12..20].copy_from_slice(&(src << 32 | dst).to_be_bytes());
     if same {
         return Some(());
     }
-    let ports = sum([0, u64::from(!old_ports)]) + sum([0, u64::from(new_ports)]);
-    let delta = addresses + ports;
-    rest.get_mut(..4)?.copy_from_slice(&new_ports.to_be_bytes());
-    let udp = from.proto() == proto::UDP;
-    let at = if udp { 6 } else { 16 };
-    let checksum: &mut [u8; 2] = rest.get_mut(at..)?.first_chunk_mut()?;
-    let old = u16::from_be_bytes(*checksum);
-    if udp && old == 0 {
+    ports_and_checksum(rest, from, ports as u32, addresses + not(old_ports) + ports)
+}
+
+/// The same.
+#[inline(never)]
+fn rewrite6(frame: &mut [u8], from: &Key, to: &Key, end: usize) -> Option<()> {
+    let ports = to.ports().rotate_left(16);
+    let (src, dst) = (to.dst(), to.src());
+    let same = src == from.src() && dst == from.dst() && ports == from.ports();
+    let packet = frame.get_mut(L3..end)?;
+    let (head, rest) = packet.split_first_chunk_mut::<IPV6_LEN>()?;
+    head[7] -= 1;
+    if same {
         return Some(());
     }
-    let new = !fold(u32::from(!old) + delta);
-    // A UDP checksum of zero means none (RFC 768).
-    let new = if udp && new == 0 { 0xffff } else { new };
-    *checksum = new.to_be_bytes();
+    let mut delta = u64::from(!from.ports()) + u64::from(ports);
+    for (old, new) in [(from.src(), src), (from.dst(), dst)] {
+        for (old, new) in old.into_iter().zip(new) {
+            delta += u64::from(fold64(!old)) + u64::from(fold64(new));
+        }
+    }
+    for (at, word) in [(8, src[0]), (16, src[1]), (24, dst[0]), (32, dst[1])] {
+        head.get_mut(at..at + 8)?
+            .copy_from_slice(&word.to_be_bytes());
+    }
+    ports_and_checksum(rest, from, ports, delta)
+}
+
+/// Ports, and by how much the checksum's complement changes.
+#[inline(always)]
+fn ports_and_checksum(l4: &mut [u8], from: &Key, ports: u32, delta: u64) -> Option<()> {
+    let udp = from.proto() == proto::UDP;
+    let at = if udp { 6 } else { 16 };
+    let checksum: &mut [u8; 2] = l4.get_mut(at..)?.first_chunk_mut()?;
+    let old = u16::from_be_bytes(*checksum);
+    if !(udp && old == 0) {
+        let new = !fold64(u64::from(!old) + delta);
+        // A UDP checksum of zero means none (RFC 768).
+        let new = if udp && new == 0 { 0xffff } else { new };
+        *checksum = new.to_be_bytes();
+    }
+    *l4.first_chunk_mut()? = ports.to_be_bytes();
     Some(())
 }

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{Interface, InterfaceId, MacAddr, VpcId};
 
 use shunt_dpdk::huge_pages;
@@ -23,8 +24,8 @@ pub const MAX_NUMBERED: usize = 4096;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Known<'a> {
     pub(super) interface: &'a Interface,
-    pub(super) mac: MacAddr,
-    pub(super) mtu: u16,
+    mac: MacAddr,
+    mtu: u16,
 }
 
 /// The same without the tables.
@@ -33,6 +34,36 @@ struct Numbered {
     interface: InterfaceId,
     mac: MacAddr,
     mtu: u16,
+}
+
+/// Bytes in front of the ethertype of a frame that leaves.
+pub(super) const WAY_LEN: usize = ENCAP_LEN + 12;
+
+/// The same as a packet needs it, in a cache line.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub(super) struct Way {
+    /// The header for the switch, and both Ethernet addresses.
+    pub(super) head: [u8; WAY_LEN],
+    /// Largest IP packet, bytes.
+    pub(super) mtu: u16,
+    pub(super) interface: InterfaceId,
+}
+
+impl Way {
+    fn new(known: &Known<'_>) -> Self {
+        let mut head = [0; WAY_LEN];
+        let (encap, macs) = head.split_at_mut(ENCAP_LEN);
+        encap.copy_from_slice(&ShuntHeader::egress(known.interface.id).encode());
+        let (dst, src) = macs.split_at_mut(6);
+        dst.copy_from_slice(&known.mac.0);
+        src.copy_from_slice(&known.interface.mac.0);
+        Self {
+            head,
+            mtu: known.mtu,
+            interface: known.interface.id,
+        }
+    }
 }
 
 /// Half a cache line. Only paths that are the same for all flows, neighbour known.
@@ -51,7 +82,7 @@ struct Entry {
 /// cut to 31 bits, so it is taken for current after 2^31 publishes: three weeks at a thousand a
 /// second. 0 for tables in which there is nothing to find yet.
 #[inline]
-fn stamp(fib: &Fib, v6: bool) -> u32 {
+pub(super) fn stamp(fib: &Fib, v6: bool) -> u32 {
     match fib.generation() as u32 & (u32::MAX >> 1) {
         0 => 0,
         generation => generation << 1 | u32::from(v6),
@@ -77,7 +108,7 @@ pub(super) struct Hops {
     /// The tables that the numbers are of.
     generation: u64,
     /// Next hops by their number, less one.
-    numbered: Vec<Numbered>,
+    ways: Vec<Way>,
     numbers: HashMap<Numbered, u16, ahash::RandomState>,
 }
 
@@ -90,7 +121,7 @@ impl Hops {
             entries,
             hasher: KeyHasher::new(seed),
             generation: 0,
-            numbered: Vec::with_capacity(MAX_NUMBERED),
+            ways: Vec::with_capacity(MAX_NUMBERED),
             numbers: HashMap::with_capacity_and_hasher(MAX_NUMBERED, hasher(seed)),
         }
     }
@@ -104,13 +135,8 @@ impl Hops {
 
     /// The next hop of that number, which a connection got in these tables.
     #[inline]
-    pub(super) fn numbered<'a>(&self, fib: &'a Fib, number: u16) -> Option<Known<'a>> {
-        let hop = self.numbered.get(usize::from(number.checked_sub(1)?))?;
-        Some(Known {
-            interface: fib.interface(hop.interface)?,
-            mac: hop.mac,
-            mtu: hop.mtu,
-        })
+    pub(super) fn numbered(&self, number: u16) -> Option<&Way> {
+        self.ways.get(usize::from(number).wrapping_sub(1))
     }
 
     /// The next hop of a destination that is remembered.
@@ -134,26 +160,26 @@ impl Hops {
         })
     }
 
-    /// The next hop of a destination, with a number by which it is found again until the tables
-    /// change; 0 for none. `None`: there is more to be known about it.
+    /// Remembers the next hop of a destination.
     pub(super) fn learn<'a>(
         &mut self,
         fib: &'a Fib,
         vpc: VpcId,
         dst: [u64; 2],
         v6: bool,
-    ) -> Option<(u16, Known<'a>)> {
-        let known = match self.known(fib, vpc, dst, v6) {
-            Some(known) => known,
-            None => self.look_up(fib, vpc, address(dst, v6))?,
-        };
-        Some((self.number(fib, &known), known))
+    ) -> Option<Known<'a>> {
+        match self.known(fib, vpc, dst, v6) {
+            Some(known) => Some(known),
+            None => self.look_up(fib, vpc, address(dst, v6)),
+        }
     }
 
-    fn number(&mut self, fib: &Fib, known: &Known<'_>) -> u16 {
+    /// A next hop as packets need it, with a number by which it is found again until the tables
+    /// change; 0 for none.
+    pub(super) fn number(&mut self, fib: &Fib, known: &Known<'_>) -> (u16, Way) {
         if self.generation != fib.generation() {
             self.generation = fib.generation();
-            self.numbered.clear();
+            self.ways.clear();
             self.numbers.clear();
         }
         let hop = Numbered {
@@ -161,16 +187,17 @@ impl Hops {
             mac: known.mac,
             mtu: known.mtu,
         };
+        let way = Way::new(known);
         if let Some(number) = self.numbers.get(&hop) {
-            return *number;
+            return (*number, way);
         }
-        if self.numbered.len() >= MAX_NUMBERED {
-            return 0;
+        if self.ways.len() >= MAX_NUMBERED {
+            return (0, way);
         }
-        self.numbered.push(hop);
-        let number = self.numbered.len() as u16;
+        self.ways.push(way);
+        let number = self.ways.len() as u16;
         self.numbers.insert(hop, number);
-        number
+        (number, way)
     }
 
     #[inline(never)]

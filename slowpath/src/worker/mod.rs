@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   frame from the switch
+//!     │ early.rs    whose a plain packet is, with several workers (owner.rs: any packet)
 //!     │ fast.rs     the short way of plain packets of connections that we have, else:
 //!     │ walk.rs     shunt header → interface, VPC → parse → connection, or
 //!     │ admit.rs      new: policy, NAT, route → connection → table
@@ -24,6 +25,7 @@
 mod admit;
 mod adopt;
 mod cut;
+mod early;
 mod egress;
 pub mod fair;
 mod fast;
@@ -51,7 +53,7 @@ use shunt_offload::{ConnectionId, HardwareCount, WorkerPort};
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{SwitchIndex, Tuple, VpcId};
 
-use crate::conntrack::{KeyHasher, Offload, State, Table};
+use crate::conntrack::{Direction, KeyHasher, Offload, State, Table};
 use crate::exception::ExceptionPort;
 use crate::fib::{Fib, FibReader};
 use crate::icmp::RateLimit;
@@ -62,6 +64,7 @@ use crate::stats::{DropReason, WorkerStats};
 
 pub use adopt::{Former, Refusal, Restored, Source};
 pub use cut::MAX_CUT;
+pub use early::MAX_DESTINATIONS;
 pub use fragment::{MAX_FRAGMENTED, MAX_HELD_FRAGMENTS, MAX_HELD_PER_PACKET};
 pub use hold::{MAX_HELD, MAX_RESOLVING, RESOLVE_INTERVAL_NS};
 pub use hops::{MAX_HOPS, MAX_NUMBERED};
@@ -154,6 +157,7 @@ struct Core {
     quotas: quota::Quotas,
     hold: hold::Hold,
     hops: hops::Hops,
+    destinations: early::Destinations,
     fragments: fragment::Fragments,
     outbox: cut::Outbox,
     ways: ways::Ways,
@@ -169,6 +173,8 @@ struct Core {
     spread: KeyHasher,
     /// The frames at hand were handed over by other workers, who have counted them.
     handed: bool,
+    /// The frame at hand is known to belong to nobody else.
+    ours: bool,
     /// The switch that the frames at hand came from; none where that has been looked at already.
     arrival: Option<SwitchIndex>,
     /// Connections of the daemon before are not all taken back yet.
@@ -211,6 +217,7 @@ impl Worker {
                 quotas: quota::Quotas::new(quotas, share.worker),
                 hold: hold::Hold::default(),
                 hops: hops::Hops::new(config.seed),
+                destinations: early::Destinations::new(config.seed, share),
                 fragments: fragment::Fragments::new(config.seed),
                 outbox: cut::Outbox::default(),
                 ways: ways::Ways::new(offload),
@@ -221,6 +228,7 @@ impl Worker {
                 share,
                 spread: KeyHasher::new(config.seed),
                 handed: false,
+                ours: false,
                 arrival: None,
                 starting: false,
                 records: None,
@@ -423,6 +431,19 @@ impl Census {
     }
 }
 
+/// What is known of a frame of a burst before the first one is walked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Nothing.
+    Walk,
+    /// It has no connection here so far, and is no other worker's.
+    Ours,
+    /// It has no connection here so far, and is that worker's.
+    There(u16),
+    /// Its connection is probably in that slot.
+    Here(u32, Direction),
+}
+
 /// Why a packet goes no further, and where it does go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -480,44 +501,83 @@ impl Core {
     ) {
         let mut plain = [fast::Plain::NONE; STAGED];
         let mut is_plain = [false; STAGED];
-        let mut last = fast::LastIngress::default();
+        let mut known = fast::Ingresses::default();
         for ((frame, plain), is_plain) in frames.iter().zip(&mut plain).zip(&mut is_plain) {
             let frame = frame.data();
             self.count_received(frame.len());
-            *is_plain = self.plain(fib, &mut last, frame, plain).is_some();
+            *is_plain = self.plain(fib, &mut known, frame, plain).is_some();
             if *is_plain {
                 self.table.prefetch(&plain.flow);
             }
         }
-        let mut found = [None; STAGED];
+        let mut found = [Found::Walk; STAGED];
         for ((plain, is_plain), found) in plain.iter().zip(is_plain).zip(&mut found) {
             if is_plain {
-                *found = self.table.prefetch_connection(&plain.flow);
-                if found.is_none() {
-                    self.prefetch_new(fib, plain);
-                }
+                *found = self.look(fib, plain);
             }
         }
+        let made = self.stats.connections_created;
         for (n, ((frame, plain), found)) in frames.iter_mut().zip(&plain).zip(&found).enumerate() {
             let seen = match found {
-                Some((slot, direction)) if self.is_of(plain, *slot, *direction) => {
-                    self.forward(fib, now_ns, plain, *slot, *direction, frame.data_mut())
-                }
+                Found::Here(slot, direction) => self
+                    .forward(fib, now_ns, plain, *slot, *direction, frame.data_mut())
+                    .map(|len| {
+                        // Padding of a short frame is the ingress link's, not the packet's.
+                        frame.truncate(len);
+                        Verdict::Transmit
+                    }),
+                Found::There(worker) => self.pass_on(plain, *worker, made),
                 _ => None,
             };
             let seen = match seen {
-                Some(len) => {
-                    // Padding of a short frame is the ingress link's, not the packet's.
-                    frame.truncate(len);
-                    Verdict::Transmit
+                Some(seen) => seen,
+                None => {
+                    self.ours = *found == Found::Ours;
+                    let seen = self.process(fib, now_ns, frame);
+                    self.ours = false;
+                    seen
                 }
-                None => self.process(fib, now_ns, frame),
             };
             if seen.is_transmit() {
                 self.stats.sent.add(frame.data().len());
             }
             verdict(n, seen);
         }
+    }
+
+    /// Asks for what a plain packet will need, and says what that is.
+    #[inline(always)]
+    fn look(&mut self, fib: &Fib, plain: &fast::Plain) -> Found {
+        match self.table.prefetch_connection(&plain.flow) {
+            Some((slot, direction)) => Found::Here(slot, direction),
+            None => self.look_further(fib, plain),
+        }
+    }
+
+    fn look_further(&mut self, fib: &Fib, plain: &fast::Plain) -> Found {
+        let mut found = Found::Walk;
+        if self.share.workers > 1 && !self.handed {
+            found = match self.early_owner(fib, &plain.flow.key) {
+                Some(owner) if owner != self.share.worker => return Found::There(owner),
+                Some(_) => Found::Ours,
+                None => Found::Walk,
+            };
+        }
+        self.prefetch_new(fib, plain);
+        found
+    }
+
+    /// Hands a packet to the worker that it belongs to. `made`: connections that there had been
+    /// when it was looked for here. `None`: it takes the walk.
+    #[inline]
+    fn pass_on(&mut self, plain: &fast::Plain, worker: u16, made: u64) -> Option<Verdict> {
+        let may_be_here = self.stats.connections_created != made;
+        if may_be_here && self.table.find_hashed(&plain.flow).is_some() {
+            return None;
+        }
+        self.count_punt(plain.reason());
+        self.stats.handed_over += 1;
+        Some(Verdict::Handover(worker))
     }
 
     fn poll_kernel<O: Output>(&mut self, output: &mut O) -> usize {

@@ -16,6 +16,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
+use shunt_p4::flow::proto;
 use shunt_p4::{FlowAction, FlowEntry, FlowKey, Interface, InterfaceId, SwitchIndex};
 
 use super::quota::Counted;
@@ -37,19 +38,19 @@ pub(super) struct Arrived<'a> {
     /// Bytes of the IP packet.
     pub(super) len: usize,
     pub(super) fragment: bool,
-    /// The interface that it came from, by number, and the one that it leaves by.
+    /// The interfaces that it came from and leaves by, by number.
     pub(super) from: u16,
-    pub(super) to: &'a Interface,
+    pub(super) to: InterfaceId,
 }
 
 impl<'a> Arrived<'a> {
-    pub(super) fn new(packet: &'a Packet, from: &Interface, to: &'a Interface) -> Self {
+    pub(super) fn new(packet: &'a Packet, from: &Interface, to: &Interface) -> Self {
         Self {
             transport: &packet.transport,
             len: packet.len(),
             fragment: packet.is_fragment(),
             from: from.id.get(),
-            to,
+            to: to.id,
         }
     }
 }
@@ -123,13 +124,51 @@ impl Core {
         }
     }
 
+    /// As [`Core::seen`], of a packet of UDP, of so many bytes, whose connection is in software and
+    /// stays in its state. `false`: it is not so, and nothing was counted.
+    #[inline(always)]
+    pub(super) fn seen_again(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        (slot, direction): (u32, Direction),
+        (from, to): (u16, InterfaceId),
+        len: usize,
+    ) -> bool {
+        let Some((connection, due_ns)) = self.table.timed(slot) else {
+            return false;
+        };
+        let state = connection.tracker.state();
+        let stays =
+            state == State::Replied || state == State::New && direction == Direction::Forward;
+        if !stays || connection.place.offload() != Offload::Software {
+            return false;
+        }
+        let at = direction.index();
+        connection.packets[at] += 1;
+        connection.bytes[at] += len as u64;
+        connection.last_seen_ns = now_ns;
+        connection.offered_since_ns(now_ns);
+        let deadline_ns = now_ns.saturating_add(fib.timeouts().of(state, proto::UDP));
+        let wanted = wants_offload(fib, now_ns, connection);
+        if due_ns.is_none_or(|due_ns| due_ns > deadline_ns) {
+            self.table.arm(slot, deadline_ns);
+        }
+        if wanted && self.fast_enough(fib, now_ns, slot, len) {
+            self.install(fib, now_ns, slot, from, to);
+        }
+        true
+    }
+
     /// Into the switch that its packets come from and leave to. A connection between two switches
     /// stays in software: it is offered again when its routes may have changed.
-    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, from: u16, to: &Interface) {
+    #[inline(never)] // once a connection
+    fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, from: u16, to: InterfaceId) {
         let id = self.id(slot);
         let from = InterfaceId::new(from).and_then(|id| fib.interface(id));
         let from = from.map_or(SwitchIndex::ABSENT, |from| from.switch);
-        let there = from == to.switch && self.ways.has(from);
+        let to = fib.interface(to).map(|to| to.switch);
+        let there = to == Some(from) && self.ways.has(from);
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };

@@ -27,7 +27,7 @@ impl Core {
     /// The other worker that a packet without a connection here belongs to; `None`: it is ours.
     #[inline]
     pub(super) fn elsewhere(&self, fib: &Fib, key: &FlowKey, hash: u32) -> Option<u16> {
-        if self.share.workers <= 1 || self.handed {
+        if self.share.workers <= 1 || self.handed || self.ours {
             return None;
         }
         let owner = self.owner(fib.rules(), key, |vpc, dst, _| egress(fib, vpc, dst, hash));
@@ -131,7 +131,7 @@ impl Core {
         }
     }
 
-    fn by_socket(&self, vpc: VpcId, address: IpAddr, port: u16, proto: u8) -> u16 {
+    pub(super) fn by_socket(&self, vpc: VpcId, address: IpAddr, port: u16, proto: u8) -> u16 {
         let rest = u64::from(vpc.get()) << 32 | u64::from(port) << 8 | u64::from(proto);
         self.worker(self.spread.words(words(address), [rest, 0], 1))
     }
@@ -143,7 +143,7 @@ impl Core {
     }
 
     /// Their sum does not tell which one sent.
-    fn by_ends(&self, tuple: &Tuple) -> u16 {
+    pub(super) fn by_ends(&self, tuple: &Tuple) -> u16 {
         let end = |address, port: u16| {
             let rest = u64::from(port) << 8 | u64::from(tuple.proto);
             self.spread.words(words(address), [rest, 0], 2)

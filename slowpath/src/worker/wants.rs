@@ -56,6 +56,7 @@ impl Core {
 }
 
 /// Whether a connection in software may be offered now, but for its rate.
+#[inline]
 pub(super) fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection) -> bool {
     let policy = &fib.policy().offload;
     let carried = (
@@ -63,8 +64,13 @@ pub(super) fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection)
         connection.bytes.iter().sum(),
     );
     let state = connection.tracker.state();
-    if !far_enough(policy, connection.proto(), state, carried)
-        || !policy.enabled
+    far_enough(policy, connection.proto(), state, carried) && is_offered(fib, now_ns, connection)
+}
+
+/// Whether a connection that carried enough may be offered now.
+fn is_offered(fib: &Fib, now_ns: u64, connection: &mut Connection) -> bool {
+    let policy = &fib.policy().offload;
+    if !policy.enabled
         || connection.is_ending()
         || now_ns < connection.offered_since_ns(now_ns)
         || is_never(fib, connection)
