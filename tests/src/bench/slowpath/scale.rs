@@ -2,8 +2,7 @@
 //!
 //! Packets of established connections arrive at the worker that has the connection (`in place`),
 //! as a NIC that spreads by the same rule would have it, or at any (`anywhere`), so that with two
-//! workers every second one is handed over. New connections arrive anywhere: whose they are is
-//! not known before.
+//! workers every second one is handed over. So do the first packets of new connections.
 
 use std::sync::{Arc, Barrier, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,6 +12,7 @@ use rand::{Rng, SeedableRng};
 use shunt_slowpath::fib::FibReaderFactory;
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::policy::{OffloadAfter, Timeouts};
+use shunt_slowpath::worker::Verdict;
 use shunt_slowpath::worker::run::Peers;
 
 use super::packets::{self, Flow};
@@ -38,7 +38,8 @@ struct Shared {
 struct Rates {
     in_place: Vec<f64>,
     anywhere: Vec<f64>,
-    new: Vec<f64>,
+    new_in_place: Vec<f64>,
+    new_anywhere: Vec<f64>,
 }
 
 struct Seat {
@@ -156,26 +157,60 @@ fn new(eal: &shunt_dpdk::Eal, seat: Seat, rates: &mut Rates) -> Result<(), Bench
     let mut bench = Bench::among(eal, &name, live * 2, &factory, (share, peers))?;
     let lifetime = Timeouts::default().udp.as_nanos() as u64;
     let pass_ns = lifetime * shunt_dpdk::CAPACITY as u64 / u64::from(live);
+    // Numbers of openers that are a worker's own: so many that one has ended when it comes again.
+    let wanted = 2 * live as usize;
+    let mut own = Vec::with_capacity(wanted);
+    let mut openers = (0..).map(packets::opener);
+    while own.len() < wanted
+        && let Some(opener) = openers.next()
+    {
+        if is_own(&mut bench, &opener)? {
+            own.push(opener);
+        }
+    }
+    let mut in_place = own.iter().copied().cycle();
     let number = u32::from(share.worker);
-    let mut flows = (0u32..).map(|n| packets::opener(n * workers + number));
+    let mut anywhere = (0u32..).map(|n| packets::opener(n * workers + number));
+    rates.new_in_place = run_new(&mut bench, &shared, &mut in_place, pass_ns)?;
+    rates.new_anywhere = run_new(&mut bench, &shared, &mut anywhere, pass_ns)?;
+    settle(&mut bench, &shared)
+}
+
+/// Whether a connection that begins so is the worker's.
+fn is_own(bench: &mut Bench, opener: &Flow) -> Result<bool, BenchError> {
+    let mut mbuf = bench.pool.alloc().ok_or_else(super::missing)?;
+    packets::write(&mut mbuf, opener, packets::PAYLOAD)?;
+    let told = bench.runner.worker().trace(bench.now_ns, mbuf.data());
+    Ok(told.verdict == Verdict::Transmit)
+}
+
+/// Connections that were made a second, in each run.
+fn run_new(
+    bench: &mut Bench,
+    shared: &Shared,
+    flows: &mut impl Iterator<Item = Flow>,
+    pass_ns: u64,
+) -> Result<Vec<f64>, BenchError> {
+    let lifetime = Timeouts::default().udp.as_nanos() as u64;
     shared.barrier.wait();
     for _ in 0..lifetime / pass_ns + 1000 {
-        bench.burst(&mut flows, pass_ns, |_| {})?;
+        bench.burst(flows, pass_ns, |_| {})?;
     }
+    let mut rates = Vec::new();
     for _ in 0..RUNS {
-        settle(&mut bench, &shared)?;
+        settle(bench, shared)?;
         let created = |bench: &mut Bench| bench.runner.worker().stats().connections_created;
-        let before = created(&mut bench);
+        let before = created(bench);
         let begin = Instant::now();
         while begin.elapsed() < RUN {
             for _ in 0..64 {
-                bench.burst(&mut flows, pass_ns, |_| {})?;
+                bench.burst(flows, pass_ns, |_| {})?;
             }
         }
-        let made = created(&mut bench) - before;
-        rates.new.push(made as f64 / begin.elapsed().as_secs_f64());
+        let made = created(bench) - before;
+        rates.push(made as f64 / begin.elapsed().as_secs_f64());
     }
-    settle(&mut bench, &shared)
+    Ok(rates)
 }
 
 type Measure = fn(&shunt_dpdk::Eal, Seat, &mut Rates) -> Result<(), BenchError>;
@@ -237,9 +272,15 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
             "packets/s",
         ),
         (
+            "new connections in place",
+            total(&one_new, |r| &r.new_in_place),
+            total(&two_new, |r| &r.new_in_place),
+            "connections/s",
+        ),
+        (
             "new connections anywhere",
-            total(&one_new, |r| &r.new),
-            total(&two_new, |r| &r.new),
+            total(&one_new, |r| &r.new_anywhere),
+            total(&two_new, |r| &r.new_anywhere),
             "connections/s",
         ),
     ];
