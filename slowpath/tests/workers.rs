@@ -10,9 +10,11 @@ use std::net::SocketAddr;
 use common::cluster::Cluster;
 use common::*;
 use proptest::prelude::*;
+use shunt_p4::{PuntReason, ShuntHeader};
 use shunt_slowpath::nat::PORT_BLOCK;
+use shunt_slowpath::packet::VecBuf;
 use shunt_slowpath::policy::Peering;
-use shunt_slowpath::worker::Verdict;
+use shunt_slowpath::worker::{Verdict, Worker};
 use shunt_slowpath::{FibWriter, Policy};
 
 #[derive(Debug, Clone)]
