@@ -10,6 +10,7 @@ use shunt_p4::frame::ShuntHeader;
 use shunt_p4::{NetworkOp, PuntReason};
 use shunt_slowpath::DropReason;
 use shunt_slowpath::packet::VecBuf;
+use shunt_slowpath::policy::PortRange;
 use shunt_slowpath::worker::Verdict;
 
 /// A frame from one side of a connection: which connection, from inside or outside, TCP flags,
@@ -152,8 +153,14 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_burst_is_its_frames_one_by_one(steps in prop::collection::vec(step(), 1..20)) {
-        let (mut short, mut long) = (World::new(), World::new());
+    fn a_burst_is_its_frames_one_by_one(
+        steps in prop::collection::vec(step(), 1..20),
+        most in prop::option::of(0u32..12),
+    ) {
+        let mut policy = policy();
+        policy.limits.connections_per_vpc = most;
+        let world = || World::with(policy.clone(), 1024, 1024);
+        let (mut short, mut long) = (world(), world());
         for step in steps {
             match step {
                 Step::Burst(shots) => {
@@ -233,4 +240,48 @@ proptest! {
             }
         }
     }
+}
+
+/// More begin within a burst than there are ports, some of them twice: as many are begun as there
+/// are ports, and all ports come back.
+#[test]
+fn a_burst_of_more_connections_than_ports() {
+    let mut policy = policy();
+    policy.masquerades[0].ports = PortRange::new(5000, 5019).unwrap();
+    let mut world = World::with(policy, 1024, 1024);
+    let ports = 20u16;
+    let header = ShuntHeader {
+        reason: 1,
+        interface: RED,
+        vpc: RED,
+        port: 1,
+        flow_hash: 0,
+    };
+    let frames: Vec<_> = (0..ports + 25)
+        .flat_map(|n| [n, n])
+        .map(|n| {
+            let src = sock(&format!("10.0.0.2:{}", 1000 + n));
+            [
+                header.encode().as_slice(),
+                &udp_with(src, sock("192.0.2.80:53"), 64, b"x"),
+            ]
+            .concat()
+        })
+        .collect();
+    // The first one by itself: where its destination leads is known from then on.
+    let mut seen = Vec::new();
+    for frames in [&frames[..1], &frames[1..]] {
+        let mut burst: Vec<_> = frames.iter().map(|frame| VecBuf::new(frame)).collect();
+        world
+            .worker
+            .burst(world.now, &mut burst, |_, verdict| seen.push(verdict));
+    }
+    let sent = seen.iter().filter(|verdict| verdict.is_transmit()).count();
+    let refused = Verdict::Drop(DropReason::PoolExhausted);
+    let refusals = seen.iter().filter(|verdict| **verdict == refused).count();
+    assert_eq!((sent, refusals), (2 * usize::from(ports), 50));
+    assert_eq!(world.flows().len(), usize::from(ports));
+    world.pass(600 * SECOND);
+    assert_eq!(world.worker.connections(), 0);
+    assert!(world.worker.pool_use().is_empty());
 }

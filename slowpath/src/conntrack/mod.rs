@@ -364,6 +364,12 @@ impl Table {
         self.hasher.hashed(Key::from(key))
     }
 
+    /// As [`Table::hashed`].
+    #[inline]
+    pub(crate) fn hash(&self, key: Key) -> Hashed {
+        self.hasher.hashed(key)
+    }
+
     /// Writes the hash of the key.
     #[inline]
     pub(crate) fn hash_in_place(&self, flow: &mut Hashed) {
@@ -472,13 +478,25 @@ impl Table {
         route_vpcs: [VpcId; 2],
         tracker: Tracker,
     ) -> Result<u32, InsertError> {
-        let [forward, reply] = keys;
-        let forward = self.hasher.hashed(Key::from(forward));
-        let reply = self.hasher.hashed(Key::from(reply));
-        if forward.key == reply.key
-            || self.find_hashed(&forward).is_some()
-            || self.find_hashed(&reply).is_some()
-        {
+        let [forward, reply] = keys.each_ref().map(|key| self.hashed(key));
+        if self.find_hashed(&forward).is_some() {
+            return Err(InsertError::TupleInUse);
+        }
+        self.insert_hashed(now_ns, [&forward, &reply], route_vpcs, tracker)
+    }
+
+    /// As [`Table::insert`], where no connection has the first key.
+    ///
+    /// # Errors
+    /// [`InsertError`]; nothing was added.
+    pub(crate) fn insert_hashed(
+        &mut self,
+        now_ns: u64,
+        [forward, reply]: [&Hashed; 2],
+        route_vpcs: [VpcId; 2],
+        tracker: Tracker,
+    ) -> Result<u32, InsertError> {
+        if forward.key == reply.key || self.find_hashed(reply).is_some() {
             return Err(InsertError::TupleInUse);
         }
         let connection = Connection::new([forward.key, reply.key], route_vpcs, tracker, now_ns);

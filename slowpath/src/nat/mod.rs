@@ -19,6 +19,7 @@ mod rules;
 
 pub use addresses::MAX_ADDRESSES_TRIED;
 pub use origin::Origin;
+pub(crate) use pool::Ask;
 pub use pool::{Lease, LeaseError, Leased, Nat, PORT_BLOCK, PoolUse, PortShare, RetakeError};
 pub use prefix::NPTV6_PREFIX_MAX;
 pub use rules::{Destination, Rules, SourceRule};

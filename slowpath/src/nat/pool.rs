@@ -7,8 +7,6 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 use shunt_dpdk::{huge_pages, prefetch};
 use shunt_p4::{Tuple, VpcId};
 
@@ -233,7 +231,8 @@ pub struct Nat {
     index: Index,
     hasher: KeyHasher,
     capacity: usize,
-    rng: StdRng,
+    /// Where ports start follows from it.
+    salt: u64,
     share: PortShare,
 }
 
@@ -260,7 +259,7 @@ impl Nat {
             index: Index::new(capacity),
             hasher: KeyHasher::new(seed),
             capacity,
-            rng: StdRng::seed_from_u64(seed.wrapping_add(share.worker.into())),
+            salt: seed,
             share,
         }
     }
@@ -321,7 +320,11 @@ impl Nat {
             address.ok_or(LeaseError::NoAddress)?,
             packet.proto(),
         );
-        let offset = self.rng.random_range(0..rule.ports.count()) as u16;
+        let span = u64::from(rule.ports.count());
+        let random = self
+            .hasher
+            .words(inside.address, [inside.rest, self.salt], 2);
+        let offset = ((random >> 32) * span >> 32) as u16;
         // Within the range: its first port plus less than its length.
         let start = rule.ports.first().saturating_add(offset);
         if let Some(set) = self.sets.get(set as usize) {

@@ -49,6 +49,30 @@ impl Plain {
     pub(super) const fn reason(&self) -> u8 {
         self.reason
     }
+
+    /// The interface that it came from.
+    #[inline]
+    pub(super) const fn from(&self) -> u16 {
+        self.from
+    }
+
+    /// Bytes of the IP packet.
+    #[inline]
+    pub(super) const fn ip_len(&self) -> usize {
+        self.end as usize - L3
+    }
+
+    /// Makes the frame what leaves: its tuple is `to` reversed. Its new length.
+    #[inline(always)]
+    pub(super) fn dress(&self, to: &Key, way: &Way, frame: &mut [u8]) -> Option<usize> {
+        let (from, end) = (&self.flow.key, usize::from(self.end));
+        match from.is_ipv6() {
+            false => rewrite4(frame, from, to, end)?,
+            true => rewrite6(frame, from, to, end)?,
+        }
+        *frame.first_chunk_mut()? = way.head;
+        Some(end)
+    }
 }
 
 /// Interfaces whose VPC was found right in a burst: that they exist, on that switch, is asked
@@ -113,15 +137,6 @@ impl Core {
         Some(())
     }
 
-    /// Asks for what a new connection of this packet will need, as far as that can be told.
-    #[inline]
-    pub(super) fn prefetch_new(&self, fib: &Fib, plain: &Plain) {
-        let key = &plain.flow.key;
-        if let Some(known) = self.hops.known(fib, key.vpc(), key.dst(), key.is_ipv6()) {
-            self.nat.prefetch(key, known.interface.vpc);
-        }
-    }
-
     /// The frame as it leaves, of its new length, if its connection is in that slot. `None`: it
     /// takes the walk; nothing was changed.
     #[inline(always)]
@@ -151,16 +166,12 @@ impl Core {
                 (&learned.0, &learned.1)
             }
         };
-        let len = end - L3;
+        let len = plain.ip_len();
         if len > usize::from(way.mtu) {
             return None;
         }
         let interfaces = (plain.from, way.interface);
-        match from.is_ipv6() {
-            false => rewrite4(frame, from, to, end)?,
-            true => rewrite6(frame, from, to, end)?,
-        }
-        *frame.first_chunk_mut()? = way.head;
+        plain.dress(to, way, frame)?;
         self.count_punt(plain.reason);
         let place = (slot, direction);
         if from.proto() != proto::UDP || !self.seen_again(fib, now_ns, place, interfaces, len) {

@@ -25,7 +25,9 @@ pub const MAX_NUMBERED: usize = 4096;
 pub(super) struct Known<'a> {
     pub(super) interface: &'a Interface,
     mac: MacAddr,
-    mtu: u16,
+    pub(super) mtu: u16,
+    /// No NAT rule has anything to say about the destination.
+    pub(super) clear: bool,
 }
 
 /// The same without the tables.
@@ -51,7 +53,7 @@ pub(super) struct Way {
 }
 
 impl Way {
-    fn new(known: &Known<'_>) -> Self {
+    pub(super) fn new(known: &Known<'_>) -> Self {
         let mut head = [0; WAY_LEN];
         let (encap, macs) = head.split_at_mut(ENCAP_LEN);
         encap.copy_from_slice(&ShuntHeader::egress(known.interface.id).encode());
@@ -70,7 +72,7 @@ impl Way {
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     dst: [u64; 2],
-    /// See [`stamp`]; 0: empty.
+    /// See [`stamp`], and `CLEAR`; 0: empty.
     stamp: u32,
     vpc: u16,
     interface: u16,
@@ -78,16 +80,19 @@ struct Entry {
     mtu: u16,
 }
 
-/// The tables that something was looked up in, and the address's family. Their generation is
-/// cut to 31 bits, so it is taken for current after 2^31 publishes: three weeks at a thousand a
-/// second. 0 for tables in which there is nothing to find yet.
+/// The tables that something was looked up in, and the address's family; the lowest bit is free.
+/// Their generation is cut to 30 bits, so it is taken for current after 2^30 publishes: twelve days
+/// at a thousand a second. 0 for tables in which there is nothing to find yet.
 #[inline]
 pub(super) fn stamp(fib: &Fib, v6: bool) -> u32 {
-    match fib.generation() as u32 & (u32::MAX >> 1) {
+    match fib.generation() as u32 & (u32::MAX >> 2) {
         0 => 0,
-        generation => generation << 1 | u32::from(v6),
+        generation => generation << 2 | u32::from(v6) << 1,
     }
 }
+
+/// In an entry's stamp: [`Known::clear`].
+const CLEAR: u32 = 1;
 
 const _: () = assert!(size_of::<Entry>() == 32);
 
@@ -150,13 +155,15 @@ impl Hops {
     ) -> Option<Known<'a>> {
         let entry = self.entries.get(self.place(vpc, dst))?;
         let stamp = stamp(fib, v6);
-        if entry.dst != dst || entry.vpc != vpc.get() || entry.stamp != stamp || stamp == 0 {
+        let current = entry.stamp & !CLEAR == stamp && stamp != 0;
+        if entry.dst != dst || entry.vpc != vpc.get() || !current {
             return None;
         }
         Some(Known {
             interface: fib.interface(InterfaceId::new(entry.interface)?)?,
             mac: entry.mac,
             mtu: entry.mtu,
+            clear: entry.stamp & CLEAR != 0,
         })
     }
 
@@ -208,16 +215,18 @@ impl Hops {
         let Resolution::Via(hop) = fib.resolve(vpc, dst, 0) else {
             return None;
         };
+        let (rules, to) = (fib.rules(), hop.interface.vpc);
         let known = Known {
             interface: hop.interface,
             mac: fib.neighbor(hop.interface.id, hop.address)?,
             mtu: hop.mtu,
+            clear: !rules.is_outside(vpc, dst) && !rules.is_outside(to, dst),
         };
         let place = self.place(vpc, words(dst));
         if let Some(entry) = self.entries.get_mut(place) {
             *entry = Entry {
                 dst: words(dst),
-                stamp: stamp(fib, dst.is_ipv6()),
+                stamp: stamp(fib, dst.is_ipv6()) | u32::from(known.clear) * CLEAR,
                 vpc: vpc.get(),
                 interface: known.interface.id.get(),
                 mac: known.mac,

@@ -3,7 +3,8 @@
 //! ```text
 //!   frame from the switch
 //!     │ early.rs    whose a plain packet is, with several workers (owner.rs: any packet)
-//!     │ fast.rs     the short way of plain packets of connections that we have, else:
+//!     │ fast.rs     the short way of plain packets of connections that we have;
+//!     │ fresh.rs    that of plain packets that begin one; else:
 //!     │ walk.rs     shunt header → interface, VPC → parse → connection, or
 //!     │ admit.rs      new: policy, NAT, route → connection → table
 //!     │ egress.rs   route → TTL, MTU → rewrite → neighbour → header for the switch
@@ -30,6 +31,7 @@ mod egress;
 pub mod fair;
 mod fast;
 mod fragment;
+mod fresh;
 mod hold;
 mod hops;
 mod nat_use;
@@ -511,9 +513,24 @@ impl Core {
             }
         }
         let mut found = [Found::Walk; STAGED];
-        for ((plain, is_plain), found) in plain.iter().zip(is_plain).zip(&mut found) {
-            if is_plain {
-                *found = self.look(fib, plain);
+        let mut asked = [const { None }; STAGED];
+        let mut any_asked = false;
+        for (n, (plain, is_plain)) in plain.iter().zip(is_plain).enumerate() {
+            if !is_plain {
+                continue;
+            }
+            found[n] = self.look(fib, plain);
+            if found[n] == Found::Ours {
+                asked[n] = self.ask(fib, plain);
+                any_asked |= asked[n].is_some();
+            }
+        }
+        let mut granted = [const { None }; STAGED];
+        if any_asked {
+            for ((plain, asked), granted) in plain.iter().zip(&asked).zip(&mut granted) {
+                *granted = asked
+                    .as_ref()
+                    .and_then(|asked| self.grant(fib, plain, asked));
             }
         }
         let made = self.stats.connections_created;
@@ -527,7 +544,10 @@ impl Core {
                         Verdict::Transmit
                     }),
                 Found::There(worker) => self.pass_on(plain, *worker, made),
-                _ => None,
+                Found::Ours => granted[n]
+                    .take()
+                    .and_then(|granted| self.begin(fib, now_ns, plain, granted, frame)),
+                Found::Walk => None,
             };
             let seen = match seen {
                 Some(seen) => seen,
@@ -555,16 +575,14 @@ impl Core {
     }
 
     fn look_further(&mut self, fib: &Fib, plain: &fast::Plain) -> Found {
-        let mut found = Found::Walk;
-        if self.share.workers > 1 && !self.handed {
-            found = match self.early_owner(fib, &plain.flow.key) {
-                Some(owner) if owner != self.share.worker => return Found::There(owner),
-                Some(_) => Found::Ours,
-                None => Found::Walk,
-            };
+        if self.share.workers <= 1 || self.handed {
+            return Found::Ours;
         }
-        self.prefetch_new(fib, plain);
-        found
+        match self.early_owner(fib, &plain.flow.key) {
+            Some(owner) if owner != self.share.worker => Found::There(owner),
+            Some(_) => Found::Ours,
+            None => Found::Walk,
+        }
     }
 
     /// Hands a packet to the worker that it belongs to. `made`: connections that there had been

@@ -3,8 +3,6 @@
 
 use std::net::IpAddr;
 
-use rand::SeedableRng;
-use rand::rngs::StdRng;
 use shunt_p4::Tuple;
 
 use super::{Inside, Lease, Nat, PORT_BLOCK, PortSet};
@@ -82,6 +80,6 @@ impl Nat {
 
     /// Has ports start elsewhere than the seed says: one that is used again must not repeat them.
     pub fn start_anew(&mut self, seed: u64) {
-        self.rng = StdRng::seed_from_u64(seed);
+        self.salt = seed;
     }
 }
