@@ -31,7 +31,7 @@ pub use cpu::{
 };
 pub use eal::{DEFAULT_MEMORY_MIB, Eal, EalConfig, EalError, LogLevel, MAX_DEVICE_NAME};
 pub use mapped::MappedWords;
-pub use mbuf::Mbuf;
+pub use mbuf::{Mbuf, copy_short};
 pub use pool::{
     CACHE_MBUFS, DEFAULT_DATA_ROOM, HEADROOM, MAX_DATA_ROOM, MAX_MBUFS, MAX_NAME, MIN_DATA_ROOM,
     Pool, PoolError,

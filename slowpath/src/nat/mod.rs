@@ -22,6 +22,7 @@ pub use origin::Origin;
 pub(crate) use pool::Ask;
 pub use pool::{Lease, LeaseError, Leased, Nat, PORT_BLOCK, PoolUse, PortShare, RetakeError};
 pub use prefix::NPTV6_PREFIX_MAX;
+pub(crate) use rules::Hidden;
 pub use rules::{Destination, Rules, SourceRule};
 
 #[cfg(test)]

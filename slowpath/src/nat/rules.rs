@@ -32,6 +32,17 @@ pub enum SourceRule<'a> {
     Static(IpAddr),
 }
 
+/// Which sources masquerades hide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hidden {
+    /// None.
+    None,
+    /// Those of an IPv4 prefix; all, of either family, if it is of no length.
+    Net { bits: u32, len: u8 },
+    /// [`Rules::source`] knows.
+    Ask,
+}
+
 #[derive(Clone, Debug)]
 struct Pool {
     range: AddressRange,
@@ -154,6 +165,35 @@ impl Rules {
                 rule.sources.is_empty() || rule.sources.iter().any(|net| net.contains(&src))
             })
             .map(SourceRule::Masquerade)
+    }
+
+    /// Whose sources masquerades hide that leave one VPC through another, by address family.
+    pub(crate) fn hidden_sources(&self, vpc: VpcId, to: VpcId, v6: bool) -> Hidden {
+        if !self.hosts_out.is_empty() || self.prefixes_out.contains_key(&(vpc, to)) {
+            return Hidden::Ask;
+        }
+        let Some(rules) = self.masquerades.get(&(vpc, to)) else {
+            return Hidden::None;
+        };
+        let mut found = Hidden::None;
+        for rule in rules {
+            if rule.sources.is_empty() {
+                // Whoever the others hide is among them.
+                return Hidden::Net { bits: 0, len: 0 };
+            }
+            for net in &rule.sources {
+                found = match (net, found) {
+                    (IpNet::V4(_), found) if v6 => found,
+                    (IpNet::V6(_), found) if !v6 => found,
+                    (IpNet::V4(net), Hidden::None) => Hidden::Net {
+                        bits: net.network().to_bits(),
+                        len: net.prefix_len(),
+                    },
+                    _ => Hidden::Ask,
+                };
+            }
+        }
+        found
     }
 
     /// Whether a port of an outside address is a forwarded one, and so is never leased.

@@ -4,6 +4,8 @@
 //! Destinations about which there is more to be said (static NAT, several paths, no route) are
 //! remembered as such; their packets take the walk, as do those to forwarded ports.
 
+use std::net::IpAddr;
+
 use shunt_dpdk::huge_pages;
 use shunt_p4::VpcId;
 
@@ -11,7 +13,7 @@ use super::Core;
 use super::hops::stamp;
 use crate::conntrack::{Key, KeyHasher, address};
 use crate::fib::{Fib, Resolution};
-use crate::nat::{PortShare, SourceRule};
+use crate::nat::{Hidden, PortShare, SourceRule};
 
 /// Destinations that are remembered, a worker: 512 KiB. One more takes the place of another.
 pub const MAX_DESTINATIONS: usize = 1 << 14;
@@ -23,8 +25,12 @@ enum Kind {
     Other,
     /// Masquerades lease these ports of it, those aside that are forwarded.
     Leased { first: u16, last: u16 },
-    /// They leave through that VPC. `hidden`: so would its own, but masqueraded.
-    Out { to: VpcId, hidden: bool },
+    /// They leave through that VPC, those of some sources masqueraded. `hidden`: so would its own.
+    Out {
+        to: VpcId,
+        hidden: bool,
+        sources: Hidden,
+    },
 }
 
 /// Half a cache line. Direct mapped: a destination has one place.
@@ -37,7 +43,7 @@ struct Entry {
     kind: Kind,
 }
 
-const _: () = assert!(size_of::<Entry>() == 32);
+const _: () = assert!(size_of::<Entry>() <= 40);
 
 const EMPTY: Entry = Entry {
     dst: [0; 2],
@@ -109,8 +115,19 @@ fn look_up(fib: &Fib, key: &Key) -> Kind {
         return Kind::Other;
     };
     let to = hop.interface.vpc;
-    let hidden = matches!(rules.source(to, vpc, dst), Some(SourceRule::Masquerade(_)));
-    Kind::Out { to, hidden }
+    Kind::Out {
+        to,
+        hidden: is_hidden(fib, to, vpc, dst),
+        sources: rules.hidden_sources(vpc, to, dst.is_ipv6()),
+    }
+}
+
+#[inline(never)] // most VPCs have one prefix, and no static NAT
+fn is_hidden(fib: &Fib, vpc: VpcId, to: VpcId, src: IpAddr) -> bool {
+    matches!(
+        fib.rules().source(vpc, to, src),
+        Some(SourceRule::Masquerade(_))
+    )
 }
 
 impl Core {
@@ -126,14 +143,22 @@ impl Core {
                     .is_forwarded(key.vpc(), dst, key.proto(), dst_port);
                 (!forwarded).then(|| PortShare::owner(dst_port, self.share.workers))
             }
-            Kind::Out { to, hidden } => {
-                let v6 = key.is_ipv6();
-                let (vpc, src) = (key.vpc(), address(key.src(), v6));
-                let source = fib.rules().source(vpc, to, src);
-                Some(if matches!(source, Some(SourceRule::Masquerade(_))) {
-                    self.by_socket(vpc, src, src_port, key.proto())
+            Kind::Out {
+                to,
+                hidden,
+                sources,
+            } => {
+                let (vpc, src) = (key.vpc(), key.src());
+                let source_hidden = match sources {
+                    Hidden::None => false,
+                    Hidden::Net { len: 0, .. } => true,
+                    Hidden::Net { bits, len } => ((src[1] ^ u64::from(bits)) >> (32 - len)) == 0,
+                    Hidden::Ask => is_hidden(fib, vpc, to, address(src, key.is_ipv6())),
+                };
+                Some(if source_hidden {
+                    self.by_socket_words(vpc, src, src_port, key.proto())
                 } else if hidden {
-                    self.by_socket(to, address(key.dst(), v6), dst_port, key.proto())
+                    self.by_socket_words(to, key.dst(), dst_port, key.proto())
                 } else {
                     self.by_ends(&key.tuple())
                 })

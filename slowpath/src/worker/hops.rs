@@ -226,7 +226,7 @@ impl Hops {
         if let Some(entry) = self.entries.get_mut(place) {
             *entry = Entry {
                 dst: words(dst),
-                stamp: stamp(fib, dst.is_ipv6()) | u32::from(known.clear) * CLEAR,
+                stamp: stamp(fib, dst.is_ipv6()) | (u32::from(known.clear) * CLEAR),
                 vpc: vpc.get(),
                 interface: known.interface.id.get(),
                 mac: known.mac,

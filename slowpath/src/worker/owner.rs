@@ -131,9 +131,21 @@ impl Core {
         }
     }
 
-    pub(super) fn by_socket(&self, vpc: VpcId, address: IpAddr, port: u16, proto: u8) -> u16 {
+    fn by_socket(&self, vpc: VpcId, address: IpAddr, port: u16, proto: u8) -> u16 {
+        self.by_socket_words(vpc, words(address), port, proto)
+    }
+
+    /// Of the inside socket that a masquerade hides.
+    #[inline]
+    pub(super) fn by_socket_words(
+        &self,
+        vpc: VpcId,
+        address: [u64; 2],
+        port: u16,
+        proto: u8,
+    ) -> u16 {
         let rest = u64::from(vpc.get()) << 32 | u64::from(port) << 8 | u64::from(proto);
-        self.worker(self.spread.words(words(address), [rest, 0], 1))
+        self.worker(self.spread.words(address, [rest, 0], 1))
     }
 
     /// Of a packet in fragments, whatever their ports.

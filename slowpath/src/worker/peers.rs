@@ -10,7 +10,7 @@
 //! no cache. So a short frame is copied into the ring, two lines, and out of it into a buffer that
 //! the other worker has at hand.
 
-use shunt_dpdk::{Burst, Mbuf, Pool, prefetch_all, prefetch_to_write};
+use shunt_dpdk::{Burst, Mbuf, Pool, copy_short, prefetch_all, prefetch_to_write};
 
 /// Frames that wait for another worker, in each direction between two workers.
 pub const HANDOVER_FRAMES: usize = 1024;
@@ -172,7 +172,7 @@ impl Outgoing {
             let frame = mbuf.data();
             match parcel.copied.get_mut(..frame.len()) {
                 Some(place) => {
-                    place.copy_from_slice(frame);
+                    copy_short(place, frame);
                     parcel.len = frame.len() as u16;
                     // It is as large as the burst that they are from.
                     let _ = copied.push(mbuf);
