@@ -261,12 +261,26 @@ impl WorkerPort {
     /// # Errors
     /// [`Full`]: the flow stays in software, or a `Remove` is to be submitted again.
     pub fn submit(&mut self, command: OffloadCommand) -> Result<(), Full> {
-        let Some(commands) = &mut self.commands else {
-            return Err(Full);
-        };
-        commands.push(command).map_err(|_| Full)?;
-        self.bell.ring();
+        self.queue(command)?;
+        self.ring();
         Ok(())
+    }
+
+    /// As [`WorkerPort::submit`], but an engine that sleeps hears of it by [`WorkerPort::ring`]
+    /// only: once for several commands, because it waits until memory has taken all of them.
+    ///
+    /// # Errors
+    /// As [`WorkerPort::submit`].
+    #[inline]
+    pub fn queue(&mut self, command: OffloadCommand) -> Result<(), Full> {
+        let commands = self.commands.as_mut().ok_or(Full)?;
+        commands.push(command).map_err(|_| Full)
+    }
+
+    /// Wakes the engine if it sleeps.
+    #[inline]
+    pub fn ring(&self) {
+        self.bell.ring();
     }
 
     /// The next event, if there is one.
@@ -398,8 +412,13 @@ mod tests {
         let (mut worker, mut installer) = channel(64);
         let producer = std::thread::spawn(move || {
             for n in 0..COMMANDS {
-                while worker.submit(remove(n)).is_err() {
+                while worker.queue(remove(n)).is_err() {
+                    worker.ring();
                     std::thread::yield_now();
+                }
+                // Now and then for several.
+                if n % 5 != 0 {
+                    worker.ring();
                 }
                 if n % 97 == 0 {
                     std::thread::yield_now();

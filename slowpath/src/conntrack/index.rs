@@ -163,6 +163,11 @@ impl Index {
     /// after one of that line has moved.
     #[inline(never)]
     fn make_room(&mut self, full: [usize; 2]) -> bool {
+        for from in full {
+            for line in (0..WAYS).filter_map(|way| self.lines.get(self.other(from, way)?)) {
+                prefetch(line);
+            }
+        }
         if full.iter().any(|from| self.move_one(*from)) {
             return true;
         }

@@ -15,7 +15,7 @@ use super::addresses::candidates;
 use crate::conntrack::{Index, Key, KeyHasher, address, hasher};
 use crate::policy::{Masquerade, PortRange};
 
-use ports::{PARITY, PortSet};
+use ports::{Blocks, PARITY, PortSet};
 pub use ports::{PORT_BLOCK, PortShare};
 pub use retake::RetakeError;
 
@@ -221,6 +221,8 @@ impl Mapping {
 pub struct Nat {
     /// Made at the first use of an address and protocol, and kept.
     sets: Vec<PortSet>,
+    /// As many.
+    blocks: Blocks,
     set_of: HashMap<(VpcId, IpAddr, u8), u32, ahash::RandomState>,
     mappings: Vec<Mapping>,
     sixes: Sixes,
@@ -251,6 +253,7 @@ impl Nat {
         huge_pages(&mut mappings);
         Self {
             sets: Vec::new(),
+            blocks: Blocks::default(),
             set_of: HashMap::with_hasher(hasher(seed)),
             mappings,
             sixes: Sixes::default(),
@@ -282,10 +285,8 @@ impl Nat {
     /// Asks for the port of a lease, when its mapping has come.
     #[inline]
     pub fn prefetch_port(&self, lease: &Lease) {
-        if let Some(mapping) = self.mappings.get(lease.at() as usize)
-            && let Some(set) = self.sets.get(mapping.set as usize)
-        {
-            set.prefetch(mapping.port);
+        if let Some(mapping) = self.mappings.get(lease.at() as usize) {
+            self.blocks.prefetch(mapping.set, mapping.port);
         }
     }
 
@@ -327,9 +328,7 @@ impl Nat {
         let offset = ((random >> 32) * span >> 32) as u16;
         // Within the range: its first port plus less than its length.
         let start = rule.ports.first().saturating_add(offset);
-        if let Some(set) = self.sets.get(set as usize) {
-            set.prefetch(start);
-        }
+        self.blocks.prefetch(set, start);
         Ok(Ask {
             inside,
             hash,
@@ -446,11 +445,7 @@ impl Nat {
 
     fn mapping_of(&self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> Option<u32> {
         let set = *self.set_of.get(&(to, address, proto))?;
-        let owners = &self.sets.get(set as usize)?.owners;
-        owners
-            .get(usize::from(port))
-            .copied()
-            .filter(|at| *at != NOBODY)
+        self.blocks.owner(set, port)
     }
 
     /// The outside address that [`Nat::lease`] would give, and the port if it is one that the
@@ -478,13 +473,10 @@ impl Nat {
         let proto = inside.proto();
         for address in candidates(rule, tuple.src.is_ipv4(), self.home(&inside))? {
             let usable = |port: &u16| !rules.is_forwarded(rule.to, address, proto, *port);
-            let set = self
-                .set_of
-                .get(&(rule.to, address, proto))
-                .and_then(|set| self.sets.get(*set as usize));
+            let set = self.set_of.get(&(rule.to, address, proto));
             let free = |port: &u16| {
                 self.share.has_block(usize::from(port / PORT_BLOCK))
-                    && set.is_none_or(|set| !set.contains(*port))
+                    && set.is_none_or(|set| !self.blocks.is_leased(*set, *port))
             };
             let mut ports = rule.ports.first()..=rule.ports.last();
             if ports.any(|port| free(&port) && usable(&port)) {
@@ -509,8 +501,10 @@ impl Nat {
             let inside = gone.inside(&self.sets, &self.sixes);
             self.index.remove(inside.hash(&self.hasher), at);
         }
+        let freed = self.blocks.mark(gone.set, gone.port, false);
+        self.blocks.own(gone.set, gone.port, NOBODY);
         if let Some(set) = self.sets.get_mut(gone.set as usize) {
-            set.release(gone.port);
+            set.leased -= u32::from(freed);
             if set.address.is_ipv6() {
                 self.sixes.remove(gone.address);
             }
@@ -544,8 +538,7 @@ impl Nat {
     pub fn leased_in(&self, vpc: VpcId, address: IpAddr, protocol: u8, ports: PortRange) -> u32 {
         self.set_of
             .get(&(vpc, address, protocol))
-            .and_then(|set| self.sets.get(*set as usize))
-            .map_or(0, |set| set.leased_in(ports))
+            .map_or(0, |set| self.blocks.leased_in(*set, ports))
     }
 
     fn find(&self, inside: &Inside, hash: u64) -> Option<u32> {
@@ -582,9 +575,15 @@ impl Nat {
 
     /// The set of an outside address, made at its first use.
     fn set(&mut self, vpc: VpcId, address: IpAddr, proto: u8) -> u32 {
-        let sets = &mut self.sets;
+        let (sets, blocks) = (&mut self.sets, &mut self.blocks);
         *self.set_of.entry((vpc, address, proto)).or_insert_with(|| {
-            sets.push(PortSet::new(vpc, address, proto));
+            sets.push(PortSet {
+                vpc,
+                address,
+                proto,
+                leased: 0,
+            });
+            blocks.add();
             (sets.len() - 1) as u32
         })
     }
@@ -621,14 +620,16 @@ impl Nat {
         ask: &Ask,
         mapping: u32,
     ) -> Option<u16> {
-        let share = self.share;
-        let set = self.sets.get_mut(set as usize)?;
-        let (address, proto) = (set.address, set.proto);
+        let (blocks, share) = (&mut self.blocks, self.share);
+        let of = self.sets.get_mut(set as usize)?;
+        let (address, proto) = (of.address, of.proto);
         let usable = |port| !rules.is_forwarded(rule.to, address, proto, port);
         let parity = PARITY[usize::from(ask.inside.port() % 2)];
         let mut masks = [parity, !parity].into_iter();
-        let port = masks.find_map(|mask| set.lease(rule.ports, ask.start, share, mask, usable))?;
-        set.own(port, mapping);
+        let lease = |mask| blocks.lease(set, rule.ports, ask.start, share, mask, usable);
+        let port = masks.find_map(lease)?;
+        of.leased += 1;
+        self.blocks.own(set, port, mapping);
         Some(port)
     }
 }

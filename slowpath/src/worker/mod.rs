@@ -267,6 +267,7 @@ impl Worker {
         }
         drop(fib);
         core.exception.flush();
+        core.ways.ring();
         seen
     }
 
@@ -317,6 +318,7 @@ impl Worker {
         }
         drop(fib);
         core.exception.flush();
+        core.ways.ring();
     }
 
     /// As [`Worker::burst`], of frames that other workers handed over.
@@ -351,6 +353,7 @@ impl Worker {
         drop(fib);
         work += core.poll_kernel(output);
         core.exception.flush();
+        core.ways.ring();
         if let Some(records) = &core.records {
             records.beat(now_ns);
         }

@@ -12,6 +12,8 @@ struct Way {
     /// Connections whose removal did not fit into the queue, and when it was decided; each at
     /// most once.
     removals: VecDeque<(u32, u64)>,
+    /// Something was asked that the engine has not heard of.
+    to_ring: bool,
 }
 
 /// By switch.
@@ -23,6 +25,7 @@ impl Ways {
         let ways = ports.into_iter().map(|port| Way {
             port,
             removals: VecDeque::new(),
+            to_ring: false,
         });
         Self(ways.collect())
     }
@@ -43,14 +46,27 @@ impl Ways {
         self.0.get_mut(switch.place())
     }
 
-    /// Asks a switch's engine; never waits.
+    /// Asks a switch's engine; never waits. It hears of it by [`Ways::ring`].
     #[inline]
     pub(super) fn submit(
         &mut self,
         switch: SwitchIndex,
         command: OffloadCommand,
     ) -> Result<(), Full> {
-        self.way(switch).ok_or(Full)?.port.submit(command)
+        let way = self.way(switch).ok_or(Full)?;
+        way.port.queue(command)?;
+        way.to_ring = true;
+        Ok(())
+    }
+
+    /// Wakes the engines that were asked something since.
+    #[inline]
+    pub(super) fn ring(&mut self) {
+        for way in &mut self.0 {
+            if std::mem::take(&mut way.to_ring) {
+                way.port.ring();
+            }
+        }
     }
 
     /// What a switch's engine has to say.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use shunt_dpdk::prefetch;
+use shunt_dpdk::{huge_pages, prefetch};
 use shunt_p4::VpcId;
 
 use super::NOBODY;
@@ -38,71 +38,108 @@ impl PortShare {
     }
 }
 
-/// Ports that belong to the same worker: one word of a [`PortSet`].
+/// Ports that belong to the same worker: one word.
 pub const PORT_BLOCK: u16 = 64;
 
-/// The ports of one outside address and protocol: one bit each, and which mapping has it.
-#[derive(Debug)]
-pub(super) struct PortSet {
-    pub(super) vpc: VpcId,
-    pub(super) address: IpAddr,
-    pub(super) proto: u8,
-    pub(super) words: Box<[u64; 1024]>,
-    /// Which mapping has which port.
-    pub(super) owners: Box<[u32]>,
-    pub(super) leased: u32,
+/// Blocks of one outside address and protocol.
+const BLOCKS: usize = (1 << 16) / PORT_BLOCK as usize;
+
+/// Ports that follow each other: one bit each, and which mapping has it. Both beside each other:
+/// who wants one wants the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Block {
+    leased: u64,
+    owners: [u32; PORT_BLOCK as usize],
 }
 
-/// Every second port, the even ones first.
-pub(super) const PARITY: [u64; 2] = [0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa];
+const FREE: Block = Block {
+    leased: 0,
+    owners: [NOBODY; PORT_BLOCK as usize],
+};
 
-impl PortSet {
-    pub(super) fn new(vpc: VpcId, address: IpAddr, proto: u8) -> Self {
-        Self {
-            vpc,
-            address,
-            proto,
-            words: Box::new([0; 1024]),
-            owners: vec![NOBODY; 1 << 16].into_boxed_slice(),
-            leased: 0,
+/// Sets whose blocks lie together, so that they may lie in huge pages: 17 MB, of which none is
+/// there before it is used.
+const TOGETHER: usize = 64;
+
+/// The blocks of all sets.
+#[derive(Debug, Default)]
+pub(super) struct Blocks(Vec<Vec<Block>>);
+
+impl Blocks {
+    /// Of one more set.
+    pub(super) fn add(&mut self) {
+        let room = TOGETHER * BLOCKS;
+        if self.0.last().is_none_or(|last| last.len() >= room) {
+            let mut blocks = Vec::with_capacity(room);
+            huge_pages(&mut blocks);
+            self.0.push(blocks);
+        }
+        if let Some(last) = self.0.last_mut() {
+            last.resize(last.len() + BLOCKS, FREE);
         }
     }
 
     #[inline]
-    pub(super) fn prefetch(&self, port: u16) {
-        if let Some(word) = self.words.get(usize::from(port / PORT_BLOCK)) {
-            prefetch(word);
-        }
-        if let Some(owner) = self.owners.get(usize::from(port)) {
-            prefetch(owner);
+    fn at(set: u32, port: u16) -> (usize, usize) {
+        let (set, block) = (set as usize, usize::from(port / PORT_BLOCK));
+        (set / TOGETHER, set % TOGETHER * BLOCKS + block)
+    }
+
+    #[inline]
+    fn get(&self, set: u32, port: u16) -> Option<&Block> {
+        let (together, at) = Self::at(set, port);
+        self.0.get(together)?.get(at)
+    }
+
+    #[inline]
+    fn get_mut(&mut self, set: u32, port: u16) -> Option<&mut Block> {
+        let (together, at) = Self::at(set, port);
+        self.0.get_mut(together)?.get_mut(at)
+    }
+
+    /// Asks for a port of a set.
+    #[inline]
+    pub(super) fn prefetch(&self, set: u32, port: u16) {
+        if let Some(block) = self.get(set, port) {
+            prefetch(&block.leased);
+            prefetch(&block.owners[usize::from(port % PORT_BLOCK)]);
         }
     }
 
-    pub(super) fn release(&mut self, port: u16) {
-        if let Some(word) = self.words.get_mut(usize::from(port / PORT_BLOCK)) {
-            let bit = 1 << (port % PORT_BLOCK);
-            self.leased -= u32::from(*word & bit != 0);
-            *word &= !bit;
-        }
-        self.own(port, NOBODY);
+    /// The mapping that has a port of a set.
+    pub(super) fn owner(&self, set: u32, port: u16) -> Option<u32> {
+        let owner = self.get(set, port)?.owners[usize::from(port % PORT_BLOCK)];
+        (owner != NOBODY).then_some(owner)
     }
 
-    pub(super) fn own(&mut self, port: u16, mapping: u32) {
-        if let Some(owner) = self.owners.get_mut(usize::from(port)) {
-            *owner = mapping;
+    pub(super) fn own(&mut self, set: u32, port: u16, mapping: u32) {
+        if let Some(block) = self.get_mut(set, port) {
+            block.owners[usize::from(port % PORT_BLOCK)] = mapping;
         }
     }
 
-    pub(super) fn contains(&self, port: u16) -> bool {
-        let word = self.words.get(usize::from(port / PORT_BLOCK));
-        word.is_some_and(|word| word & 1 << (port % PORT_BLOCK) != 0)
+    pub(super) fn is_leased(&self, set: u32, port: u16) -> bool {
+        let block = self.get(set, port);
+        block.is_some_and(|block| block.leased & 1 << (port % PORT_BLOCK) != 0)
     }
 
-    pub(super) fn leased_in(&self, range: PortRange) -> u32 {
+    /// Marks a port; whether that is a change.
+    pub(super) fn mark(&mut self, set: u32, port: u16, leased: bool) -> bool {
+        let Some(block) = self.get_mut(set, port) else {
+            return false;
+        };
+        let bit = 1 << (port % PORT_BLOCK);
+        let before = block.leased & bit != 0;
+        block.leased = block.leased & !bit | if leased { bit } else { 0 };
+        before != leased
+    }
+
+    /// Leased ports of a set within a range.
+    pub(super) fn leased_in(&self, set: u32, range: PortRange) -> u32 {
         (range.first() / PORT_BLOCK..=range.last() / PORT_BLOCK)
             .map(|at| {
-                let word = self.words.get(usize::from(at)).copied().unwrap_or(0);
                 let (first, last) = (at * PORT_BLOCK, at * PORT_BLOCK + (PORT_BLOCK - 1));
+                let word = self.get(set, first).map_or(0, |block| block.leased);
                 let low = u64::MAX << range.first().saturating_sub(first);
                 let high = u64::MAX >> last.saturating_sub(range.last());
                 (word & low & high).count_ones()
@@ -114,42 +151,42 @@ impl PortSet {
     /// and has one of the bits of `mask` in its block. A whole block is skipped at once.
     pub(super) fn lease(
         &mut self,
+        set: u32,
         range: PortRange,
         start: u16,
         share: PortShare,
         mask: u64,
         mut usable: impl FnMut(u16) -> bool,
     ) -> Option<u16> {
-        self.lease_between(start, range.last(), share, mask, &mut usable)
+        self.lease_between(set, start..=range.last(), share, mask, &mut usable)
             .or_else(|| {
                 let end = start.checked_sub(1).filter(|end| *end >= range.first())?;
-                self.lease_between(range.first(), end, share, mask, &mut usable)
+                self.lease_between(set, range.first()..=end, share, mask, &mut usable)
             })
     }
 
-    pub(super) fn lease_between(
+    fn lease_between(
         &mut self,
-        first: u16,
-        last: u16,
+        set: u32,
+        range: std::ops::RangeInclusive<u16>,
         share: PortShare,
         mask: u64,
         usable: &mut impl FnMut(u16) -> bool,
     ) -> Option<u16> {
-        let block_len = u32::from(PORT_BLOCK);
-        let mut port = u32::from(first);
+        let (block_len, last) = (u32::from(PORT_BLOCK), *range.end());
+        let mut port = u32::from(*range.start());
         while port <= u32::from(last) {
-            let block = (port / block_len) as usize;
-            let word = self.words.get_mut(block)?;
-            let free = (!*word & mask) >> (port % block_len);
-            if free == 0 || !share.has_block(block) {
+            let at = u16::try_from(port).ok()?;
+            let block = self.get_mut(set, at)?;
+            let free = (!block.leased & mask) >> (port % block_len);
+            if free == 0 || !share.has_block(usize::from(at / PORT_BLOCK)) {
                 port = (port / block_len + 1) * block_len;
                 continue;
             }
             port += free.trailing_zeros();
             let candidate = u16::try_from(port).ok().filter(|port| *port <= last)?;
             if usable(candidate) {
-                *word |= 1 << (candidate % PORT_BLOCK);
-                self.leased += 1;
+                block.leased |= 1 << (candidate % PORT_BLOCK);
                 return Some(candidate);
             }
             port += 1;
@@ -157,3 +194,16 @@ impl PortSet {
         None
     }
 }
+
+/// One outside address and protocol.
+#[derive(Debug)]
+pub(super) struct PortSet {
+    pub(super) vpc: VpcId,
+    pub(super) address: IpAddr,
+    pub(super) proto: u8,
+    /// Ports that are leased.
+    pub(super) leased: u32,
+}
+
+/// Every second port, the even ones first.
+pub(super) const PARITY: [u64; 2] = [0x5555_5555_5555_5555, 0xaaaa_aaaa_aaaa_aaaa];

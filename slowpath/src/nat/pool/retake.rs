@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use shunt_p4::Tuple;
 
-use super::{Inside, Lease, Nat, PORT_BLOCK, PortSet};
+use super::{Inside, Lease, Nat, PORT_BLOCK};
 use crate::policy::Masquerade;
 
 /// Why a mapping cannot be had again as it was.
@@ -20,23 +20,6 @@ pub enum RetakeError {
     /// As many mappings as connections are allowed.
     #[error("the mapping table is full")]
     Full,
-}
-
-impl PortSet {
-    /// Leases that port. `false`: it is leased.
-    fn retake(&mut self, port: u16, mapping: u32) -> bool {
-        let Some(word) = self.words.get_mut(usize::from(port / PORT_BLOCK)) else {
-            return false;
-        };
-        let bit = 1 << (port % PORT_BLOCK);
-        if *word & bit != 0 {
-            return false;
-        }
-        *word |= bit;
-        self.leased += 1;
-        self.own(port, mapping);
-        true
-    }
 }
 
 impl Nat {
@@ -70,9 +53,12 @@ impl Nat {
         let number = self.set(rule.to, address, tuple.proto);
         let at = self.next_mapping().ok_or(RetakeError::Full)?;
         let lease = Lease::new(at).ok_or(RetakeError::Full)?;
-        let set = self.sets.get_mut(number as usize);
-        if !set.is_some_and(|set| set.retake(port, at)) {
+        if !self.blocks.mark(number, port, true) {
             return Err(RetakeError::Taken);
+        }
+        self.blocks.own(number, port, at);
+        if let Some(set) = self.sets.get_mut(number as usize) {
+            set.leased += 1;
         }
         self.hold(at, &inside, hash, number, port);
         Ok(lease)
