@@ -288,6 +288,18 @@ impl WorkerPort {
         self.events.pop().ok()
     }
 
+    /// As many events as there are and fit, from the first one on; how many.
+    pub fn poll_into(&mut self, events: &mut [Option<OffloadEvent>]) -> usize {
+        let there = self.events.slots().min(events.len());
+        let Ok(chunk) = self.events.read_chunk(there) else {
+            return 0;
+        };
+        for (event, place) in chunk.into_iter().zip(events) {
+            *place = Some(event);
+        }
+        there
+    }
+
     /// How many more commands fit now.
     pub fn free(&self) -> usize {
         self.commands.as_ref().map_or(0, rtrb::Producer::slots)

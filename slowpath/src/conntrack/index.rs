@@ -38,31 +38,34 @@ const FREE: Line = Line {
 };
 
 impl Line {
+    /// Its free ways, a bit each.
     #[inline]
     fn free(&self) -> u32 {
-        equal_to(&self.values, EMPTY).count_ones()
+        equal_to(&self.values, EMPTY)
     }
 
     #[inline]
     fn put(&mut self, hash: u32, value: u32) -> bool {
-        for (seen, place) in self.hashes.iter_mut().zip(&mut self.values) {
-            if *place == EMPTY {
+        let way = self.free().trailing_zeros() as usize;
+        match (self.hashes.get_mut(way), self.values.get_mut(way)) {
+            (Some(seen), Some(place)) => {
                 (*seen, *place) = (hash, value);
-                return true;
+                true
             }
+            _ => false,
         }
-        false
     }
 
     #[inline]
     fn take(&mut self, value: u32) -> bool {
-        for place in &mut self.values {
-            if *place == value {
+        let way = equal_to(&self.values, value).trailing_zeros() as usize;
+        match self.values.get_mut(way) {
+            Some(place) => {
                 *place = EMPTY;
-                return true;
+                true
             }
+            None => false,
         }
-        false
     }
 }
 
@@ -149,7 +152,11 @@ impl Index {
     /// Into the emptier line of both: then hardly one is full before all are.
     #[inline]
     fn put(&mut self, [first, second]: [usize; 2], hash: u32, value: u32) -> bool {
-        let free = |place: usize| self.lines.get(place).map_or(0, Line::free);
+        let free = |place: usize| {
+            self.lines
+                .get(place)
+                .map_or(0, |line| line.free().count_ones())
+        };
         let place = match free(second) > free(first) {
             true => second,
             false => first,

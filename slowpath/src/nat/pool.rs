@@ -216,6 +216,9 @@ impl Mapping {
     }
 }
 
+/// Sets that are remembered: one for the last bits of an address.
+const RECENT: usize = 256;
+
 /// All leases of one worker.
 #[derive(Debug)]
 pub struct Nat {
@@ -224,6 +227,8 @@ pub struct Nat {
     /// As many.
     blocks: Blocks,
     set_of: HashMap<(VpcId, IpAddr, u8), u32, ahash::RandomState>,
+    /// Sets that were asked for not long ago.
+    recent: Box<[u32; RECENT]>,
     mappings: Vec<Mapping>,
     sixes: Sixes,
     /// The first free mapping below the end; `set` links it to the next.
@@ -255,6 +260,7 @@ impl Nat {
             sets: Vec::new(),
             blocks: Blocks::default(),
             set_of: HashMap::with_hasher(hasher(seed)),
+            recent: Box::new([0; RECENT]),
             mappings,
             sixes: Sixes::default(),
             free: NOBODY,
@@ -575,8 +581,18 @@ impl Nat {
 
     /// The set of an outside address, made at its first use.
     fn set(&mut self, vpc: VpcId, address: IpAddr, proto: u8) -> u32 {
+        let low = match address {
+            IpAddr::V4(address) => address.to_bits(),
+            IpAddr::V6(address) => address.to_bits() as u32,
+        };
+        let recent = &mut self.recent[low as usize % RECENT];
+        if let Some(set) = self.sets.get(*recent as usize)
+            && (set.vpc, set.address, set.proto) == (vpc, address, proto)
+        {
+            return *recent;
+        }
         let (sets, blocks) = (&mut self.sets, &mut self.blocks);
-        *self.set_of.entry((vpc, address, proto)).or_insert_with(|| {
+        *recent = *self.set_of.entry((vpc, address, proto)).or_insert_with(|| {
             sets.push(PortSet {
                 vpc,
                 address,
@@ -585,7 +601,8 @@ impl Nat {
             });
             blocks.add();
             (sets.len() - 1) as u32
-        })
+        });
+        *recent
     }
 
     /// A free port. All connections of an inside address start at the same outside address

@@ -294,12 +294,9 @@ impl Core {
         let mut events = 0;
         let mut batch = [None; EVENTS];
         while events < POLL_BUDGET {
-            let mut taken = 0;
-            for event in &mut batch {
-                *event = self.ways.poll(switch);
-                let Some(event) = event else { break };
+            let taken = self.ways.poll(switch, &mut batch);
+            for event in batch.iter().flatten() {
                 self.table.prefetch_slot(id_of(event).slot);
-                taken += 1;
             }
             for event in batch.iter_mut().filter_map(Option::take) {
                 self.offload_event(fib, now_ns, switch, event);

@@ -71,8 +71,12 @@ impl Ways {
 
     /// What a switch's engine has to say.
     #[inline]
-    pub(super) fn poll(&mut self, switch: SwitchIndex) -> Option<OffloadEvent> {
-        self.way(switch)?.port.poll()
+    pub(super) fn poll(
+        &mut self,
+        switch: SwitchIndex,
+        events: &mut [Option<OffloadEvent>],
+    ) -> usize {
+        self.way(switch).map_or(0, |way| way.port.poll_into(events))
     }
 
     /// Keeps a removal until there is room for it.
