@@ -244,8 +244,8 @@ pub struct Nat {
 }
 
 impl Nat {
-    /// Room for `capacity` mappings, of all ports. Ports start at random places that follow from
-    /// `seed` (RFC 6056 section 3.3.1).
+    /// Room for `capacity` mappings, of all ports. Where a port is looked for first follows from the
+    /// inside socket and a secret made of `seed` (as in RFC 6056 section 3.3.3).
     pub fn new(capacity: u32, seed: u64) -> Self {
         Self::shared(capacity, seed, PortShare::ALL)
     }
@@ -607,7 +607,7 @@ impl Nat {
 
     /// A free port. All connections of an inside address start at the same outside address
     /// (RFC 4787 REQ-2, "paired"), and go on to the next only when that is used up.
-    /// Where in the range is random, the port's parity is kept if it can be (RFC 4787 REQ-4).
+    /// Where in the range nobody outside can tell; the port's parity is kept if it can be (RFC 4787 REQ-4).
     fn find_port(
         &mut self,
         rules: &Rules,
