@@ -15,7 +15,7 @@ use shunt_p4::flow::proto;
 
 use super::fast::Plain;
 use super::hops::{Known, Way};
-use super::{Core, Verdict};
+use super::{Core, Found, STAGED, Verdict};
 use crate::conntrack::{Direction, Hashed, Key, Tracker, address, words};
 use crate::fib::Fib;
 use crate::nat::{Ask, Leased, SourceRule};
@@ -24,7 +24,7 @@ use crate::policy::Masquerade;
 use crate::stats::DropReason;
 
 /// A connection that may be begun, and where its port will be looked for.
-pub(super) struct Asked<'a> {
+struct Asked<'a> {
     rule: &'a Masquerade,
     known: Known<'a>,
     ask: Ask,
@@ -38,8 +38,31 @@ pub(super) struct Granted<'a> {
 }
 
 impl Core {
+    /// Ports for the connections that a burst begins, as far as they are told so easily.
+    #[inline(never)]
+    pub(super) fn grants<'a>(
+        &mut self,
+        fib: &'a Fib,
+        plain: &[Plain; STAGED],
+        found: &[Found; STAGED],
+    ) -> [Option<Granted<'a>>; STAGED] {
+        let mut asked = [const { None }; STAGED];
+        for ((plain, found), asked) in plain.iter().zip(found).zip(&mut asked) {
+            if *found == Found::Ours {
+                *asked = self.ask(fib, plain);
+            }
+        }
+        let mut granted = [const { None }; STAGED];
+        for ((plain, asked), granted) in plain.iter().zip(&asked).zip(&mut granted) {
+            *granted = asked
+                .as_ref()
+                .and_then(|asked| self.grant(fib, plain, asked));
+        }
+        granted
+    }
+
     /// `None`: the packet takes the walk.
-    pub(super) fn ask<'a>(&mut self, fib: &'a Fib, plain: &Plain) -> Option<Asked<'a>> {
+    fn ask<'a>(&mut self, fib: &'a Fib, plain: &Plain) -> Option<Asked<'a>> {
         let key = &plain.flow.key;
         let (vpc, v6) = (key.vpc(), key.is_ipv6());
         if key.proto() != proto::UDP || self.starting || fib.vpc(vpc)?.stateless {
@@ -58,12 +81,7 @@ impl Core {
     }
 
     /// `None`: there is no port; the walk knows what to do.
-    pub(super) fn grant<'a>(
-        &mut self,
-        fib: &Fib,
-        plain: &Plain,
-        asked: &Asked<'a>,
-    ) -> Option<Granted<'a>> {
+    fn grant<'a>(&mut self, fib: &Fib, plain: &Plain, asked: &Asked<'a>) -> Option<Granted<'a>> {
         let Asked { rule, known, ask } = asked;
         let leased = self.nat.grant(fib.rules(), rule, ask).ok()?;
         let key = &plain.flow.key;

@@ -516,49 +516,31 @@ impl Core {
             }
         }
         let mut found = [Found::Walk; STAGED];
-        let mut asked = [const { None }; STAGED];
-        let mut any_asked = false;
-        for (n, (plain, is_plain)) in plain.iter().zip(is_plain).enumerate() {
-            if !is_plain {
-                continue;
-            }
-            found[n] = self.look(fib, plain);
-            if found[n] == Found::Ours {
-                asked[n] = self.ask(fib, plain);
-                any_asked |= asked[n].is_some();
+        let mut any_ours = false;
+        for ((plain, is_plain), found) in plain.iter().zip(is_plain).zip(&mut found) {
+            if is_plain {
+                *found = self.look(fib, plain);
+                any_ours |= *found == Found::Ours;
             }
         }
-        let mut granted = [const { None }; STAGED];
-        if any_asked {
-            for ((plain, asked), granted) in plain.iter().zip(&asked).zip(&mut granted) {
-                *granted = asked
-                    .as_ref()
-                    .and_then(|asked| self.grant(fib, plain, asked));
-            }
-        }
+        let mut granted = any_ours.then(|| self.grants(fib, &plain, &found));
         let made = self.stats.connections_created;
         for (n, ((frame, plain), found)) in frames.iter_mut().zip(&plain).zip(&found).enumerate() {
-            let seen = match found {
-                Found::Here(slot, direction) => self
-                    .forward(fib, now_ns, plain, *slot, *direction, frame.data_mut())
-                    .map(|len| {
-                        // Padding of a short frame is the ingress link's, not the packet's.
-                        frame.truncate(len);
-                        Verdict::Transmit
-                    }),
-                Found::There(worker) => self.pass_on(plain, *worker, made),
-                Found::Ours => granted[n]
-                    .take()
-                    .and_then(|granted| self.begin(fib, now_ns, plain, granted, frame)),
-                Found::Walk => None,
+            let leaves = match found {
+                Found::Here(slot, direction) => {
+                    self.forward(fib, now_ns, plain, *slot, *direction, frame.data_mut())
+                }
+                _ => None,
             };
-            let seen = match seen {
-                Some(seen) => seen,
+            let seen = match leaves {
+                Some(len) => {
+                    // Padding of a short frame is the ingress link's, not the packet's.
+                    frame.truncate(len);
+                    Verdict::Transmit
+                }
                 None => {
-                    self.ours = *found == Found::Ours;
-                    let seen = self.process(fib, now_ns, frame);
-                    self.ours = false;
-                    seen
+                    let granted = granted.as_mut().and_then(|granted| granted[n].take());
+                    self.otherwise(fib, now_ns, frame, plain, *found, granted, made)
                 }
             };
             if seen.is_transmit() {
@@ -566,6 +548,35 @@ impl Core {
             }
             verdict(n, seen);
         }
+    }
+
+    /// A frame that is not plainly of a connection that we have. `made`: as for
+    /// [`Core::pass_on`].
+    #[inline(never)] // so that the loop over those that are stays small
+    #[allow(clippy::too_many_arguments)]
+    fn otherwise<B: PacketBuf>(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        frame: &mut B,
+        plain: &fast::Plain,
+        found: Found,
+        granted: Option<fresh::Granted<'_>>,
+        made: u64,
+    ) -> Verdict {
+        let seen = match found {
+            Found::There(worker) => self.pass_on(plain, worker, made),
+            Found::Ours => {
+                granted.and_then(|granted| self.begin(fib, now_ns, plain, granted, frame))
+            }
+            Found::Here(..) | Found::Walk => None,
+        };
+        seen.unwrap_or_else(|| {
+            self.ours = found == Found::Ours;
+            let seen = self.process(fib, now_ns, frame);
+            self.ours = false;
+            seen
+        })
     }
 
     /// Asks for what a plain packet will need, and says what that is.

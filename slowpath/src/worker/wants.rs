@@ -56,7 +56,7 @@ impl Core {
 }
 
 /// Whether a connection in software may be offered now, but for its rate.
-#[inline]
+#[inline(always)] // asked at every packet
 pub(super) fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection) -> bool {
     let policy = &fib.policy().offload;
     let carried = (
