@@ -331,7 +331,7 @@ impl Nat {
         let random = self
             .hasher
             .words(inside.address, [inside.rest, self.salt], 2);
-        let offset = ((random >> 32) * span >> 32) as u16;
+        let offset = (((random >> 32) * span) >> 32) as u16;
         // Within the range: its first port plus less than its length.
         let start = rule.ports.first().saturating_add(offset);
         self.blocks.prefetch(set, start);
