@@ -291,7 +291,7 @@ impl Adopter {
         let mut settled = Vec::with_capacity(units.len());
         let mut seen = 0;
         units.retain(|unit| {
-            let there = unit.entries.map(|entry| keys.remove(&entry.key));
+            let there = unit.flows.keys.map(|key| keys.remove(&key));
             seen += there.iter().filter(|there| **there).count() as u64;
             let in_hardware = there.contains(&true);
             settled.push((unit.id, in_hardware));

@@ -154,7 +154,7 @@ impl Ledger {
         }
         let at = self.hold(Held {
             unit: Unit::new(),
-            entries: Entries::Pair(unit.entries),
+            entries: Entries::Pair(unit.flows),
             owner: Some(owner),
             waits: true,
             first_packet_ns: unit.first_packet_ns,
@@ -167,10 +167,8 @@ impl Ledger {
     /// the switch has of it, [`Ledger::resync`] finds out next.
     pub(crate) fn adopt(&mut self, port: usize, unit: &OffloadUnit, now_ns: u64) {
         let owner = Owner { port, id: unit.id };
-        let held = unit
-            .entries
-            .iter()
-            .any(|entry| self.units.holder(&entry.key).is_some());
+        let mut keys = unit.flows.keys.iter();
+        let held = keys.any(|key| self.units.holder(key).is_some());
         if held || self.units.is_taken(owner) || !is_writable(unit) {
             // Its worker offers it again, and is refused in words.
             self.stats.lost += 1;
@@ -179,7 +177,7 @@ impl Ledger {
         }
         let at = self.hold(Held {
             unit: Unit::adopted(),
-            entries: Entries::Pair(unit.entries),
+            entries: Entries::Pair(unit.flows),
             owner: Some(owner),
             waits: false,
             first_packet_ns: unit.first_packet_ns,

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::task::{Context, Poll};
 
 use futures::task::AtomicWaker;
-use shunt_p4::FlowEntry;
+use shunt_p4::FlowPair;
 
 /// The usual capacity of [`channel`], commands and events each.
 pub const QUEUE_CAPACITY: usize = 16 * 1024;
@@ -55,8 +55,8 @@ impl ConnectionId {
 pub struct OffloadUnit {
     /// Whose.
     pub id: ConnectionId,
-    /// The originator's direction, then the reply's; their keys differ.
-    pub entries: [FlowEntry; 2],
+    /// Both directions; their keys differ.
+    pub flows: FlowPair,
     /// When the connection's first packet arrived ([`crate::Clock`]).
     pub first_packet_ns: u64,
     /// When the worker decided to offload it.

@@ -11,7 +11,7 @@ use shunt_offload::{
     TableSizes, Trouble, TroubleKind, WorkerPort, channel,
 };
 use shunt_p4::tables::FlowUpdate;
-use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
+use shunt_p4::{FlowKey, FlowPair, Tuple, VpcId};
 use tokio::sync::Semaphore;
 
 /// A switch that accepts everything, one permit a write.
@@ -110,18 +110,13 @@ fn unit(n: u16) -> OffloadUnit {
         src_port: n,
         dst_port: 53,
     };
-    let entry = |tuple| FlowEntry {
-        key: FlowKey { vpc, tuple },
-        action: FlowAction {
-            vpc,
-            src: None,
-            dst: None,
-        },
-        idle_timeout: Duration::from_secs(30),
-    };
     OffloadUnit {
         id: ConnectionId::new(u32::from(n), 0),
-        entries: [entry(tuple), entry(tuple.reversed())],
+        flows: FlowPair {
+            keys: [tuple, tuple.reversed()].map(|tuple| FlowKey { vpc, tuple }),
+            vpcs: [vpc; 2],
+            idle_timeout: Duration::from_secs(30),
+        },
         first_packet_ns: 0,
         decided_ns: 0,
     }
@@ -214,7 +209,10 @@ async fn a_key_in_use_is_refused() {
     };
     worker.submit(OffloadCommand::Install(thief)).unwrap();
     let same_twice = OffloadUnit {
-        entries: [unit(2).entries[0]; 2],
+        flows: FlowPair {
+            keys: [unit(2).flows.keys[0]; 2],
+            ..unit(2).flows
+        },
         ..unit(2)
     };
     worker.submit(OffloadCommand::Install(same_twice)).unwrap();
@@ -402,7 +400,7 @@ async fn without_counters_idle_reports_are_believed() {
     assert!(stats.failed_reads > 0);
     let unread = |it: &Trouble| it.kind == TroubleKind::CountersUnread;
     assert!(stats.troubles.iter().any(unread));
-    engine.idle(unit(1).entries.map(|entry| entry.key).to_vec());
+    engine.idle(unit(1).flows.keys.to_vec());
     breathe().await;
     assert_eq!(worker.poll(), Some(OffloadEvent::Idle(unit(1).id)));
     gate.set_mute(false);

@@ -16,7 +16,7 @@ use shunt_offload::{
     OffloadUnit, P4RuntimeSink, RefuseReason, WorkerPort, channel,
 };
 use shunt_p4::tables::{flow_from_entry, flow_to_entry};
-use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
+use shunt_p4::{FlowEntry, FlowKey, FlowPair, Tuple, VpcId};
 use shunt_switch::{Handle, ManualClock, Options};
 
 /// Nothing here takes as long on any machine.
@@ -168,28 +168,23 @@ fn unit(n: u32, idle_timeout: Duration) -> OffloadUnit {
         src_port,
         dst_port,
     };
-    let entry = |vpc, tuple, action| FlowEntry {
-        key: FlowKey { vpc, tuple },
-        action,
-        idle_timeout,
-    };
-    let forward = FlowAction {
-        vpc: red,
-        src: Some((public, lease)),
-        dst: None,
-    };
-    let reply = FlowAction {
-        vpc: red,
-        src: None,
-        dst: Some((inside, 40_000)),
-    };
     let now_ns = shunt_offload::Clock::system().now_ns();
     OffloadUnit {
         id: ConnectionId::new(n, 1),
-        entries: [
-            entry(red, tuple(inside, 40_000, server, 80), forward),
-            entry(wan, tuple(server, 80, public, lease), reply),
-        ],
+        flows: FlowPair {
+            keys: [
+                FlowKey {
+                    vpc: red,
+                    tuple: tuple(inside, 40_000, server, 80),
+                },
+                FlowKey {
+                    vpc: wan,
+                    tuple: tuple(server, 80, public, lease),
+                },
+            ],
+            vpcs: [red; 2],
+            idle_timeout,
+        },
         first_packet_ns: now_ns,
         decided_ns: now_ns,
     }
@@ -214,7 +209,10 @@ async fn flows(client: &Client) -> Vec<FlowEntry> {
 }
 
 fn entries(units: impl IntoIterator<Item = OffloadUnit>) -> Vec<FlowEntry> {
-    let mut entries: Vec<_> = units.into_iter().flat_map(|unit| unit.entries).collect();
+    let mut entries: Vec<_> = units
+        .into_iter()
+        .flat_map(|unit| unit.flows.entries())
+        .collect();
     entries.sort_by_key(|flow| flow.key);
     entries
 }
@@ -268,9 +266,9 @@ async fn come_and_go(switch: Switch) {
     push_pipeline(&client, shunt_p4::PIPELINE_JSON.to_vec()).await;
     // Two entries of an earlier life: one under a key that will be used.
     let timeout = Duration::from_secs(60);
-    let mut left_over = unit(0, timeout).entries[0];
+    let mut left_over = unit(0, timeout).flows.entries()[0];
     left_over.action.src = None;
-    let other = unit(CONNECTIONS + 1, timeout).entries[1];
+    let other = unit(CONNECTIONS + 1, timeout).flows.entries()[1];
     let inserts = [left_over, other].map(|flow| p4runtime::p4::v1::Update {
         r#type: update::Type::Insert as i32,
         entity: Some(p4runtime::p4::v1::Entity {
@@ -355,7 +353,7 @@ async fn read_by_key(switch: Switch) {
     }
     events(&mut worker, 2).await;
     let keys: Vec<_> = (0..5)
-        .flat_map(|n| unit(n, timeout).entries)
+        .flat_map(|n| unit(n, timeout).flows.entries())
         .map(|entry| entry.key)
         .collect();
     let sink = P4RuntimeSink::new(client.clone());

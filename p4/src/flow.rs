@@ -106,3 +106,41 @@ pub struct FlowEntry {
     /// The switch reports the entry when no packet has hit it for so long.
     pub idle_timeout: Duration,
 }
+
+/// Both directions of a connection: what one's packets become is the other's key reversed. Half the
+/// size of its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowPair {
+    /// What each direction's packets look like on arrival, the originator's first.
+    pub keys: [FlowKey; 2],
+    /// Where each direction is routed.
+    pub vpcs: [VpcId; 2],
+    /// As of both entries.
+    pub idle_timeout: Duration,
+}
+
+impl FlowPair {
+    /// Both entries, the originator's first.
+    pub fn entries(&self) -> [FlowEntry; 2] {
+        let [forward, reply] = &self.keys;
+        let [forward_vpc, reply_vpc] = self.vpcs;
+        [
+            self.entry(forward, reply, forward_vpc),
+            self.entry(reply, forward, reply_vpc),
+        ]
+    }
+
+    fn entry(&self, key: &FlowKey, back: &FlowKey, vpc: VpcId) -> FlowEntry {
+        let (old, new) = (&key.tuple, back.tuple.reversed());
+        let changed = |from: (IpAddr, u16), to: (IpAddr, u16)| (from != to).then_some(to);
+        FlowEntry {
+            key: *key,
+            action: FlowAction {
+                vpc,
+                src: changed((old.src, old.src_port), (new.src, new.src_port)),
+                dst: changed((old.dst, old.dst_port), (new.dst, new.dst_port)),
+            },
+            idle_timeout: self.idle_timeout,
+        }
+    }
+}

@@ -12,7 +12,7 @@ pub mod tables;
 pub mod types;
 
 pub use drops::SwitchDrop;
-pub use flow::{FlowAction, FlowEntry, FlowKey, Tuple};
+pub use flow::{FlowAction, FlowEntry, FlowKey, FlowPair, Tuple};
 pub use frame::{Command, PuntReason, ShuntHeader};
 pub use hash::flow_hash;
 pub use network::{Encap, Interface, NetworkOp, Nexthop, Route, Vpc};

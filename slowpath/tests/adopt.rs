@@ -456,7 +456,7 @@ proptest! {
         run(&mut first, &steps);
         let mut entries = Vec::new();
         for ((at, flow), turned) in first.flows().into_iter().zip(turned) {
-            let mut pair = first.workers[at].units(&[flow.id])[0].entries;
+            let mut pair = first.workers[at].units(&[flow.id])[0].flows.entries();
             if turned {
                 pair.reverse();
             }
@@ -509,7 +509,7 @@ proptest! {
             let mut sources = Vec::new();
             for (at, id) in &here {
                 let unit = second.workers[*at].units(&[*id])[0];
-                sources.push(Source::Entries(unit.entries, NEVER, SwitchIndex::MIN));
+                sources.push(Source::Entries(unit.flows.entries(), NEVER, SwitchIndex::MIN));
             }
             let (again, refused) = second.restore(0, &sources);
             prop_assert_eq!(again, vec![]);

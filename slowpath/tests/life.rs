@@ -38,7 +38,7 @@ fn tcp_from_the_first_syn_to_the_last_lease() {
 
     let unit = world.install();
     assert_eq!((unit.first_packet_ns, unit.decided_ns), (start, world.now));
-    let [forward, reply] = unit.entries;
+    let [forward, reply] = unit.flows.entries();
     assert_eq!((forward.key.vpc, forward.action.vpc), (vpc(RED), vpc(RED)));
     assert_eq!(
         forward.action.src,
@@ -298,7 +298,7 @@ fn udp_and_ping_are_offloaded_as_the_policy_says() {
         WAN,
         &echo("192.0.2.80", "203.0.113.10", ping.src.port(), false),
     );
-    let [forward, reply] = world.install().entries;
+    let [forward, reply] = world.install().flows.entries();
     assert_eq!(
         (forward.key.tuple.src_port, forward.key.tuple.dst_port),
         (7, 0)
@@ -333,7 +333,7 @@ fn an_inbound_connection_is_offloaded_as_the_seam_says() {
     world.forwarded(WAN, &tcp(client, "203.0.113.10:8080", "S"));
     world.forwarded(RED, &tcp("10.0.0.2:80", client, "SA"));
     world.forwarded(WAN, &tcp(client, "203.0.113.10:8080", "A"));
-    let [forward, reply] = world.install().entries;
+    let [forward, reply] = world.install().flows.entries();
     assert_eq!((forward.key.vpc, forward.action.vpc), (vpc(WAN), vpc(RED)));
     assert_eq!(forward.action.dst, Some((ip("10.0.0.2"), 80)));
     assert_eq!((reply.key.vpc, reply.action.vpc), (vpc(RED), vpc(RED)));

@@ -55,7 +55,7 @@ fn hairpin_to_a_forwarded_port() {
     world.forwarded(RED, &tcp(client, "203.0.113.10:8080", "A"));
     // In hardware it is two entries of the inside VPC.
     let unit = world.install();
-    for (entry, dst) in unit.entries.iter().zip(["10.0.0.2", "10.0.0.3"]) {
+    for (entry, dst) in unit.flows.entries().iter().zip(["10.0.0.2", "10.0.0.3"]) {
         assert_eq!((entry.key.vpc, entry.action.vpc), (vpc(RED), vpc(RED)));
         assert_eq!(entry.action.dst.unwrap().0, ip(dst));
         assert!(entry.action.src.is_some());

@@ -291,12 +291,12 @@ fn connections_to_ports_that_no_longer_go_leave_the_hardware_and_live_on() {
         protocol: None,
         ports: shunt_slowpath::policy::PortRange::new(port, port).unwrap(),
     };
-    let other = port(unit.entries[0].key.tuple.dst_port + 1);
+    let other = port(unit.flows.entries()[0].key.tuple.dst_port + 1);
     change(&mut world, |policy| {
         policy.offload.never_ports = vec![other]
     });
     assert_eq!((leaving(&world), world.installer.take()), (0, None));
-    let its_own = port(unit.entries[0].key.tuple.dst_port);
+    let its_own = port(unit.flows.entries()[0].key.tuple.dst_port);
     change(&mut world, |policy| {
         policy.offload.never_ports = vec![its_own]
     });

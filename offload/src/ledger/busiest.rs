@@ -86,7 +86,7 @@ impl Ledger {
             match &held.entries {
                 Entries::Pair(pair) if held.unit.life() == Life::Installed => Some(BusyFlow {
                     port: owner.port,
-                    keys: pair.each_ref().map(|entry| entry.key),
+                    keys: pair.keys,
                     age: Duration::from_nanos(now_ns.saturating_sub(held.first_packet_ns)),
                 }),
                 _ => None,

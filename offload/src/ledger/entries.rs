@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use p4runtime::p4::v1::update::Type;
 use shunt_p4::tables::FlowUpdate;
-use shunt_p4::{FlowAction, FlowEntry, FlowKey};
+use shunt_p4::{FlowAction, FlowEntry, FlowKey, FlowPair};
 
 use super::room::{Family, Place};
 use crate::queue::OffloadUnit;
@@ -13,14 +13,14 @@ use crate::unit::Op;
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // nearly all are pairs
 pub(super) enum Entries {
-    Pair([FlowEntry; 2]),
+    Pair(FlowPair),
     Orphan(FlowKey),
 }
 
 impl Entries {
     pub(super) fn keys(&self) -> [Option<FlowKey>; 2] {
         match self {
-            Self::Pair(entries) => entries.each_ref().map(|entry| Some(entry.key)),
+            Self::Pair(flows) => flows.keys.map(Some),
             Self::Orphan(key) => [Some(*key), None],
         }
     }
@@ -28,10 +28,12 @@ impl Entries {
     /// What they take of the switch's room.
     pub(super) fn place(&self) -> Place {
         match self {
-            Self::Pair([forward, _]) => Place {
-                family: Family::of(forward.key.tuple.is_ipv6()),
+            Self::Pair(FlowPair {
+                keys: [forward, _], ..
+            }) => Place {
+                family: Family::of(forward.tuple.is_ipv6()),
                 entries: 2,
-                vpc: Some(forward.key.vpc),
+                vpc: Some(forward.vpc),
             },
             Self::Orphan(key) => Place {
                 family: Family::of(key.tuple.is_ipv6()),
@@ -50,7 +52,7 @@ impl Entries {
                     Op::Modify => Type::Modify,
                     Op::Delete => Type::Delete,
                 };
-                FlowUpdate::new(kind, *pair.get(index)?)
+                FlowUpdate::new(kind, *pair.entries().get(index)?)
             }
             Self::Orphan(key) => {
                 // A deletion takes the key alone.
@@ -71,8 +73,8 @@ impl Entries {
 
 /// Two different keys, all addresses of one family.
 pub(super) fn is_writable(unit: &OffloadUnit) -> bool {
-    let [forward, reply] = &unit.entries;
     let is_flow = |entry: &FlowEntry| FlowUpdate::new(Type::Insert, *entry).is_some();
-    let [v6, reply_v6] = [forward, reply].map(|entry| entry.key.tuple.is_ipv6());
-    forward.key != reply.key && v6 == reply_v6 && unit.entries.iter().all(is_flow)
+    let [forward, reply] = &unit.flows.keys;
+    let [v6, reply_v6] = [forward, reply].map(|key| key.tuple.is_ipv6());
+    forward != reply && v6 == reply_v6 && unit.flows.entries().iter().all(is_flow)
 }

@@ -27,7 +27,7 @@ impl Ledger {
             if held.unit.life() != Life::Installed {
                 continue;
             }
-            let timeouts = pair.each_ref().map(|entry| entry.idle_timeout);
+            let timeouts = [pair.idle_timeout; 2];
             let idle = self.idle.entry(at).or_default();
             match idle.report(direction, now_ns, timeouts) {
                 Verdict::Idle => {

@@ -306,7 +306,7 @@ impl Ledger {
             let Entries::Pair(pair) = &held.entries else {
                 return false;
             };
-            keys.extend(pair.each_ref().map(|entry| entry.key));
+            keys.extend(pair.keys);
             true
         });
         (!units.is_empty()).then_some(Read {
@@ -436,7 +436,7 @@ impl Ledger {
             return;
         }
         let timeout = self.units.get(at).and_then(|held| match &held.entries {
-            Entries::Pair([forward, reply]) => Some(forward.idle_timeout.min(reply.idle_timeout)),
+            Entries::Pair(pair) => Some(pair.idle_timeout),
             Entries::Orphan(_) => None,
         });
         // The report may be older than the last packet.

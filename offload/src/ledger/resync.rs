@@ -73,10 +73,10 @@ impl Ledger {
         for (at, held) in self.units.iter() {
             let presence = match &held.entries {
                 Entries::Pair(pair) => {
-                    pair.each_ref()
+                    pair.entries()
                         .map(|wanted| match found.remove(&wanted.key) {
                             None => Presence::Absent,
-                            Some(Some(entry)) if same(&entry, wanted) => Presence::Present,
+                            Some(Some(entry)) if same(&entry, &wanted) => Presence::Present,
                             Some(_) => Presence::Stale,
                         })
                 }

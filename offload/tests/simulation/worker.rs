@@ -1,14 +1,13 @@
 //! A worker that uses a port only as long as the engine's answers allow, and checks them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use rand::Rng as _;
 use rand::rngs::StdRng;
 use rand::seq::IteratorRandom as _;
 use shunt_offload::{Clock, ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, WorkerPort};
-use shunt_p4::{FlowAction, FlowEntry, FlowKey};
+use shunt_p4::{FlowEntry, FlowKey, FlowPair, VpcId};
 
 use super::switch::{Switch, flow};
 
@@ -27,6 +26,7 @@ enum State {
 struct Connection {
     state: State,
     port: u16,
+    flows: FlowPair,
     entries: [FlowEntry; 2],
     epoch: u64,
     /// Packets that hit it.
@@ -72,23 +72,13 @@ impl Worker {
         }
     }
 
-    fn entries(&self, port: u16, random: &mut StdRng) -> [FlowEntry; 2] {
-        let public: IpAddr = "203.0.113.10".parse().unwrap();
-        let lease = random.random_range(1024..u16::MAX);
-        let idle_timeout = Duration::from_secs(random.random_range(1..30));
-        [false, true].map(|reply| {
-            let key = flow(port, reply);
-            let action = FlowAction {
-                vpc: key.vpc,
-                src: (!reply).then_some((public, lease)),
-                dst: reply.then_some((public, lease)),
-            };
-            FlowEntry {
-                key,
-                action,
-                idle_timeout,
-            }
-        })
+    /// What is written under a port's keys is different each time.
+    fn flows(&self, port: u16, random: &mut StdRng) -> FlowPair {
+        FlowPair {
+            keys: [false, true].map(|reply| flow(port, reply)),
+            vpcs: [(); 2].map(|()| VpcId::new(random.random_range(1..u16::MAX)).unwrap()),
+            idle_timeout: Duration::from_secs(random.random_range(1..30)),
+        }
     }
 
     pub fn install(&mut self, random: &mut StdRng) {
@@ -102,12 +92,12 @@ impl Worker {
         if clash && !random.random_ratio(1, 50) {
             return;
         }
-        let entries = self.entries(port, random);
+        let flows = self.flows(port, random);
         let id = ConnectionId::new(self.next, u32::from(self.index));
         let now_ns = self.clock.now_ns();
         let unit = OffloadUnit {
             id,
-            entries,
+            flows,
             first_packet_ns: now_ns,
             decided_ns: now_ns,
         };
@@ -117,7 +107,8 @@ impl Worker {
             let connection = Connection {
                 state: State::Asked,
                 port,
-                entries,
+                flows,
+                entries: flows.entries(),
                 epoch,
                 hits: 0,
                 counted: 0,
@@ -170,7 +161,7 @@ impl Worker {
             if claimed {
                 units.push(OffloadUnit {
                     id: ConnectionId::from_u64(*id),
-                    entries: connection.entries,
+                    flows: connection.flows,
                     first_packet_ns: 0,
                     decided_ns: 0,
                 });

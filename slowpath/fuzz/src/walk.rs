@@ -57,7 +57,7 @@ impl Engine {
         while let Some(command) = world.installer.take() {
             match command {
                 OffloadCommand::Install(unit) => {
-                    for entry in unit.entries {
+                    for entry in unit.flows.entries() {
                         let owner = self.keys.insert(entry.key, unit.id);
                         assert_eq!(owner, None, "two connections with one key");
                     }

@@ -186,7 +186,7 @@ impl Worker {
             let connection = table.get(table.slot_of(*id)?)?;
             Some(OffloadUnit {
                 id: *id,
-                entries: super::offload::entries(connection, idle_timeout),
+                flows: super::offload::flows(connection, idle_timeout),
                 first_packet_ns: 0,
                 decided_ns: 0,
             })

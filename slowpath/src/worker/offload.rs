@@ -12,12 +12,11 @@
 //! A connection leaves the table, and gives its port back, only from `Software`. `wants.rs` says
 //! when one is offered.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
 use shunt_p4::flow::proto;
-use shunt_p4::{FlowAction, FlowEntry, FlowKey, Interface, InterfaceId, SwitchIndex};
+use shunt_p4::{FlowKey, FlowPair, Interface, InterfaceId, SwitchIndex};
 
 use super::quota::Counted;
 use super::wants::{retry_ns, wants_offload};
@@ -190,7 +189,7 @@ impl Core {
         };
         let unit = OffloadUnit {
             id,
-            entries: entries(connection, fib.policy().timeouts.offload_idle),
+            flows: flows(connection, fib.policy().timeouts.offload_idle),
             first_packet_ns: connection.offered_since_ns(now_ns),
             decided_ns: now_ns,
         };
@@ -500,24 +499,16 @@ impl Core {
     }
 }
 
-/// What hardware does with a connection: forward, reply.
-pub(super) fn entries(connection: &Connection, idle_timeout: Duration) -> [FlowEntry; 2] {
-    let entry = |direction: Direction| {
-        let key = connection.key(direction);
-        let translation = connection.translation(direction);
-        let (old, new) = (key.tuple, translation.tuple);
-        let changed = |from: (IpAddr, u16), to: (IpAddr, u16)| (from != to).then_some(to);
-        FlowEntry {
-            key,
-            action: FlowAction {
-                vpc: translation.route_vpc,
-                src: changed((old.src, old.src_port), (new.src, new.src_port)),
-                dst: changed((old.dst, old.dst_port), (new.dst, new.dst_port)),
-            },
-            idle_timeout,
-        }
-    };
-    [entry(Direction::Forward), entry(Direction::Reply)]
+/// What hardware does with a connection.
+pub(super) fn flows(connection: &Connection, idle_timeout: Duration) -> FlowPair {
+    FlowPair {
+        keys: [
+            connection.key(Direction::Forward),
+            connection.key(Direction::Reply),
+        ],
+        vpcs: connection.route_vpcs(),
+        idle_timeout,
+    }
 }
 
 pub(super) fn timeout_ns(fib: &Fib, connection: &Connection) -> u64 {

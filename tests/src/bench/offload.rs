@@ -18,7 +18,7 @@ use shunt_offload::{
     Clock, ConnectionId, Engine, EngineConfig, EngineHandle, OffloadCommand, OffloadEvent,
     OffloadStats, OffloadUnit, P4RuntimeSink, WorkerPort,
 };
-use shunt_p4::{FlowAction, FlowEntry, FlowKey, Tuple, VpcId};
+use shunt_p4::{FlowKey, FlowPair, Tuple, VpcId};
 use tokio::runtime::Runtime;
 
 use crate::bmv2::Bmv2;
@@ -61,17 +61,13 @@ fn unit(number: u32, now_ns: u64) -> OffloadUnit {
         ..there
     }
     .reversed();
-    let entry = |tuple, src, dst| FlowEntry {
-        key: FlowKey { vpc, tuple },
-        action: FlowAction { vpc, src, dst },
-        idle_timeout: IDLE_TIMEOUT,
-    };
     OffloadUnit {
         id: ConnectionId::new(number, 0),
-        entries: [
-            entry(there, Some((outside, port)), None),
-            entry(back, None, Some((there.src, there.src_port))),
-        ],
+        flows: FlowPair {
+            keys: [there, back].map(|tuple| FlowKey { vpc, tuple }),
+            vpcs: [vpc; 2],
+            idle_timeout: IDLE_TIMEOUT,
+        },
         first_packet_ns: now_ns,
         decided_ns: now_ns,
     }
