@@ -74,12 +74,20 @@ async fn a_port_with_one_queue_serves_two_workers() {
     .unwrap();
     let handle = manager.handle();
     for n in 0..CONNECTIONS {
-        let (client, server) = (format!("10.0.0.2:{}", 1000 + n), "192.0.2.80:53");
-        let out = exchange(&mut end, &pool, RED, &udp(&client, server));
+        let (client, server) = (
+            sock(&format!("10.0.0.2:{}", 1000 + n)),
+            sock("192.0.2.80:53"),
+        );
+        // Short ones are handed over as a copy, long ones in their buffer.
+        let payload = vec![n as u8; if n % 3 == 0 { 1000 } else { 20 }];
+        let there = udp_with(client, server, 64, &payload);
+        let out = exchange(&mut end, &pool, RED, &there);
         assert_eq!((out.interface, out.src.ip()), (WAN, ip("203.0.113.10")));
-        let back = udp(server, &out.src.to_string());
+        assert_eq!(out.payload, payload);
+        let back = udp_with(server, out.src, 64, &payload);
         let back = exchange(&mut end, &pool, WAN, &back);
-        assert_eq!((back.interface, back.dst), (RED, sock(&client)));
+        assert_eq!((back.interface, back.dst), (RED, client));
+        assert_eq!(back.payload, payload);
     }
     let all = handle.list_flows(FlowFilter::default(), FlowCursor::default(), 1000);
     let flows = all.await.unwrap().flows;

@@ -130,14 +130,16 @@ impl Peers {
         let copies = first.iter().chain(&*second);
         let copies = copies.filter(|parcel| parcel.whole.is_none()).count();
         let mut buffers = Burst::new();
-        // Without buffers only what brings its own is taken.
+        // If there are not that many, they are asked for one by one.
         let _ = pool.alloc_into(&mut buffers, copies);
         let mut taken = 0;
         for parcel in first.iter_mut().chain(second) {
             let mbuf = match parcel.whole.take() {
                 Some(mbuf) => mbuf,
                 None => {
-                    let Some(mut mbuf) = buffers.pop() else { break };
+                    let Some(mut mbuf) = buffers.pop().or_else(|| pool.alloc()) else {
+                        break;
+                    };
                     let frame = parcel.copied.get(..usize::from(parcel.len));
                     // A buffer without the room stays empty, and that is no frame of the switch.
                     let _ = mbuf.extend_from_slice(frame.unwrap_or_default());
@@ -192,5 +194,72 @@ impl Outgoing {
             }
         }
         wanted - room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shunt_dpdk::{DEFAULT_DATA_ROOM, Eal, EalConfig};
+
+    /// Frames that tell which they are; short ones and long ones.
+    fn frame(n: usize) -> Vec<u8> {
+        let len = [1, 64, 90, HANDOVER_COPIED, HANDOVER_COPIED + 1, 1500][n % 6];
+        (0..len).map(|at| (n * 31 + at) as u8).collect()
+    }
+
+    fn receive(peers: &mut Peers, ring: usize, pool: &Pool) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        let mut burst = Burst::new();
+        while peers.receive(ring, &mut burst, pool) > 0 {
+            all.extend(burst.drain().map(|mbuf| mbuf.data().to_vec()));
+        }
+        all
+    }
+
+    #[test]
+    fn frames_arrive_whole_in_their_order_and_where_they_belong() {
+        let config = EalConfig {
+            memory_mib: 32,
+            ..EalConfig::default()
+        };
+        let eal = Eal::init(config).unwrap();
+        let pool = Pool::new(&eal, "peers", 2047, DEFAULT_DATA_ROOM).unwrap();
+        let few = Pool::new(&eal, "peers-few", 15, DEFAULT_DATA_ROOM).unwrap();
+        let mut all = Peers::mesh(3);
+        let send = |peers: &mut Peers, to, n| peers.push(to, pool.alloc_copy(&frame(n)).unwrap());
+        for n in 0..100 {
+            assert_eq!(send(&mut all[0], 1 + (n % 2) as u16, n), 0);
+            assert_eq!(send(&mut all[2], 1, 1000 + n), 0);
+        }
+        assert_eq!(all[0].flush() + all[2].flush(), 0);
+        let sent =
+            |from: usize, step| -> Vec<_> { (from..from + 100).step_by(step).map(frame).collect() };
+        let [zero, one, two] = &mut all[..] else {
+            panic!("three workers")
+        };
+        assert_eq!((zero.sources(), one.sources(), two.sources()), (2, 2, 2));
+        assert_eq!(receive(one, 0, &pool), sent(0, 2));
+        assert_eq!(receive(one, 1, &pool), sent(1000, 1));
+        assert_eq!(receive(two, 0, &pool), sent(1, 2));
+        assert!(receive(zero, 0, &pool).is_empty() && receive(zero, 1, &pool).is_empty());
+        assert_eq!(send(zero, 0, 0), 1, "nobody hands anything to himself");
+        assert_eq!(send(zero, 3, 0), 1, "there is no fourth one");
+
+        // Full: the newest are lost, and counted.
+        let mut lost = 0;
+        for n in 0..HANDOVER_FRAMES + 40 {
+            lost += send(zero, 1, n);
+        }
+        assert_eq!(lost + zero.flush(), 40);
+        // Without buffers frames wait.
+        let held: Vec<_> = std::iter::from_fn(|| few.alloc()).collect();
+        let mut burst = Burst::new();
+        assert_eq!(one.receive(0, &mut burst, &few), 0);
+        drop(held);
+        let came = receive(one, 0, &pool);
+        assert_eq!(came.len(), HANDOVER_FRAMES);
+        assert!(came.iter().enumerate().all(|(n, came)| *came == frame(n)));
+        assert_eq!(pool.available(), pool.count(), "every buffer is back");
     }
 }
