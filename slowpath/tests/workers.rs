@@ -232,10 +232,14 @@ fn shoot(cluster: &Cluster, shot: &Shot) -> Option<(u16, Vec<u8>)> {
     Some(match shot {
         Shot::Out(vpc, client, server, v6) => {
             let (hosts, server) = match v6 {
-                true => (["2001:db8:1::2"; 2], format!("2001:db8:ffff::{server}")),
-                false => (["10.0.0.2", "10.0.0.3"], format!("192.0.2.{server}")),
+                true => (["2001:db8:1::2"; 3], format!("2001:db8:ffff::{server}")),
+                // Masqueraded, of static NAT, neither.
+                false => (
+                    ["10.0.0.2", "10.0.0.3", "10.8.0.9"],
+                    format!("192.0.2.{server}"),
+                ),
             };
-            let host = hosts[usize::from(client % 3 == 2)];
+            let host = hosts[usize::from(client % 3)];
             let src = socket(host, 1000 + u16::from(*client));
             (*vpc, udp_with(src, socket(&server, 80), 64, b"data"))
         }
@@ -358,8 +362,16 @@ proptest! {
     ) {
         let mut short = Cluster::new(two_inside(), count);
         let mut long = Cluster::new(two_inside(), count);
-        routes(&mut short.fib);
-        routes(&mut long.fib);
+        for cluster in [&mut short, &mut long] {
+            // Inside hosts are reached from outside, too: hidden they are when they begin.
+            let red = shunt_p4::NexthopId::new(u32::from(RED)).unwrap();
+            cluster.fib.apply([shunt_p4::NetworkOp::SetRoute(
+                vpc(WAN),
+                "10.0.0.0/24".parse().unwrap(),
+                shunt_p4::Route::Nexthops(vec![(red, 1)]),
+            )]);
+            routes(&mut cluster.fib);
+        }
         for (turn, at) in turns {
             let at = at.index(usize::from(count));
             match &turn {
