@@ -70,10 +70,10 @@ impl Line {
 }
 
 impl Index {
-    /// Room for `entries` at a load of nine tenths.
+    /// Room for `entries` at a load of five sixths: with more, too many find both lines full.
     pub(crate) fn new(entries: usize) -> Self {
         let limit = entries.max(WAYS);
-        let size = (limit + limit / 9).div_ceil(WAYS).max(2);
+        let size = (limit + limit / 5).div_ceil(WAYS).max(2);
         let mut lines = Vec::with_capacity(size);
         huge_pages(&mut lines);
         lines.resize(size, FREE);
@@ -292,7 +292,7 @@ mod tests {
 
     /// Spread as a keyed hash spreads them, hardly an entry finds no place in its lines.
     #[test]
-    fn nine_tenths_fit_without_strays() {
+    fn five_sixths_fit_without_strays() {
         let hasher = crate::conntrack::KeyHasher::new(7);
         let spread = |value: u32| hasher.words([u64::from(value), 0], [0; 2], 0);
         let mut index = Index::new(100_000);

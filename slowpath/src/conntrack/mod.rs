@@ -297,9 +297,9 @@ struct Cold {
 
 const HUNDREDTH_NS: u64 = 10_000_000;
 
-/// Issue of memory: 200 for the slot; two keys in the index take 8 bytes each at a load of nine
-/// tenths, 18; a mapping, its key and its port's owner (`nat::pool`) 20, 9 and 4 at least. No more
-/// than 256 bytes a connection.
+/// Issue of memory: 200 for the slot; two keys in the index take 8 bytes each at a load of five
+/// sixths, 19; its place in the wheel 4; a mapping, its key and its port's owner (`nat::pool`) 20,
+/// 10 and 4 at least. No more than 256 bytes a connection.
 const _: () = assert!(size_of::<Slot>() == 192);
 
 impl Links for Vec<Slot> {
