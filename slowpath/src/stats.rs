@@ -153,6 +153,8 @@ pub struct WorkerStats {
     pub exceptions_down: Traffic,
     /// Frames handed over to the worker that they belong to.
     pub handed_over: u64,
+    /// Packets from inside to inside that went by way of another worker.
+    pub hairpinned: u64,
     /// Packets that waited for a neighbour.
     pub held: u64,
     /// Packets that were cut into fragments.
@@ -185,6 +187,9 @@ pub struct WorkerStats {
     /// Offers that were not made, because packets of the connection come from one switch and leave
     /// to another.
     pub offload_across: u64,
+    /// Offers that were not made, because the other half of the connection's way is another
+    /// worker's.
+    pub offload_hairpin: u64,
     refused: [u64; RefuseReason::ALL.len()],
     punts: [u64; PUNT_REASONS],
     drops: [u64; DROP_REASONS],
@@ -213,6 +218,7 @@ impl Default for WorkerStats {
             exceptions_up: Traffic::default(),
             exceptions_down: Traffic::default(),
             handed_over: 0,
+            hairpinned: 0,
             held: 0,
             cut: 0,
             icmp_errors: 0,
@@ -228,6 +234,7 @@ impl Default for WorkerStats {
             offload_evicted: 0,
             offload_queue_full: 0,
             offload_across: 0,
+            offload_hairpin: 0,
             refused: [0; RefuseReason::ALL.len()],
             punts: [0; PUNT_REASONS],
             drops: [0; DROP_REASONS],
@@ -326,6 +333,8 @@ impl WorkerStats {
             (&mut self.offload_evicted, other.offload_evicted),
             (&mut self.offload_queue_full, other.offload_queue_full),
             (&mut self.offload_across, other.offload_across),
+            (&mut self.offload_hairpin, other.offload_hairpin),
+            (&mut self.hairpinned, other.hairpinned),
         ] {
             *mine += theirs;
         }

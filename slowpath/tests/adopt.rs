@@ -8,10 +8,11 @@ use std::collections::{BTreeSet, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use common::cluster::foretold;
 use common::*;
 use proptest::prelude::*;
 use shunt_offload::{ConnectionId, InstallerPort, OffloadCommand, OffloadEvent};
-use shunt_p4::{FlowKey, PuntReason, ShuntHeader, SwitchIndex};
+use shunt_p4::{FlowKey, PuntReason, ShuntHeader, SwitchIndex, Tuple, VpcId};
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::VecBuf;
@@ -20,7 +21,7 @@ use shunt_slowpath::record::StateFile;
 use shunt_slowpath::worker::{
     Former, Refusal, Restored, SharedQuotas, Source, Verdict, Worker, WorkerConfig,
 };
-use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy, State};
+use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowSide, FlowView, Policy, State};
 
 const CAPACITY: u32 = 256;
 const NEVER: u64 = u64::MAX;
@@ -150,9 +151,8 @@ impl Daemon {
         let mut verdict = Verdict::Held;
         let frames = std::slice::from_mut(&mut buffer);
         self.workers[at].burst(self.now, frames, |_, seen| verdict = seen);
-        let unlucky = told.any_port && verdict == Verdict::Drop(DropReason::TupleInUse);
-        assert!(told.verdict == verdict || unlucky, "{verdict:?}: {told:#?}");
-        if let Verdict::Handover(to) = verdict {
+        assert!(foretold(&told, verdict), "{verdict:?}: {told:#?}");
+        while let Verdict::Handover(to) | Verdict::Hairpin(to) = verdict {
             self.workers[usize::from(to)].burst_handed(self.now, frames, |_, seen| verdict = seen);
         }
         (verdict, buffer.into_vec())
@@ -221,12 +221,29 @@ impl Daemon {
 
     /// Every connection's packets, in both directions, are forwarded as they always were.
     fn forwards(&mut self) {
-        for (n, (owner, flow)) in self.flows().into_iter().enumerate() {
-            let n = if is_hairpin(&flow) { owner } else { n };
+        let flows = self.flows();
+        let sides = |(_, flow): &(usize, FlowView)| [flow.forward, flow.reply];
+        let all: Vec<_> = flows.iter().flat_map(sides).collect();
+        let shown = ["203.0.113.10", "203.0.113.11", "203.0.113.30"].map(ip);
+        let outside =
+            |vpc: VpcId, tuple: Tuple| vpc == common::vpc(WAN) && shown.contains(&tuple.src);
+        for (n, (_, flow)) in flows.into_iter().enumerate() {
             let sides = [(&flow.forward, &flow.reply), (&flow.reply, &flow.forward)];
             for (at, (side, other)) in sides.into_iter().enumerate() {
-                let (tuple, to) = (side.tuple, side.translated);
+                let (tuple, mut to) = (side.tuple, side.translated);
                 assert_eq!(to, other.tuple.reversed());
+                if outside(side.vpc, tuple) {
+                    // From another worker only.
+                    continue;
+                }
+                if outside(other.vpc, to) && outside(other.vpc, to.reversed()) {
+                    // What there is of the other half, if the change has left it.
+                    let half = |half: &&FlowSide| (half.vpc, half.tuple) == (other.vpc, to);
+                    match all.iter().find(half) {
+                        Some(half) => to = half.translated,
+                        None => continue,
+                    }
+                }
                 let src = (tuple.src, tuple.src_port).into();
                 let dst = (tuple.dst, tuple.dst_port).into();
                 let frame = match tuple.proto {
@@ -308,11 +325,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// It is not found across workers.
-fn is_hairpin(flow: &FlowView) -> bool {
-    flow.forward.vpc != vpc(WAN) && flow.reply.vpc != vpc(WAN)
-}
-
 fn run(daemon: &mut Daemon, steps: &[Step]) {
     for (at, step) in steps.iter().enumerate() {
         match *step {
@@ -364,8 +376,7 @@ fn run(daemon: &mut Daemon, steps: &[Step]) {
                 if flows.is_empty() {
                     continue;
                 }
-                let (owner, flow) = *n.get(&flows);
-                let at = if is_hairpin(&flow) { owner } else { at };
+                let (_, flow) = *n.get(&flows);
                 let side = if reply { flow.reply } else { flow.forward };
                 let tuple = side.tuple;
                 let src = (tuple.src, tuple.src_port).into();

@@ -66,7 +66,7 @@ fn run(case: &Case, arrived: &[Arrived]) -> (Vec<Arrived>, String) {
             }
             Verdict::Exception => summary += "         to the kernel\n",
             Verdict::Held => summary += "         held\n",
-            Verdict::Handover(_) => panic!("there is one worker"),
+            Verdict::Handover(_) | Verdict::Hairpin(_) => panic!("there is one worker"),
         }
         // What was held may leave now.
         sent.extend(world.pass(0));

@@ -11,15 +11,21 @@ use crate::config::Config;
 /// Each engine's numbers, with its switch's name.
 pub(super) type Engines = Vec<(String, OffloadStats)>;
 
-/// `across`: offers that were not made because a connection lies across switches.
-pub(super) fn state(config: &Config, engines: &Engines, across: u64) -> v1::GetOffloadResponse {
+/// `not_made`: offers that were not made, because the connection lies across switches, or is one
+/// of two between hosts inside.
+pub(super) fn state(
+    config: &Config,
+    engines: &Engines,
+    not_made: [u64; 2],
+) -> v1::GetOffloadResponse {
+    let [across, hairpins] = not_made;
     let all = engines.iter().map(|(_, stats)| stats);
     let sum = |of: fn(&OffloadStats) -> u64| -> u64 { all.clone().map(of).sum() };
     let refusals = RefuseReason::ALL.iter().enumerate().map(|(at, reason)| {
         let each = all.clone().filter_map(|stats| stats.refused.get(at));
         count(reason.as_str(), each.sum())
     });
-    let refusals = refusals.chain([count("across_switches", across)]);
+    let refusals = refusals.chain([count("across_switches", across), count("hairpin", hairpins)]);
     let evictions = EvictReason::ALL.iter().enumerate().map(|(at, reason)| {
         let each = all.clone().filter_map(|stats| stats.evicted.get(at));
         count(reason.as_str(), each.sum())
@@ -34,7 +40,7 @@ pub(super) fn state(config: &Config, engines: &Engines, across: u64) -> v1::GetO
         connections_offloaded: sum(|stats| stats.in_hardware),
         connections_pending: sum(|stats| stats.queued + stats.installing),
         connections_installed: sum(|stats| stats.installs),
-        connections_refused: sum(refused) + across,
+        connections_refused: sum(refused) + across + hairpins,
         connections_removed: sum(|stats| stats.removals),
         connections_lost: sum(|stats| stats.lost),
         connections_evicted: sum(|stats| stats.evicted.iter().sum()),
@@ -236,7 +242,7 @@ mod tests {
             stats
         };
         let engines = vec![("sw1".to_owned(), engine(3)), ("sw2".to_owned(), engine(4))];
-        let told = state(&config, &engines, 5);
+        let told = state(&config, &engines, [3, 2]);
         assert_eq!(
             (told.connections_installed, told.connections_refused),
             (7, 7)
@@ -246,8 +252,8 @@ mod tests {
             found.map(|count| count.value)
         };
         assert_eq!(
-            (count("table_full"), count("across_switches")),
-            (Some(2), Some(5))
+            ["table_full", "across_switches", "hairpin"].map(count),
+            [2, 3, 2].map(Some)
         );
         assert_eq!((told.tables[0].entries, told.tables[0].size), (7, 200));
         assert_eq!(told.latency, None);
@@ -263,6 +269,10 @@ mod tests {
             })
             .collect();
         assert_eq!(each, [("sw1", 3, true), ("sw2", 4, true)]);
-        assert!(state(&config, &engines[..1].to_vec(), 0).latency.is_some());
+        assert!(
+            state(&config, &engines[..1].to_vec(), [0; 2])
+                .latency
+                .is_some()
+        );
     }
 }

@@ -460,8 +460,9 @@ impl Shunt for Api {
         }
         // A slow path that does not answer is in the status.
         let slow_path = self.slow_path.stats().await.unwrap_or_default();
-        let across = slow_path.counters.offload_across;
-        let mut state = offload::state(&self.config(), &engines, across);
+        let counters = &slow_path.counters;
+        let not_made = [counters.offload_across, counters.offload_hairpin];
+        let mut state = offload::state(&self.config(), &engines, not_made);
         state.restart = Some(convert::restart(&self.restart.borrow()));
         Ok(Response::new(state))
     }

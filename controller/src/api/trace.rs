@@ -264,10 +264,14 @@ pub(super) fn told(config: &Config, worker: u16, trace: Trace) -> v1::TracePacke
         Verdict::Exception => ("kernel", None),
         Verdict::Held => ("held", None),
         Verdict::Handover(_) => ("handover", None),
+        Verdict::Hairpin(_) => ("hairpin", None),
     };
     let egress = trace.egress.and_then(|id| config.interface(id));
     let vpc = egress.map(|found| found.interface.vpc);
-    let forwarded = matches!(trace.verdict, Verdict::Transmit | Verdict::Held);
+    let forwarded = matches!(
+        trace.verdict,
+        Verdict::Transmit | Verdict::Held | Verdict::Hairpin(_)
+    );
     let translated = trace.translated.filter(|_| forwarded).zip(vpc);
     v1::TracePacketResponse {
         steps: trace

@@ -325,6 +325,11 @@ fn slow_path(page: &mut Page<'_>, config: &Config, stats: &SlowPathStats) {
             counters.handed_over,
         ),
         (
+            "shunt_slowpath_hairpinned_total",
+            "Packets from inside to inside whose way two connections share, of different workers.",
+            counters.hairpinned,
+        ),
+        (
             "shunt_slowpath_held_total",
             "Packets that waited for a neighbour.",
             counters.held,
@@ -349,6 +354,12 @@ fn slow_path(page: &mut Page<'_>, config: &Config, stats: &SlowPathStats) {
             "Offers to hardware that were not made, because packets of the connection come from one \
              switch and leave to another.",
             counters.offload_across,
+        ),
+        (
+            "shunt_slowpath_offload_hairpin_total",
+            "Offers to hardware that were not made, because two workers share the connection's way \
+             between hosts inside.",
+            counters.offload_hairpin,
         ),
         (
             "shunt_slowpath_offload_queue_full_total",

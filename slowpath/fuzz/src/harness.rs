@@ -178,7 +178,9 @@ pub fn fragments(data: &[u8]) {
             Verdict::Transmit => left += 1,
             Verdict::Held => held += 1,
             Verdict::Drop(_) | Verdict::Answered(_) | Verdict::Exception => {}
-            Verdict::Handover(worker) => panic!("there is no worker {worker}"),
+            Verdict::Handover(worker) | Verdict::Hairpin(worker) => {
+                panic!("there is no worker {worker}")
+            }
         }
     }
     left += world.pass(40 * SECOND).len() as u64;

@@ -335,7 +335,9 @@ fn judged(world: &mut World, framed: &[u8]) -> Verdict {
         Verdict::Drop(_) => [1, 0, 1, 0, 0],
         Verdict::Exception => [1, 0, 0, 1, 0],
         Verdict::Held => [1, 0, 0, 0, 1],
-        Verdict::Handover(worker) => panic!("there is no worker {worker}"),
+        Verdict::Handover(worker) | Verdict::Hairpin(worker) => {
+            panic!("there is no worker {worker}")
+        }
     };
     let found: Vec<_> = after.iter().zip(before).map(|(a, b)| a - b).collect();
     assert_eq!(found, wanted, "{verdict:?}");

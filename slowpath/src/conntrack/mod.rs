@@ -63,7 +63,7 @@ pub struct Connection {
     pub tracker: Tracker,
     /// Its place in hardware.
     pub place: Place,
-    /// `ENDING`, `COUNTED`, `REVOKED`, `LEAVING`, and refusals by hardware.
+    /// `ENDING`, `COUNTED`, `REVOKED`, `LEAVING`, `HALF`, and refusals by hardware.
     flags: u8,
     /// It has a share in the port that it is addressed to, of somebody else inside: the VPC of
     /// that outside address; 0: it has none.
@@ -92,6 +92,9 @@ const LEAVING: u8 = 8;
 /// Refusals by hardware in a row, three bits.
 const REFUSALS_SHIFT: u8 = 4;
 const REFUSALS_MAX: u8 = 7;
+
+/// The other half of its way is another connection's.
+const HALF: u8 = 128;
 
 /// In `offload_from_ns`: not before the next packet, whenever that comes.
 const NEXT_PACKET: u64 = u64::MAX;
@@ -204,6 +207,24 @@ impl Connection {
     /// See [`Connection::is_counted`].
     pub fn set_counted(&mut self, counted: bool) {
         self.flags = self.flags & !COUNTED | if counted { COUNTED } else { 0 };
+    }
+
+    /// It is between two hosts inside, whose packets belong to two workers: its own way is from
+    /// one of them to what NAT shows of the other.
+    #[inline]
+    pub fn is_half(&self) -> bool {
+        self.flags & HALF != 0
+    }
+
+    /// See [`Connection::is_half`].
+    pub fn set_half(&mut self, half: bool) {
+        self.flags = self.flags & !HALF | if half { HALF } else { 0 };
+    }
+
+    /// Whether none of its packets takes a worker's short way.
+    #[inline]
+    pub(crate) fn takes_the_walk(&self) -> bool {
+        self.flags & (REVOKED | HALF) != 0
     }
 
     /// It has a share in the outside port that it is addressed to, of somebody else inside: the

@@ -15,6 +15,8 @@ pub struct Origin<'a> {
     pub source: Option<&'a Masquerade>,
     /// It is addressed to a leased port: the port's VPC, and the masquerade that leased it.
     pub peer: Option<(VpcId, &'a Masquerade)>,
+    /// It would leave through a VPC and come back at once, and is translated for both.
+    pub hairpin: bool,
 }
 
 impl Rules {
@@ -28,7 +30,9 @@ impl Rules {
         if old.proto != new.proto || families.iter().any(|ip| ip.is_ipv4() != family) {
             return None;
         }
-        let plain = self.inward(forward.vpc, route_vpcs[0], old, new, false);
+        // From what NAT shows outside: it has come from another worker (worker/hairpin.rs).
+        let trusted = self.is_outside(forward.vpc, old.src);
+        let plain = self.inward(forward.vpc, route_vpcs[0], old, new, trusted);
         let plain = match plain {
             // Its destination is its own.
             None if same_destination(old, new) && route_vpcs[0] == forward.vpc => Some(None),
@@ -39,9 +43,13 @@ impl Rules {
                 self.may_cross(route_vpcs[0], reply.vpc, new.dst)
             })
         {
-            return Some(Origin { source, peer });
+            let hairpin = false;
+            return Some(Origin {
+                source,
+                peer,
+                hairpin,
+            });
         }
-        // It would have left through a VPC and come back at once (hairpinning).
         let others = self.outsides().iter().filter(|to| **to != forward.vpc);
         others
             .filter(|to| self.is_outside(**to, old.dst))
@@ -49,7 +57,12 @@ impl Rules {
                 let peer = self.inward(to, route_vpcs[0], old, new, true)?;
                 let crosses = || self.may_cross(forward.vpc, to, old.dst);
                 let source = self.outward(keys, route_vpcs, to, crosses)?;
-                Some(Origin { source, peer })
+                let hairpin = true;
+                Some(Origin {
+                    source,
+                    peer,
+                    hairpin,
+                })
             })
     }
 

@@ -36,6 +36,8 @@ pub(super) struct Plan<'a> {
     /// Where the packet is routed.
     route_vpc: VpcId,
     hop: NextHop<'a>,
+    /// It is, or has, the other half of its way at another worker (`hairpin.rs`).
+    half: bool,
     tracker: Tracker,
 }
 
@@ -52,6 +54,8 @@ pub(super) struct Decision<'a> {
     pub(super) source: Option<SourceRule<'a>>,
     pub(super) route_vpc: VpcId,
     pub(super) hop: NextHop<'a>,
+    /// It goes on at another worker.
+    half: bool,
 }
 
 impl Core {
@@ -67,7 +71,7 @@ impl Core {
         if self.may_be_former(fib, key, ingress.hash) {
             return Err(DropReason::Starting.into());
         }
-        let plan = self.plan(fib, ingress, packet, key)?;
+        let plan = self.plan(fib, ingress, packet, key, self.hairpinned)?;
         // Before anything is leased or remembered for a packet that cannot leave.
         self.check_leaving(packet, &plan.hop)?;
         let (vpc, dst) = plan.routed();
@@ -83,6 +87,12 @@ impl Core {
             from: key.tuple,
             to,
         };
+        if plan.half
+            && let Some(connection) = self.table.get(slot)
+            && let Some(worker) = self.across(fib, connection, Direction::Forward)
+        {
+            return self.cross(frame, packet, &rewrite, plan.hop.interface, worker);
+        }
         self.leave(fib, now_ns, frame, packet, Some(&rewrite), &plan.hop)
     }
 
@@ -91,9 +101,12 @@ impl Core {
         let key = &plan.key;
         let source = (key.vpc, key.tuple.src);
         let opens = plan.tracker.state().is_half_open();
-        let counted = self
-            .quotas
-            .admit(now_ns, &fib.policy().limits, source, opens)?;
+        let limits = &fib.policy().limits;
+        let counted = match self.hairpinned {
+            // Its first half has been held against them.
+            true => self.quotas.readmit(now_ns, limits, source, opens),
+            false => self.quotas.admit(now_ns, limits, source, opens)?,
+        };
         let made = self.make(fib, now_ns, plan, counted);
         match &made {
             Ok(slot) => self.record(*slot),
@@ -181,20 +194,23 @@ impl Core {
             .filter(|(to, address, port)| self.nat.join(*to, *address, proto, *port));
         if let Some(connection) = self.table.get_mut(slot) {
             connection.set_counted(counted.source);
+            connection.set_half(plan.half);
             connection.set_peer_vpc(peer.map(|(to, ..)| to));
         }
         Ok(slot)
     }
 
-    /// Policy, NAT rules and route of a packet that belongs to no connection.
+    /// Policy, NAT rules and route of a packet that belongs to no connection; `hairpinned`: it is
+    /// from inside, by way of its first half.
     pub(super) fn plan<'a>(
         &self,
         fib: &'a Fib,
         ingress: &Ingress<'_>,
         packet: &Packet,
         key: &FlowKey,
+        hairpinned: bool,
     ) -> Result<Plan<'a>, Stop> {
-        let decision = self.decide(fib, ingress.hash, key)?;
+        let decision = self.decide(fib, ingress.hash, key, hairpinned)?;
         let translated = decision.source.is_some() || decision.inward.is_some();
         // A translated connection that we do not know has lost its port: nothing can be adopted.
         let tracker = Tracker::begin(&packet.transport)
@@ -207,19 +223,22 @@ impl Core {
             source: decision.source,
             route_vpc: decision.route_vpc,
             hop: decision.hop,
+            half: decision.half || hairpinned,
             tracker,
         })
     }
 
     /// What policy, NAT rules and routes say of a connection's first packet, whatever its state.
+    /// `trusted`: it comes from inside, wherever it arrives.
     pub(super) fn decide<'a>(
         &self,
         fib: &'a Fib,
         hash: u32,
         key: &FlowKey,
+        trusted: bool,
     ) -> Result<Decision<'a>, Stop> {
         let rules = fib.rules();
-        let mut inward = self.inward(fib, key.vpc, &key.tuple, false);
+        let mut inward = self.inward(fib, key.vpc, &key.tuple, trusted);
         let routed = |inward: &Option<Inward>| match inward {
             Some(Inward { new, .. }) => (new.vpc, new.address),
             None => (key.vpc, key.tuple.dst),
@@ -228,15 +247,22 @@ impl Core {
         let mut hop = way(fib, vpc, dst, hash, inward.is_some())?;
         // The VPC that it leaves to, and is translated for.
         let to = hop.interface.vpc;
+        let source = rules.source(key.vpc, to, key.tuple.src);
+        let mut half = false;
         if inward.is_none() && to != key.vpc && rules.is_outside(to, dst) {
             // It would come back at once (hairpinning, RFC 4787 REQ-9).
-            inward = self.inward(fib, to, &key.tuple, true);
+            half = source.is_some() && self.is_half(rules, to, &key.tuple);
+            if half {
+                // It does not leave there.
+                hop.mtu = u16::MAX;
+            } else {
+                inward = self.inward(fib, to, &key.tuple, true);
+            }
             if let Some(Inward { new, .. }) = &inward {
                 hop = way(fib, new.vpc, new.address, hash, true)?;
             }
         }
         let hairpin = inward.is_some() && to != hop.interface.vpc;
-        let source = rules.source(key.vpc, to, key.tuple.src);
         let (route_vpc, dst) = routed(&inward);
         let allowed = match hairpin {
             true => rules.may_cross(key.vpc, to, key.tuple.dst),
@@ -250,6 +276,7 @@ impl Core {
             source,
             route_vpc,
             hop,
+            half,
         })
     }
 
@@ -265,6 +292,11 @@ impl Core {
             return None;
         }
         let (inside_vpc, inside, inside_port) = self.nat.inside(vpc, address, tuple.proto, port)?;
+        match fib.rules().source(inside_vpc, vpc, inside) {
+            Some(SourceRule::Masquerade(rule)) if rule.gives(address, port) => {}
+            // The configuration took it away: it lives on for its holders only.
+            _ => return None,
+        }
         let new = Destination {
             vpc: inside_vpc,
             address: inside,
@@ -305,6 +337,11 @@ impl<'a> Plan<'a> {
 
     pub(super) const fn hop(&self) -> &NextHop<'a> {
         &self.hop
+    }
+
+    /// Whether it is a half of a connection's way, or has one.
+    pub(super) const fn is_half(&self) -> bool {
+        self.half
     }
 
     pub(super) const fn source(&self) -> Option<SourceRule<'a>> {

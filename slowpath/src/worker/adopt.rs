@@ -14,6 +14,7 @@
 use shunt_offload::{ConnectionId, OffloadUnit};
 use shunt_p4::{FlowEntry, FlowKey, SwitchIndex, VpcId};
 
+use super::hairpin::has_half;
 use super::{Core, Worker};
 use crate::conntrack::{InsertError, Key, Offload, Tracker};
 use crate::fib::{Fib, Resolution};
@@ -227,16 +228,24 @@ impl Core {
             Some(owner) => return Ok(Restored::Elsewhere(owner)),
             None => return Err(Refusal::Apart),
         }
+        let half = has_half(rules, keys);
+        // Alone, it would be one with its other half; or two with others (hairpin.rs).
+        let apart = match self.share.workers {
+            1 => half,
+            _ => origin.hairpin && origin.peer.is_none(),
+        };
+        if apart {
+            return Err(Refusal::Apart);
+        }
         let source = (forward.vpc, forward.tuple.src);
         let slot = self.put_back(now_ns, former, &origin)?;
-        let counted = self.quotas.readmit(now_ns, &fib.policy().limits, source);
-        if former.tracker.state().is_half_open() {
-            self.quotas.half_open(forward.vpc, true);
-        }
+        let (limits, opens) = (&fib.policy().limits, former.tracker.state().is_half_open());
+        let counted = self.quotas.readmit(now_ns, limits, source, opens);
         let id = self.id(slot);
         if let Some(connection) = self.table.get_mut(slot) {
             connection.set_counted(counted.source);
             connection.set_peer_vpc(origin.peer.map(|(vpc, _)| vpc));
+            connection.set_half(half);
             if let Some(switch) = former.switch {
                 connection.place.set_switch(switch);
                 connection.place.set_offload(Offload::Installing);

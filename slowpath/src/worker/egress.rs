@@ -31,13 +31,18 @@ impl Core {
         }
         let translation = connection.translation(direction);
         let from = connection.key(direction).tuple;
-        let hop = routed(
+        let across = self.across(fib, connection, direction);
+        let mut hop = routed(
             fib,
             translation.route_vpc,
             translation.egress_vpc,
             translation.tuple.dst,
             ingress.hash,
         )?;
+        if across.is_some() {
+            // It does not leave there.
+            hop.mtu = u16::MAX;
+        }
         self.check_leaving(packet, &hop)?;
         let arrived = Arrived::new(packet, ingress.interface, hop.interface);
         self.seen(fib, now_ns, slot, direction, &arrived);
@@ -45,6 +50,9 @@ impl Core {
             from,
             to: translation.tuple,
         };
+        if let Some(worker) = across {
+            return self.cross(frame, packet, &rewrite, hop.interface, worker);
+        }
         self.leave(fib, now_ns, frame, packet, Some(&rewrite), &hop)
     }
 

@@ -154,7 +154,7 @@ impl Core {
         let generation = fib.generation() as u32;
         let (connection, number) = self.table.seat(slot, direction, generation)?;
         let from = &plain.flow.key;
-        if connection.raw_key(direction) != from || connection.is_revoked() {
+        if connection.raw_key(direction) != from || connection.takes_the_walk() {
             return None;
         }
         let learned;

@@ -194,7 +194,7 @@ impl Core {
     /// matter, or this worker is alone.
     #[inline]
     pub(super) fn meeting(&self, ingress: &Ingress<'_>, packet: &Packet) -> Option<u16> {
-        if self.share.workers <= 1 || ingress.stateless {
+        if self.share.workers <= 1 || ingress.stateless || self.hairpinned {
             return None;
         }
         let key = FragmentKey::of(ingress.vpc, packet)?;
@@ -297,7 +297,9 @@ impl Core {
             };
             let mut frame = VecBuf::from(frame);
             match self.process_from(fib, now_ns, header, &mut frame) {
-                Verdict::Handover(worker) if !output.hand_over(worker, frame.data()) => {
+                Verdict::Handover(worker) | Verdict::Hairpin(worker)
+                    if !output.hand_over(worker, frame.data()) =>
+                {
                     let vpc = shunt_p4::VpcId::new(header.vpc);
                     self.stats.drop(DropReason::HandoverFull, vpc);
                 }

@@ -10,6 +10,7 @@
 //!     │ egress.rs   route → TTL, MTU → rewrite → neighbour → header for the switch
 //!     │ related.rs  ICMP errors, through the connection that they quote
 //!     │ fragment.rs fragments, by the ports of the first one
+//!     │ hairpin.rs  from inside to an outside address that is another worker's
 //!     │ cut.rs      packets that are too big for the way out
 //!     │ offload.rs  what the connection's hardware entries need now (wants.rs: when)
 //!     │ adopt.rs    connections of the daemon before, after a restart
@@ -32,6 +33,7 @@ pub mod fair;
 mod fast;
 mod fragment;
 mod fresh;
+mod hairpin;
 mod hold;
 mod hops;
 mod nat_use;
@@ -117,6 +119,9 @@ pub enum Verdict {
     Held,
     /// It belongs to that worker; the buffer is as the switch sent it.
     Handover(u16),
+    /// It goes to another host inside, by way of that worker; the buffer is for
+    /// [`Worker::burst_handed`] there.
+    Hairpin(u16),
 }
 
 impl Verdict {
@@ -177,6 +182,8 @@ struct Core {
     handed: bool,
     /// The frame at hand is known to belong to nobody else.
     ours: bool,
+    /// The frame at hand is from inside, by way of its first half (`hairpin.rs`).
+    hairpinned: bool,
     /// The switch that the frames at hand came from; none where that has been looked at already.
     arrival: Option<SwitchIndex>,
     /// Connections of the daemon before are not all taken back yet.
@@ -231,6 +238,7 @@ impl Worker {
                 spread: KeyHasher::new(config.seed),
                 handed: false,
                 ours: false,
+                hairpinned: false,
                 arrival: None,
                 starting: false,
                 records: None,

@@ -160,7 +160,8 @@ impl Core {
     }
 
     /// Into the switch that its packets come from and leave to. A connection between two switches
-    /// stays in software: it is offered again when its routes may have changed.
+    /// stays in software: it is offered again when its routes may have changed. So does a half of
+    /// one (`hairpin.rs`).
     #[inline(never)] // once a connection
     fn install(&mut self, fib: &Fib, now_ns: u64, slot: u32, from: u16, to: InterfaceId) {
         let id = self.id(slot);
@@ -171,8 +172,11 @@ impl Core {
         let Some(connection) = self.table.get_mut(slot) else {
             return;
         };
-        if !there {
-            self.stats.offload_across += 1;
+        if !there || connection.is_half() {
+            match connection.is_half() {
+                true => self.stats.offload_hairpin += 1,
+                false => self.stats.offload_across += 1,
+            }
             let refusals = connection.refusals();
             let wait_ns = retry_ns(&fib.policy().offload, refusals, slot);
             connection.set_refusals(refusals + 1);

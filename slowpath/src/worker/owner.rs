@@ -68,7 +68,7 @@ impl Core {
 
     /// `egress`: the VPC through which a destination is reached in a VPC; of the packet, or
     /// (`true`) of its reply.
-    fn owner(
+    pub(super) fn owner(
         &self,
         rules: &Rules,
         key: &FlowKey,
@@ -174,7 +174,7 @@ impl Core {
 }
 
 /// The VPC of the interface that a packet leaves by.
-fn egress(fib: &Fib, vpc: VpcId, dst: IpAddr, hash: u32) -> Option<VpcId> {
+pub(super) fn egress(fib: &Fib, vpc: VpcId, dst: IpAddr, hash: u32) -> Option<VpcId> {
     match fib.resolve(vpc, dst, hash) {
         Resolution::Via(hop) => Some(hop.interface.vpc),
         _ => None,

@@ -146,9 +146,16 @@ impl Quotas {
         })
     }
 
-    /// Counts a connection that was admitted before we were started, whatever the limits.
-    pub(super) fn readmit(&mut self, now_ns: u64, limits: &Limits, source: Source) -> Counted {
-        self.count(source.0, false);
+    /// Counts a connection that has been admitted already, whatever the limits: before we were
+    /// started, or as another one's first half.
+    pub(super) fn readmit(
+        &mut self,
+        now_ns: u64,
+        limits: &Limits,
+        source: Source,
+        opens: bool,
+    ) -> Counted {
+        self.count(source.0, opens);
         let counted = by_source(limits) && self.count_source(now_ns, source);
         self.uncounted |= !by_source(limits);
         Counted { source: counted }

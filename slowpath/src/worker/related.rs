@@ -24,7 +24,7 @@ impl Core {
         frame: &mut B,
         packet: &Packet,
     ) -> Result<Verdict, Stop> {
-        let Some(found) = self.related_to(ingress, frame.data(), packet)? else {
+        let Some(found) = self.related_to(fib, ingress, frame.data(), packet)? else {
             if let Some(worker) = quoted_key(ingress, frame.data(), packet)
                 .and_then(|(_, _, key)| self.elsewhere(fib, &key, ingress.hash))
             {
@@ -46,6 +46,7 @@ impl Core {
             sent,
             original,
             translation,
+            across,
         } = found;
         let hop = routed(
             fib,
@@ -65,12 +66,17 @@ impl Core {
             (src, dst),
         );
         translated.ok_or(DropReason::Malformed)?;
+        if let Some(worker) = across {
+            let tuple = original.reversed();
+            return Ok(self.hand_to_other_half(frame, packet, &tuple, hop.interface, worker)?);
+        }
         self.deliver(fib, now_ns, frame, packet, &hop)
     }
 
     /// The connection that an error is about.
     pub(super) fn related_to(
         &self,
+        fib: &Fib,
         ingress: &Ingress<'_>,
         frame: &[u8],
         packet: &Packet,
@@ -82,21 +88,21 @@ impl Core {
         if packet.end > frame.len() {
             return Err(DropReason::Truncated);
         }
-        Ok(
-            quoted_key(ingress, frame, packet).and_then(|(quoted, sent, key)| {
-                let (slot, direction) = self.table.find(&key)?;
-                let connection = self.table.get(slot)?;
-                if connection.is_revoked() {
-                    return None;
-                }
-                Some(Related {
-                    quoted,
-                    sent,
-                    original: connection.key(direction.other()).tuple,
-                    translation: connection.translation(direction),
-                })
-            }),
-        )
+        let related = |(quoted, sent, key): (Packet, Tuple, FlowKey)| {
+            let (slot, direction) = self.table.find(&key)?;
+            let connection = self.table.get(slot)?;
+            if connection.is_revoked() {
+                return None;
+            }
+            Some(Related {
+                quoted,
+                sent,
+                original: connection.key(direction.other()).tuple,
+                translation: connection.translation(direction),
+                across: self.across(fib, connection, direction),
+            })
+        };
+        Ok(quoted_key(ingress, frame, packet).and_then(related))
     }
 }
 
@@ -126,6 +132,8 @@ pub(super) struct Related {
     pub(super) original: Tuple,
     /// Of the direction that the error travels in.
     pub(super) translation: Translation,
+    /// The worker that it goes to instead of leaving.
+    pub(super) across: Option<u16>,
 }
 
 impl Related {

@@ -149,7 +149,8 @@ impl Core {
             return false;
         }
         let hash = flow_hash(&key.tuple);
-        let found = match self.decide(fib, hash, &key) {
+        let trusted = connection.is_half() && fib.rules().is_outside(key.vpc, key.tuple.src);
+        let found = match self.decide(fib, hash, &key, trusted) {
             Ok(found) => found,
             Err(Stop::Drop(DropReason::NoPeering) | Stop::Kernel(_)) => return false,
             Err(_) => return true,

@@ -99,7 +99,7 @@ enum Fate {
 impl From<Verdict> for Fate {
     fn from(verdict: Verdict) -> Self {
         match verdict {
-            Verdict::Handover(worker) => Fate::HandOver(worker),
+            Verdict::Handover(worker) | Verdict::Hairpin(worker) => Fate::HandOver(worker),
             verdict if verdict.is_transmit() => Fate::Send,
             _ => Fate::Free,
         }

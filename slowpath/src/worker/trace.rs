@@ -2,24 +2,25 @@
 //!
 //! The decisions are the walk's own: the same functions on the same tables. Where the walk takes
 //! something (a port, a place in a table, a token of a limit), the trace asks whether it could
-//! have it. The one thing it cannot tell is which free port a new mapping would get.
+//! have it. The one thing it cannot tell is which free port a new mapping would get, nor, from
+//! inside to an address of static NAT, the worker that this port tells.
 
+mod inside;
+mod leave;
 mod words;
 
+use leave::Carried;
 use shunt_p4::frame::ShuntHeader;
 use shunt_p4::{FlowKey, InterfaceId, Tuple};
 
-use super::cut::pieces;
-use super::egress::routed;
 use super::fragment::{Fate, FragmentKey};
 use super::related::quoted_key;
 use super::walk::{ingress, read_packet};
-use super::wants::{far_enough, is_never_port};
 use super::{Core, Ingress, Stop, Verdict, Worker};
-use crate::conntrack::{Direction, Offload, Tracker};
+use crate::conntrack::{Direction, Offload};
 use crate::exception::ExceptionReason;
-use crate::fib::{Fib, NextHop, Resolution};
-use crate::icmp::{self, IcmpError};
+use crate::fib::{Fib, Resolution};
+use crate::icmp::IcmpError;
 use crate::nat::SourceRule;
 use crate::packet::{Fragment, Packet, PacketBuf, Transport, VecBuf};
 use crate::policy::WhenExhausted;
@@ -33,7 +34,7 @@ const STARTING: &str =
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Step {
     /// Where: "ingress", "parse", "connection", "nat", "route", "ttl", "mtu", "limits",
-    /// "offload", "neighbor", "icmp", "verdict".
+    /// "offload", "neighbor", "icmp", "hairpin", "verdict".
     pub stage: &'static str,
     /// What was found and why, one sentence.
     pub text: String,
@@ -96,19 +97,9 @@ struct Tracer<'a> {
     now_ns: u64,
     /// Another worker has handed it over.
     handed: bool,
+    /// It is from inside, and its first half was told already.
+    hairpinned: bool,
     trace: Trace,
-}
-
-/// What says whether a connection goes into hardware.
-struct Carried {
-    protocol: u8,
-    /// That it was opened to, before and after translation.
-    ports: [u16; 2],
-    /// With the traced packet.
-    packets: u64,
-    bytes: u64,
-    /// It comes from one switch and leaves to another.
-    across: bool,
 }
 
 impl<'a> Tracer<'a> {
@@ -118,6 +109,7 @@ impl<'a> Tracer<'a> {
             fib,
             now_ns,
             handed,
+            hairpinned: false,
             trace: Trace {
                 steps: Vec::new(),
                 verdict: Verdict::Transmit,
@@ -183,7 +175,11 @@ impl<'a> Tracer<'a> {
             Stop::Answer(reason, error) => match self.answer(&ingress, &mut buffer, error) {
                 Some(()) => {
                     self.trace.egress = Some(ingress.interface.id);
-                    Verdict::Answered(reason)
+                    match self.hairpinned {
+                        // It goes back by way of the first half.
+                        true => Verdict::Transmit,
+                        false => Verdict::Answered(reason),
+                    }
                 }
                 None => Verdict::Drop(reason),
             },
@@ -268,12 +264,17 @@ impl<'a> Tracer<'a> {
         let key = connection.key(direction);
         let translation = connection.translation(direction);
         self.step("nat", words::translation(&key.tuple, &translation.tuple));
-        let hop = self.routed(
+        let across = self.core.across(self.fib, connection, direction);
+        let across = across.filter(|_| !self.hairpinned);
+        let mut hop = self.routed(
             ingress,
             translation.route_vpc,
             translation.egress_vpc,
             translation.tuple.dst,
         )?;
+        if across.is_some() {
+            hop.mtu = u16::MAX;
+        }
         self.leaving(packet, &hop)?;
         let carried = Carried {
             protocol: key.tuple.proto,
@@ -284,10 +285,14 @@ impl<'a> Tracer<'a> {
             packets: connection.packets.iter().sum::<u64>() + 1,
             bytes: connection.bytes.iter().sum::<u64>() + packet.len() as u64,
             across: ingress.interface.switch != hop.interface.switch,
+            half: connection.is_half(),
         };
         let offload = connection.place.offload();
         self.offload(offload, &tracker, &carried, [key.vpc, hop.interface.vpc]);
         self.trace.translated = Some(translation.tuple);
+        if let Some(worker) = across {
+            return self.other_half(packet, &translation.tuple, hop.interface, worker);
+        }
         self.deliver(packet, &hop)
     }
 
@@ -319,7 +324,8 @@ impl<'a> Tracer<'a> {
             self.step("connection", STARTING);
             return Err(DropReason::Starting.into());
         }
-        let plan = match self.core.plan(self.fib, ingress, packet, key) {
+        let hairpinned = self.hairpinned;
+        let plan = match self.core.plan(self.fib, ingress, packet, key, hairpinned) {
             Ok(plan) => plan,
             Err(stop) => {
                 let (stage, text) = self.refused_text(ingress, packet, key, stop);
@@ -346,8 +352,17 @@ impl<'a> Tracer<'a> {
             packets: 1,
             bytes: packet.len() as u64,
             across: ingress.interface.switch != plan.hop().interface.switch,
+            half: plan.is_half(),
         };
         self.offload(Offload::Software, &tracker, &carried, vpcs);
+        if plan.is_half() && !hairpinned {
+            let (vpc, interface) = (vpcs[1], plan.hop().interface);
+            let tuple = translated;
+            let worker = self
+                .core
+                .owner_from_outside(self.fib, &FlowKey { vpc, tuple });
+            return self.other_half(packet, &tuple, interface, worker);
+        }
         self.deliver(packet, plan.hop())
     }
 
@@ -357,7 +372,13 @@ impl<'a> Tracer<'a> {
         let limits = &self.fib.policy().limits;
         let opens = plan.tracker().state().is_half_open();
         let source = (key.vpc, key.tuple.src);
-        if let Err(reason) = self.core.quotas.check(self.now_ns, limits, source, opens) {
+        let quotas = &self.core.quotas;
+        // Of what comes from inside the first half is held against them.
+        let checked = match self.hairpinned {
+            true => Ok(()),
+            false => quotas.check(self.now_ns, limits, source, opens),
+        };
+        if let Err(reason) = checked {
             self.step("limits", format!("over the limit {}", reason.as_str()));
             return Err(reason.into());
         }
@@ -415,7 +436,9 @@ impl<'a> Tracer<'a> {
         buffer: &VecBuf,
         packet: &Packet,
     ) -> Result<Verdict, Stop> {
-        let found = self.core.related_to(ingress, buffer.data(), packet)?;
+        let found = self
+            .core
+            .related_to(self.fib, ingress, buffer.data(), packet)?;
         let Some(found) = found else {
             let key = quoted_key(ingress, buffer.data(), packet).map(|(_, _, key)| key);
             let owner = key.and_then(|key| self.elsewhere(&key, ingress));
@@ -454,6 +477,10 @@ impl<'a> Tracer<'a> {
         let to = found.translation;
         let hop = self.routed(ingress, to.route_vpc, to.egress_vpc, dst)?;
         self.leaving(packet, &hop)?;
+        if let Some(worker) = found.across {
+            let tuple = found.original.reversed();
+            return self.other_half_of_error(packet, &tuple, hop.interface, worker);
+        }
         self.deliver(packet, &hop)
     }
 
@@ -525,183 +552,5 @@ impl<'a> Tracer<'a> {
                 Ok(Verdict::Held)
             }
         }
-    }
-
-    /// Where a packet that needs no new decision is routed.
-    fn routed(
-        &mut self,
-        ingress: &Ingress<'a>,
-        vpc: shunt_p4::VpcId,
-        egress_vpc: shunt_p4::VpcId,
-        dst: std::net::IpAddr,
-    ) -> Result<NextHop<'a>, Stop> {
-        match routed(self.fib, vpc, egress_vpc, dst, ingress.hash) {
-            Ok(hop) => {
-                self.step("route", self.way_text(vpc, dst, &hop));
-                Ok(hop)
-            }
-            Err(stop) => {
-                self.step("route", self.no_way_text(vpc, dst, stop));
-                Err(stop)
-            }
-        }
-    }
-
-    /// TTL and MTU.
-    fn leaving(&mut self, packet: &Packet, hop: &NextHop<'_>) -> Result<(), Stop> {
-        let outcome = self.core.check_leaving(packet, hop);
-        match outcome {
-            Err(Stop::Answer(DropReason::TtlExceeded, _)) => {
-                self.step("ttl", format!("{} is used up here", packet.ttl));
-            }
-            Err(_) => self.step(
-                "mtu",
-                format!(
-                    "{} bytes are more than the {} of {}{}",
-                    packet.len(),
-                    hop.mtu,
-                    hop.interface.name,
-                    if packet.dont_fragment {
-                        ", and it may not be fragmented"
-                    } else {
-                        "; it cannot be cut"
-                    }
-                ),
-            ),
-            Ok(()) => {
-                self.step("ttl", format!("{} becomes {}", packet.ttl, packet.ttl - 1));
-                let (len, mtu) = (packet.len(), hop.mtu);
-                self.step(
-                    "mtu",
-                    match pieces(packet, mtu) {
-                        1 => format!("{len} bytes of at most {mtu}"),
-                        n => format!("{len} bytes of at most {mtu}: cut into {n} fragments"),
-                    },
-                );
-            }
-        }
-        outcome
-    }
-
-    /// Whether the connection goes into hardware now.
-    fn offload(
-        &mut self,
-        offload: Offload,
-        tracker: &Tracker,
-        carried: &Carried,
-        vpcs: [shunt_p4::VpcId; 2],
-    ) {
-        let policy = &self.fib.policy().offload;
-        let state = tracker.state();
-        let (protocol, amount) = (carried.protocol, (carried.packets, carried.bytes));
-        let stateless = |vpc: &shunt_p4::VpcId| self.fib.vpc(*vpc).is_none_or(|vpc| vpc.stateless);
-        let text = match offload {
-            Offload::Installing | Offload::Installed if !state.is_open() => {
-                "its entries leave the switch: it is no longer open".to_owned()
-            }
-            Offload::Installed => "both entries are in the switch: packets of it come here only \
-                                   if the switch may not forward them itself"
-                .to_owned(),
-            Offload::Installing => "its entries are on their way to the switch".to_owned(),
-            Offload::RemoveQueued | Offload::Removing => {
-                "its entries are being removed from the switch".to_owned()
-            }
-            Offload::Software if !policy.enabled => "off by configuration".to_owned(),
-            Offload::Software if vpcs.iter().any(stateless) => {
-                "not between these VPCs: one of them is stateless".to_owned()
-            }
-            Offload::Software if is_never_port(self.fib, protocol, carried.ports) => {
-                "never, by configuration: its port is one of those that stay in software".to_owned()
-            }
-            Offload::Software if carried.across => {
-                "not between these interfaces: they are on different switches".to_owned()
-            }
-            Offload::Software if far_enough(policy, protocol, state, amount) => {
-                if policy.min_bytes_per_second > 0 {
-                    format!(
-                        "offered to the switch, both directions, when it carries {} bytes within a \
-                         second",
-                        policy.min_bytes_per_second
-                    )
-                } else {
-                    "offered to the switch now, both directions, unless it was refused a moment ago"
-                        .to_owned()
-                }
-            }
-            Offload::Software => words::waits(policy, protocol),
-        };
-        self.step("offload", text);
-    }
-
-    /// To the next hop, or into the queue for it.
-    fn deliver(&mut self, packet: &Packet, hop: &NextHop<'_>) -> Result<Verdict, Stop> {
-        let (interface, address) = (hop.interface, hop.address);
-        let pieces = pieces(packet, hop.mtu);
-        if pieces > 1 && !self.core.outbox.has_room(pieces) {
-            self.step("mtu", "too many fragments wait to be sent");
-            return Err(DropReason::NeedsFragmentation.into());
-        }
-        self.trace.egress = Some(interface.id);
-        if let Some(mac) = self.fib.neighbor(interface.id, address) {
-            self.step(
-                "neighbor",
-                format!("{address} on {} is {mac}", interface.name),
-            );
-            return Ok(Verdict::Transmit);
-        }
-        let limits = &self.fib.policy().limits;
-        if !self
-            .core
-            .hold
-            .has_room(limits, interface.id, address, pieces)
-        {
-            self.step(
-                "neighbor",
-                format!("{address} is not resolved, and too many packets wait for neighbours"),
-            );
-            return Err(DropReason::NeighborQueueFull.into());
-        }
-        self.step(
-            "neighbor",
-            format!("{address} is not resolved: the kernel is asked, the packet waits"),
-        );
-        Ok(Verdict::Held)
-    }
-
-    /// The ICMP error for its sender; `None`: it gets none.
-    fn answer(
-        &mut self,
-        ingress: &Ingress<'a>,
-        buffer: &mut VecBuf,
-        error: IcmpError,
-    ) -> Option<()> {
-        let packet = Packet::parse(buffer.data()).ok()?;
-        if !icmp::may_answer(buffer.data(), &packet) {
-            self.step("icmp", "such a packet is never answered with an error");
-            return None;
-        }
-        let rate = self.fib.policy().limits.icmp_errors_per_second;
-        if !self.core.icmp_limit.clone().allow(self.now_ns, rate) {
-            self.step(
-                "icmp",
-                format!("no error: {rate} a second have been sent already"),
-            );
-            return None;
-        }
-        if icmp::answer(buffer, &packet, error, ingress.interface).is_none() {
-            self.step(
-                "icmp",
-                format!(
-                    "no error: {} has no address to send it from",
-                    ingress.interface.name
-                ),
-            );
-            return None;
-        }
-        self.step(
-            "icmp",
-            format!("its sender is told: {}", words::error(error)),
-        );
-        Some(())
     }
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{FlowKey, InterfaceId, SwitchIndex, Tuple, VpcId};
 
-use super::{Core, Ingress, Stop, Verdict};
+use super::{Core, Ingress, Stop, Verdict, hairpin};
 use crate::exception::{ExceptionEvent, ExceptionFrame, ExceptionReason};
 use crate::fib::{Fib, Resolution};
 use crate::icmp::{self, IcmpError};
@@ -34,6 +34,12 @@ impl Core {
         frame: &mut B,
     ) -> Verdict {
         let Some(header) = ShuntHeader::parse(frame.data()) else {
+            if self.handed
+                && let Some(header) = hairpin::header(frame.data())
+            {
+                let seen = self.take_from_other_half(fib, now_ns, header, frame);
+                return self.turn(fib, now_ns, seen, frame);
+            }
             self.stats.drop(DropReason::ShuntHeader, None);
             return Verdict::Drop(DropReason::ShuntHeader);
         };
@@ -49,13 +55,47 @@ impl Core {
         header: ShuntHeader,
         frame: &mut B,
     ) -> Verdict {
-        let ingress = match ingress(fib, self.arrival, &header) {
+        let seen = self.walk_once(fib, now_ns, header, frame);
+        self.turn(fib, now_ns, seen, frame)
+    }
+
+    /// Both halves of a connection may be this worker's.
+    #[inline]
+    fn turn<B: PacketBuf>(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        mut seen: Verdict,
+        frame: &mut B,
+    ) -> Verdict {
+        // There, and an answer back.
+        for _ in 0..2 {
+            if seen != Verdict::Hairpin(self.share.worker) {
+                break;
+            }
+            let Some(header) = hairpin::header(frame.data()) else {
+                break;
+            };
+            seen = self.take_from_other_half(fib, now_ns, header, frame);
+        }
+        seen
+    }
+
+    pub(super) fn walk_once<B: PacketBuf>(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        header: ShuntHeader,
+        frame: &mut B,
+    ) -> Verdict {
+        let mut ingress = match ingress(fib, self.arrival, &header) {
             Ok(ingress) => ingress,
             Err(reason) => {
                 self.stats.drop(reason, VpcId::new(header.vpc));
                 return Verdict::Drop(reason);
             }
         };
+        ingress.stateless &= !self.hairpinned;
         let stop = match self.walk(fib, now_ns, &ingress, frame) {
             Ok(verdict) => return verdict,
             Err(stop) => stop,
@@ -86,6 +126,9 @@ impl Core {
             Stop::Answer(reason, error) => {
                 self.stats.drop(reason, Some(ingress.vpc));
                 match self.answer(fib, now_ns, &ingress, frame, error) {
+                    Some(()) if self.hairpinned => self
+                        .answer_other_half(fib, &ingress, frame)
+                        .unwrap_or(Verdict::Drop(reason)),
                     Some(()) => Verdict::Answered(reason),
                     None => Verdict::Drop(reason),
                 }

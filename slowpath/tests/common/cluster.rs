@@ -8,7 +8,7 @@ use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::{Packet, VecBuf};
 use shunt_slowpath::worker::{MAX_HANDOVERS, Output, SharedQuotas, Verdict, Worker, WorkerConfig};
-use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy};
+use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy, Trace};
 
 use super::{SECOND, network};
 
@@ -31,12 +31,24 @@ impl Output for Rings {
     }
 }
 
+/// Whether a trace told what became of a frame, as far as that can be told.
+pub fn foretold(told: &Trace, verdict: Verdict) -> bool {
+    // The ports that it tried belong to connections without NAT.
+    let unlucky = verdict == Verdict::Drop(DropReason::TupleInUse);
+    // Which worker is the other half's may depend on the port.
+    let inside = told.steps.iter().any(|step| step.stage == "hairpin");
+    let either = inside && matches!(verdict, Verdict::Hairpin(_) | Verdict::Transmit);
+    told.verdict == verdict || told.any_port && (unlucky || either)
+}
+
 pub struct Cluster {
     pub fib: FibWriter,
     pub workers: Vec<Worker>,
     _ends: Vec<(InstallerPort, ExceptionReceiver, ExceptionSender)>,
     pub now: u64,
     pub handovers: usize,
+    /// Packets whose way two workers shared.
+    pub hairpins: usize,
 }
 
 impl Cluster {
@@ -67,6 +79,7 @@ impl Cluster {
             _ends: ends,
             now: SECOND,
             handovers: 0,
+            hairpins: 0,
         }
     }
 
@@ -86,12 +99,14 @@ impl Cluster {
         let told = self.workers[at].trace(now, &sent);
         let frames = std::slice::from_mut(&mut buffer);
         self.workers[at].burst(now, frames, |_, seen| verdict = seen);
-        let unlucky = told.any_port && verdict == Verdict::Drop(DropReason::TupleInUse);
-        assert!(told.verdict == verdict || unlucky, "{verdict:?}: {told:#?}");
+        assert!(foretold(&told, verdict), "{verdict:?}: {told:#?}");
         let mut before = at;
         let mut handed = 0;
-        while let Verdict::Handover(to) = verdict {
+        while let Verdict::Handover(to) | Verdict::Hairpin(to) = verdict {
             let to = usize::from(to);
+            if verdict == Verdict::Hairpin(to as u16) {
+                return self.hairpin(before, to, buffer);
+            }
             assert_eq!(buffer.clone().into_vec(), sent, "handed over as it came");
             assert_ne!(to, before);
             before = to;
@@ -99,8 +114,7 @@ impl Cluster {
             let told = self.workers[to].trace_handed(now, &sent);
             let frames = std::slice::from_mut(&mut buffer);
             self.workers[to].burst_handed(now, frames, |_, seen| verdict = seen);
-            let unlucky = told.any_port && verdict == Verdict::Drop(DropReason::TupleInUse);
-            assert!(told.verdict == verdict || unlucky, "{verdict:?}: {told:#?}");
+            assert!(foretold(&told, verdict), "{verdict:?}: {told:#?}");
         }
         let fragment = Packet::parse(frame).is_ok_and(|packet| packet.is_fragment());
         assert!(
@@ -143,6 +157,24 @@ impl Cluster {
         }
     }
 
+    /// The second half of a packet's way from inside to inside; an error about it comes back.
+    fn hairpin(&mut self, from: usize, to: usize, mut buffer: VecBuf) -> (Verdict, Vec<u8>) {
+        self.hairpins += 1;
+        let (mut from, mut to) = (from, to);
+        for _ in 0..2 {
+            assert_ne!(from, to, "both halves are its own");
+            let mut verdict = Verdict::Held;
+            let frames = std::slice::from_mut(&mut buffer);
+            self.workers[to].burst_handed(self.now, frames, |_, seen| verdict = seen);
+            match verdict {
+                Verdict::Hairpin(next) => (from, to) = (to, next.into()),
+                Verdict::Handover(_) => panic!("handed on"),
+                _ => return (verdict, buffer.into_vec()),
+            }
+        }
+        panic!("there and back again");
+    }
+
     /// A frame that was handed over while no frame arrived.
     fn handed(&mut self, at: usize, frame: &[u8]) -> (Verdict, Vec<u8>) {
         let mut buffer = VecBuf::new(frame);
@@ -150,6 +182,9 @@ impl Cluster {
         let (now, frames) = (self.now, std::slice::from_mut(&mut buffer));
         self.workers[at].burst_handed(now, frames, |_, seen| verdict = seen);
         assert!(!matches!(verdict, Verdict::Handover(_)), "handed on");
-        (verdict, buffer.into_vec())
+        match verdict {
+            Verdict::Hairpin(to) => self.hairpin(at, to.into(), buffer),
+            verdict => (verdict, buffer.into_vec()),
+        }
     }
 }

@@ -358,6 +358,9 @@ impl<'a> Tracer<'a> {
             Verdict::Exception => "handed to the kernel".to_owned(),
             Verdict::Held => "held".to_owned(),
             Verdict::Handover(worker) => format!("handed over to worker {worker}"),
+            Verdict::Hairpin(worker) => {
+                format!("to a host inside, by way of worker {worker}, as from {out}")
+            }
         }
     }
 }
