@@ -42,6 +42,9 @@ impl SwitchKind {
 pub const SERVER: &str = "192.0.2.80";
 /// The network that it is in, routed by way of the wan host.
 pub const SERVER_NETWORK: &str = "192.0.2.0/24";
+/// The server's and its network's, once [`Topology::add_ipv6`] was called.
+pub const SERVER6: &str = "2001:db8:ffff::80";
+const SERVER6_NETWORK: &str = "2001:db8:ffff::/64";
 /// First address of the masquerade pool, and the port forward's address.
 pub const PUBLIC: &str = "203.0.113.10";
 /// Where the switch serves P4Runtime, in `gw`.
@@ -256,6 +259,36 @@ impl Topology {
         Ok(())
     }
 
+    /// The same network over IPv6, for red (on that device), blue and the wan; the daemon runs
+    /// with [`with_ipv6`].
+    pub fn add_ipv6(&self, red_device: &str) -> Result<()> {
+        for (host, device, net) in [
+            (&self.red, red_device, "2001:db8:1:"),
+            (&self.blue, "eth0.20", "2001:db8:2:"),
+            (&self.wan, "eth0", "2001:db8:9:"),
+        ] {
+            // A dot in a name is no separator: so with slashes.
+            host.sysctl(&format!("net/ipv6/conf/{device}/disable_ipv6"), "0")?;
+            host.run(&format!("ip addr add {net}:2/64 dev {device} nodad"))?;
+            if net != "2001:db8:9:" {
+                host.run(&format!("ip -6 route add default via {net}:1 dev {device}"))?;
+            }
+        }
+        self.wan
+            .run(&format!("ip addr add {SERVER6}/128 dev lo nodad"))?;
+        for table in [101, 102] {
+            self.gw.run(&format!(
+                "ip -6 route add 2001:db8:9::/64 dev sh-wan table {table}"
+            ))?;
+        }
+        for table in [101, 102, 104] {
+            self.gw.run(&format!(
+                "ip -6 route add {SERVER6_NETWORK} via 2001:db8:9::2 dev sh-wan onlink table {table}"
+            ))?;
+        }
+        Ok(())
+    }
+
     /// Takes the server's network out of red's table.
     pub fn withdraw_route(&self) -> Result<()> {
         self.gw
@@ -303,6 +336,26 @@ pub fn ask(socket: &Path, arguments: &[&str], codes: &[i32]) -> Result<serde_jso
     }
     serde_json::from_slice(&output.stdout)
         .map_err(|error| Error::Other(format!("`{line}` printed no JSON: {error}")))
+}
+
+/// A configuration like the demo's, with IPv6 beside IPv4 for red, blue and the wan.
+pub fn with_ipv6(text: &str) -> String {
+    let pairs = [
+        ("00:01\"\naddresses = [", "\"2001:db8:1::1/64\", "),
+        ("00:02\"\naddresses = [", "\"2001:db8:2::1/64\", "),
+        ("00:04\"\naddresses = [", "\"2001:db8:9::1/64\", "),
+        (
+            "to = \"wan\"\npool = [\"203.0.113.10\"",
+            ", \"2001:db8:9::10\"",
+        ),
+        (
+            "to = \"wan\"\npool = [\"203.0.113.11\"",
+            ", \"2001:db8:9::11\"",
+        ),
+    ];
+    pairs.into_iter().fold(text.to_owned(), |text, (at, more)| {
+        text.replace(at, &format!("{at}{more}"))
+    })
 }
 
 /// The demo's configuration document.

@@ -60,14 +60,7 @@ impl Lab {
         let text = change(text);
         let daemon = topology.start_daemon_with(&text, &arguments)?;
         topology.add_routes()?;
-        for (task, port) in [("http-server", HTTP_PORT), ("udp-echo", UDP_PORT)] {
-            let program = binaries::find("shunt-testbed")?;
-            let mut command = topology.wan.command(&program.to_string_lossy());
-            command.arg(task).arg(format!("{SERVER}:{port}"));
-            let mut service = Service::start(task, directory, command)?;
-            service.wait_for_output("ready", DEADLINE)?;
-            services.push(service);
-        }
+        services.extend(serve(&topology, SERVER)?);
         let lab = Self {
             topology,
             daemon: Mutex::new(Some(daemon)),
@@ -189,12 +182,37 @@ impl Lab {
     }
 }
 
+/// Starts the servers of the wan, at an address.
+pub fn serve(topology: &Topology, server: &str) -> Result<Vec<Service>> {
+    let mut services = Vec::new();
+    for (task, port) in [("http-server", HTTP_PORT), ("udp-echo", UDP_PORT)] {
+        let program = binaries::find("shunt-testbed")?;
+        let mut command = topology.wan.command(&program.to_string_lossy());
+        let at = SocketAddr::new(server.parse().unwrap(), port);
+        command.arg(task).arg(at.to_string());
+        let mut service = Service::start(task, &topology.directory, command)?;
+        service.wait_for_output("ready", DEADLINE)?;
+        services.push(service);
+    }
+    Ok(services)
+}
+
 /// A socket of a host that has had an answer from the echo server.
 pub fn udp(host: &Netns) -> Result<UdpSocket> {
+    udp_to(host, SERVER)
+}
+
+/// The same with the server at another address.
+pub fn udp_to(host: &Netns, server: &str) -> Result<UdpSocket> {
+    let any = if server.contains(':') {
+        "[::]:0"
+    } else {
+        "0.0.0.0:0"
+    };
     let socket = host.inside(|| {
-        let socket = UdpSocket::bind("0.0.0.0:0").map_err(Error::file("a UDP socket"))?;
+        let socket = UdpSocket::bind(any).map_err(Error::file("a UDP socket"))?;
         socket
-            .connect((SERVER, UDP_PORT))
+            .connect((server, UDP_PORT))
             .map_err(Error::file("a UDP socket"))?;
         Ok(socket)
     })?;
@@ -218,7 +236,12 @@ pub fn ask(socket: &UdpSocket) -> Result<()> {
 
 /// A connection of a host to the web server, open and kept so.
 pub fn tcp(host: &Netns) -> Result<TcpStream> {
-    let server: SocketAddr = format!("{SERVER}:{HTTP_PORT}").parse().unwrap();
+    tcp_to(host, SERVER)
+}
+
+/// The same with the server at another address.
+pub fn tcp_to(host: &Netns, server: &str) -> Result<TcpStream> {
+    let server = SocketAddr::new(server.parse().unwrap(), HTTP_PORT);
     let failed = Error::file("a TCP socket");
     let mut stream = host.inside(|| {
         TcpStream::connect_timeout(&server, DEADLINE).map_err(Error::file("a TCP socket"))
