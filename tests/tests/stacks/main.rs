@@ -17,14 +17,13 @@ mod lab;
 mod traffic;
 
 use shunt_testbed::Result;
-use shunt_testbed::topology::SERVER;
 
-use lab::{DEADLINE, FAR, Lab, said};
+use lab::{DEADLINE, IPV4, IPV6, Kind, Lab, said};
 
 /// Everything that a host does to another, one after the other.
 fn everything(lab: &Lab) -> Result<()> {
     traffic::download(lab)?;
-    traffic::upload(lab, SERVER)?;
+    traffic::upload(lab, lab.net.server)?;
     traffic::queries(lab)?;
     ping(lab)?;
     traceroute(lab)?;
@@ -35,7 +34,7 @@ fn everything(lab: &Lab) -> Result<()> {
 }
 
 fn ping(lab: &Lab) -> Result<()> {
-    for target in [SERVER, FAR] {
+    for target in [lab.net.server, lab.net.far] {
         let text = said(
             &lab.topology.red,
             &format!("ping -n -c 30 -i 0.05 -W 2 {target}"),
@@ -53,18 +52,20 @@ fn ping(lab: &Lab) -> Result<()> {
 
 /// What expires behind the NAT is told to the host inside (RFC 5508 REQ-4).
 fn traceroute(lab: &Lab) -> Result<()> {
+    let (net, far) = (&lab.net, lab.net.far);
+    let separator = if net.ipv6 { ':' } else { '.' };
     for kind in ["", "-I", "-T -p 9"] {
-        let line = format!("traceroute {kind} -n -q 3 -w 2 -m 6 {FAR}");
+        let line = format!("traceroute {kind} -n -q 3 -w 2 -m 6 {far}");
         let hops = |text: &str| -> Vec<Option<String>> {
             let address = |line: &str| {
                 let words = line.split_whitespace().skip(1);
                 words
                     .map(str::to_owned)
-                    .find(|word| word.contains('.') && !word.contains("ms"))
+                    .find(|word| word.contains(separator) && !word.contains("ms"))
             };
             text.lines().skip(1).map(address).collect()
         };
-        let wanted = ["10.0.0.1", "203.0.113.2", FAR].map(|hop| Some(hop.to_owned()));
+        let wanted = [net.gateway, net.wan, far].map(|hop| Some(hop.to_owned()));
         let mut text = String::new();
         // Of three probes a hop all may be lost.
         shunt_testbed::service::wait_for(&line, DEADLINE, || {
@@ -76,27 +77,49 @@ fn traceroute(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-/// A router behind the NAT says what is too big, and the host inside learns it (RFC 1191).
+/// A router behind the NAT says what is too big, and the host inside learns it (RFC 1191, RFC 8201).
 fn path_mtu(lab: &Lab) -> Result<()> {
     let red = &lab.topology.red;
-    red.run("ip route flush cache")?;
-    traffic::upload(lab, FAR)?;
-    let route = red.output(&format!("ip route get {FAR}"))?;
-    assert!(route.contains("mtu 1200"), "{route}");
-    let text = said(
-        red,
-        &format!("ping -n -M do -c 5 -i 0.2 -W 2 -s 1172 {FAR}"),
-    )?;
-    assert!(text.contains("bytes from 198.18.0.2"), "{text}");
+    let (net, far) = (&lab.net, lab.net.far);
+    let family = if net.ipv6 { "-6" } else { "-4" };
+    red.run(&format!("ip {family} route flush cache"))?;
+    traffic::upload(lab, far)?;
+    let route = red.output(&format!("ip route get {far}"))?;
+    assert!(route.contains(&format!("mtu {}", net.small_mtu)), "{route}");
+    // IP and ICMP headers.
+    let size = net.small_mtu - if net.ipv6 { 48 } else { 28 };
+    let line = format!("ping -n -M do -c 5 -i 0.2 -W 2 -s {size} {far}");
+    let text = said(red, &line)?;
+    assert!(text.contains(&format!("bytes from {far}")), "{text}");
     Ok(())
 }
 
 #[test]
 fn in_hardware() {
-    lab::run("in_hardware", true, everything);
+    let kind = Kind {
+        net: IPV4,
+        workers: 1,
+        offloads: true,
+    };
+    lab::run("in_hardware", kind, everything);
+}
+
+#[test]
+fn over_ipv6_with_two_workers() {
+    let kind = Kind {
+        net: IPV6,
+        workers: 2,
+        offloads: true,
+    };
+    lab::run("over_ipv6_with_two_workers", kind, everything);
 }
 
 #[test]
 fn in_software() {
-    lab::run("in_software", false, everything);
+    let kind = Kind {
+        net: IPV4,
+        workers: 1,
+        offloads: false,
+    };
+    lab::run("in_software", kind, everything);
 }

@@ -2,16 +2,15 @@
 
 use std::hash::{DefaultHasher, Hasher as _};
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Shutdown, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use shunt_testbed::netns::Netns;
 use shunt_testbed::service::wait_for;
-use shunt_testbed::topology::SERVER;
 use shunt_testbed::traffic::content_byte;
 use shunt_testbed::{Error, Result};
 
-use crate::lab::{DEADLINE, FAR, HTTP_PORT, Lab};
+use crate::lab::{DEADLINE, HTTP_PORT, Lab};
 
 /// Bytes of a download.
 const DOWNLOAD: usize = 2 << 20;
@@ -30,7 +29,10 @@ pub fn download(lab: &Lab) -> Result<()> {
     let output = command
         .arg("--output")
         .arg(&file)
-        .arg(format!("http://{SERVER}:{HTTP_PORT}/rough/{DOWNLOAD}"))
+        .arg(format!(
+            "http://{}/rough/{DOWNLOAD}",
+            lab.net.at(lab.net.server, HTTP_PORT)
+        ))
         .output()
         .map_err(Error::file("curl"))?;
     assert!(output.status.success(), "{output:?}");
@@ -50,12 +52,12 @@ fn digest(bytes: &[u8], hasher: &mut DefaultHasher) {
 /// A TCP transfer that is half-closed when all is sent; the other side answers with its digest of
 /// what came.
 pub fn upload(lab: &Lab, to: &str) -> Result<()> {
-    let host: &Netns = if to == FAR {
+    let host: &Netns = if to == lab.net.far {
         &lab.far
     } else {
         &lab.topology.wan
     };
-    let address: SocketAddr = format!("{to}:{UPLOAD_PORT}").parse().unwrap();
+    let address = lab.net.at(to, UPLOAD_PORT);
     let failed = || Error::file("a TCP socket");
     let listener = host.inside(|| TcpListener::bind(address).map_err(failed()))?;
     let receiver = std::thread::spawn(move || -> std::io::Result<u64> {
@@ -99,7 +101,7 @@ pub fn upload(lab: &Lab, to: &str) -> Result<()> {
 /// Queries as a resolver sends them, each from a port of its own, again when no answer comes.
 pub fn queries(lab: &Lab) -> Result<()> {
     let failed = || Error::file("a UDP socket");
-    let server: SocketAddr = format!("{SERVER}:53").parse().unwrap();
+    let server = lab.net.at(lab.net.server, 53);
     let socket = lab
         .topology
         .wan
@@ -121,11 +123,12 @@ pub fn queries(lab: &Lab) -> Result<()> {
             let _ = socket.send_to(&answer, peer);
         }
     });
+    let any = if lab.net.ipv6 { "[::]:0" } else { "0.0.0.0:0" };
     for id in 0..QUERIES {
         let socket = lab
             .topology
             .red
-            .inside(|| UdpSocket::bind("0.0.0.0:0").map_err(failed()))?;
+            .inside(|| UdpSocket::bind(any).map_err(failed()))?;
         socket.connect(server).map_err(failed())?;
         socket
             .set_read_timeout(Some(Duration::from_millis(100)))
