@@ -13,9 +13,10 @@
 
 use shunt_p4::flow::proto;
 
+use super::burst::{Found, STAGED};
 use super::fast::Plain;
 use super::hops::{Known, Way};
-use super::{Core, Found, STAGED, Verdict};
+use super::{Core, Verdict};
 use crate::conntrack::{Direction, Hashed, Key, Tracker, address, words};
 use crate::fib::Fib;
 use crate::nat::{Ask, Leased, SourceRule};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   frame from the switch
+//!     │ burst.rs    all frames of a burst are read before the first takes its way:
 //!     │ early.rs    whose a plain packet is, with several workers (owner.rs: any packet)
 //!     │ fast.rs     the short way of plain packets of connections that we have;
 //!     │ fresh.rs    that of plain packets that begin one; else:
@@ -26,6 +27,7 @@
 
 mod admit;
 mod adopt;
+mod burst;
 mod cut;
 mod early;
 mod egress;
@@ -57,7 +59,7 @@ use shunt_offload::{ConnectionId, HardwareCount, WorkerPort};
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{SwitchIndex, Tuple, VpcId};
 
-use crate::conntrack::{Direction, KeyHasher, Offload, State, Table};
+use crate::conntrack::{KeyHasher, Offload, State, Table};
 use crate::exception::ExceptionPort;
 use crate::fib::{Fib, FibReader};
 use crate::icmp::RateLimit;
@@ -91,9 +93,6 @@ pub const MAX_PORT_TRIES: u32 = 4;
 
 /// How often a frame is handed over at most, as it came: see `fragment.rs`.
 pub const MAX_HANDOVERS: usize = 2;
-
-/// Frames that are read before the first of them is looked up.
-const STAGED: usize = 32;
 
 /// What a worker is made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -311,7 +310,7 @@ impl Worker {
         let Self { reader, core } = self;
         let fib = reader.enter();
         let mut first = 0;
-        for frames in frames.chunks_mut(STAGED) {
+        for frames in frames.chunks_mut(burst::STAGED) {
             match &fib {
                 Some(fib) => core.burst(fib, now_ns, frames, |n, seen| verdict(first + n, seen)),
                 None => {
@@ -444,19 +443,6 @@ impl Census {
     }
 }
 
-/// What is known of a frame of a burst before the first one is walked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    /// Nothing.
-    Walk,
-    /// It has no connection here so far, and is no other worker's.
-    Ours,
-    /// It has no connection here so far, and is that worker's.
-    There(u16),
-    /// Its connection is probably in that slot.
-    Here(u32, Direction),
-}
-
 /// Why a packet goes no further, and where it does go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stop {
@@ -500,124 +486,6 @@ impl Core {
         if !self.handed {
             self.stats.punt(reason);
         }
-    }
-
-    /// Every frame is read before the first one's connection is looked for, so that the memory
-    /// that all of them need comes while the others are read. What a frame finds is decided in
-    /// their order: the second packet of a connection finds what the first one made.
-    fn burst<B: PacketBuf>(
-        &mut self,
-        fib: &Fib,
-        now_ns: u64,
-        frames: &mut [B],
-        mut verdict: impl FnMut(usize, Verdict),
-    ) {
-        let mut plain = [fast::Plain::NONE; STAGED];
-        let mut is_plain = [false; STAGED];
-        let mut known = fast::Ingresses::default();
-        for ((frame, plain), is_plain) in frames.iter().zip(&mut plain).zip(&mut is_plain) {
-            let frame = frame.data();
-            self.count_received(frame.len());
-            *is_plain = self.plain(fib, &mut known, frame, plain).is_some();
-            if *is_plain {
-                self.table.prefetch(&plain.flow);
-            }
-        }
-        let mut found = [Found::Walk; STAGED];
-        let mut any_ours = false;
-        for ((plain, is_plain), found) in plain.iter().zip(is_plain).zip(&mut found) {
-            if is_plain {
-                *found = self.look(fib, plain);
-                any_ours |= *found == Found::Ours;
-            }
-        }
-        let mut granted = any_ours.then(|| self.grants(fib, &plain, &found));
-        let made = self.stats.connections_created;
-        for (n, ((frame, plain), found)) in frames.iter_mut().zip(&plain).zip(&found).enumerate() {
-            let leaves = match found {
-                Found::Here(slot, direction) => {
-                    self.forward(fib, now_ns, plain, *slot, *direction, frame.data_mut())
-                }
-                _ => None,
-            };
-            let seen = match leaves {
-                Some(len) => {
-                    // Padding of a short frame is the ingress link's, not the packet's.
-                    frame.truncate(len);
-                    Verdict::Transmit
-                }
-                None => {
-                    let granted = granted.as_mut().and_then(|granted| granted[n].take());
-                    self.otherwise(fib, now_ns, frame, plain, *found, granted, made)
-                }
-            };
-            if seen.is_transmit() {
-                self.stats.sent.add(frame.data().len());
-            }
-            verdict(n, seen);
-        }
-    }
-
-    /// A frame that is not plainly of a connection that we have. `made`: as for
-    /// [`Core::pass_on`].
-    #[inline(never)] // so that the loop over those that are stays small
-    #[allow(clippy::too_many_arguments)]
-    fn otherwise<B: PacketBuf>(
-        &mut self,
-        fib: &Fib,
-        now_ns: u64,
-        frame: &mut B,
-        plain: &fast::Plain,
-        found: Found,
-        granted: Option<fresh::Granted<'_>>,
-        made: u64,
-    ) -> Verdict {
-        let seen = match found {
-            Found::There(worker) => self.pass_on(plain, worker, made),
-            Found::Ours => {
-                granted.and_then(|granted| self.begin(fib, now_ns, plain, granted, frame))
-            }
-            Found::Here(..) | Found::Walk => None,
-        };
-        seen.unwrap_or_else(|| {
-            self.ours = found == Found::Ours;
-            let seen = self.process(fib, now_ns, frame);
-            self.ours = false;
-            seen
-        })
-    }
-
-    /// Asks for what a plain packet will need, and says what that is.
-    #[inline(always)]
-    fn look(&mut self, fib: &Fib, plain: &fast::Plain) -> Found {
-        match self.table.prefetch_connection(&plain.flow) {
-            Some((slot, direction)) => Found::Here(slot, direction),
-            None => self.look_further(fib, plain),
-        }
-    }
-
-    fn look_further(&mut self, fib: &Fib, plain: &fast::Plain) -> Found {
-        if self.share.workers <= 1 || self.handed {
-            return Found::Ours;
-        }
-        match self.early_owner(fib, &plain.flow.key) {
-            Some(owner) if owner != self.share.worker => Found::There(owner),
-            Some(_) => Found::Ours,
-            None => Found::Walk,
-        }
-    }
-
-    /// Hands a packet to the worker that it belongs to. `made`: connections that there had been
-    /// when it was looked for here. `None`: it takes the walk.
-    #[inline]
-    fn pass_on(&mut self, plain: &fast::Plain, worker: u16, made: u64) -> Option<Verdict> {
-        let may_be_here = self.stats.connections_created != made;
-        if may_be_here && self.table.find_hashed(&plain.flow).is_some() {
-            return None;
-        }
-        self.count_punt(plain.reason());
-        self.stats.handed_over += 1;
-        Some(Verdict::Handover(worker))
     }
 
     fn poll_kernel<O: Output>(&mut self, output: &mut O) -> usize {
