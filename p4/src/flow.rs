@@ -122,14 +122,24 @@ pub struct FlowPair {
 impl FlowPair {
     /// Both entries, the originator's first.
     pub fn entries(&self) -> [FlowEntry; 2] {
-        let [forward, reply] = &self.keys;
-        let [forward_vpc, reply_vpc] = self.vpcs;
-        [
-            self.entry(forward, reply, forward_vpc),
-            self.entry(reply, forward, reply_vpc),
-        ]
+        [self.forward(), self.reply()]
     }
 
+    /// The originator's.
+    #[inline]
+    pub fn forward(&self) -> FlowEntry {
+        let [key, back] = &self.keys;
+        self.entry(key, back, self.vpcs[0])
+    }
+
+    /// The other one.
+    #[inline]
+    pub fn reply(&self) -> FlowEntry {
+        let [back, key] = &self.keys;
+        self.entry(key, back, self.vpcs[1])
+    }
+
+    #[inline]
     fn entry(&self, key: &FlowKey, back: &FlowKey, vpc: VpcId) -> FlowEntry {
         let (old, new) = (&key.tuple, back.tuple.reversed());
         let changed = |from: (IpAddr, u16), to: (IpAddr, u16)| (from != to).then_some(to);

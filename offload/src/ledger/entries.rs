@@ -52,7 +52,11 @@ impl Entries {
                     Op::Modify => Type::Modify,
                     Op::Delete => Type::Delete,
                 };
-                FlowUpdate::new(kind, *pair.entries().get(index)?)
+                let entry = match index {
+                    0 => pair.forward(),
+                    _ => pair.reply(),
+                };
+                FlowUpdate::new(kind, entry)
             }
             Self::Orphan(key) => {
                 // A deletion takes the key alone.
