@@ -12,7 +12,7 @@ use common::cluster::foretold;
 use common::*;
 use proptest::prelude::*;
 use shunt_offload::{ConnectionId, InstallerPort, OffloadCommand, OffloadEvent};
-use shunt_p4::{FlowKey, PuntReason, ShuntHeader, SwitchIndex, Tuple, VpcId};
+use shunt_p4::{FlowKey, SwitchIndex, Tuple, VpcId};
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::VecBuf;
@@ -137,14 +137,7 @@ impl Daemon {
     }
 
     fn frame(&mut self, at: usize, interface: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let header = ShuntHeader {
-            reason: PuntReason::FlowMiss as u8,
-            interface,
-            vpc: interface,
-            port: interface,
-            flow_hash: 7,
-        };
-        let sent = [header.encode().as_slice(), frame].concat();
+        let sent = from_switch(interface, frame);
         let at = at % self.workers.len();
         let told = self.workers[at].trace(self.now, &sent);
         let mut buffer = VecBuf::new(&sent);

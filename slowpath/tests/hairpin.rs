@@ -325,14 +325,7 @@ fn only_what_comes_from_inside_is_trusted() {
         );
     }
     // A switch's frame that bears the mark between workers is none.
-    let header = shunt_p4::ShuntHeader {
-        reason: 1,
-        interface: WAN,
-        vpc: WAN,
-        port: WAN,
-        flow_hash: 7,
-    };
-    let mut marked = [header.encode().as_slice(), &spoofed].concat();
+    let mut marked = from_switch(WAN, &spoofed);
     marked[14] = 0xff;
     for at in 0..2 {
         let mut buffer = shunt_slowpath::packet::VecBuf::new(&marked);

@@ -84,7 +84,7 @@ fn bursts_drop_a_revoked_connection_s_packets() {
     let mut world = World::new();
     offloaded(&mut world);
     let burst = |world: &mut World| {
-        let frame = shunt_frame(RED, &tcp(CLIENT, SERVER, "A"));
+        let frame = from_switch(RED, &tcp(CLIENT, SERVER, "A"));
         let mut frames = [shunt_slowpath::packet::VecBuf::from(frame)];
         let mut seen = None;
         let now = world.now;
@@ -96,17 +96,6 @@ fn bursts_drop_a_revoked_connection_s_packets() {
     assert_eq!(burst(&mut world), Verdict::Transmit);
     assert!(change(&mut world, |policy| policy.masquerades.clear()));
     assert_eq!(burst(&mut world), Verdict::Drop(DropReason::Revoked));
-}
-
-fn shunt_frame(interface: u16, frame: &[u8]) -> Vec<u8> {
-    let header = shunt_p4::frame::ShuntHeader {
-        reason: shunt_p4::PuntReason::FlowMiss as u8,
-        interface,
-        vpc: interface,
-        port: interface,
-        flow_hash: 7,
-    };
-    [header.encode().as_slice(), frame].concat()
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use common::*;
 use shunt_offload::{InstallerPort, OffloadCommand, OffloadEvent, OffloadUnit};
-use shunt_p4::{NetworkOp, PuntReason, ShuntHeader, SwitchIndex};
+use shunt_p4::{NetworkOp, SwitchIndex};
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::VecBuf;
@@ -68,14 +68,7 @@ impl Two {
 
     /// A frame that comes from a switch, and names an interface.
     fn frame(&mut self, switch: usize, interface: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let header = ShuntHeader {
-            reason: PuntReason::FlowMiss as u8,
-            interface,
-            vpc: interface,
-            port: interface,
-            flow_hash: 7,
-        };
-        let mut frames = [VecBuf::from([header.encode().as_slice(), frame].concat())];
+        let mut frames = [VecBuf::from(from_switch(interface, frame))];
         let mut seen = None;
         self.worker
             .burst_from(place(switch), self.now, &mut frames, |_, verdict| {
@@ -148,14 +141,7 @@ fn a_connection_between_two_switches_stays_in_software_and_is_counted() {
     }
     assert_eq!(two.worker.stats().offload_across, 1);
     assert_eq!([0, 1].map(|n| two.installers[n].take()), [None, None]);
-    let header = ShuntHeader {
-        reason: PuntReason::FlowMiss as u8,
-        interface: RED,
-        vpc: RED,
-        port: 1,
-        flow_hash: 7,
-    };
-    let frame = [header.encode().as_slice(), &udp(CLIENT, SERVER)].concat();
+    let frame = from_switch(RED, &udp(CLIENT, SERVER));
     let told = two.worker.trace(two.now, &frame);
     let said = told.steps.iter().find(|step| step.stage == "offload");
     assert!(

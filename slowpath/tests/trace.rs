@@ -10,7 +10,7 @@ use common::*;
 use proptest::prelude::*;
 use shunt_offload::{OffloadCommand, OffloadEvent};
 use shunt_p4::frame::ENCAP_LEN;
-use shunt_p4::{NetworkOp, NexthopId, PuntReason, Route, ShuntHeader};
+use shunt_p4::{NetworkOp, NexthopId, Route, ShuntHeader};
 use shunt_slowpath::DropReason;
 use shunt_slowpath::packet::{Packet, VecBuf};
 use shunt_slowpath::policy::{Filtering, Peering, PortRange, WhenExhausted};
@@ -55,18 +55,6 @@ fn narrow(limit: u8, connections: u32) -> World {
     world.fib.apply([to_plain(RED), to_plain(BLUE), blackhole]);
     world.fib.publish();
     world
-}
-
-/// As the switch sends it.
-fn punted(interface: u16, frame: &[u8]) -> Vec<u8> {
-    let header = ShuntHeader {
-        reason: PuntReason::FlowMiss as u8,
-        interface,
-        vpc: interface,
-        port: interface,
-        flow_hash: 7,
-    };
-    [header.encode().as_slice(), frame].concat()
 }
 
 /// Traces a frame, then has it walked: what was told has to happen.
@@ -341,28 +329,28 @@ proptest! {
             let flows = world.flows();
             match act {
                 Act::Send(shape) => {
-                    let framed = punted(shape.from, &frame(&shape));
+                    let framed = from_switch(shape.from, &frame(&shape));
                     same(&mut world, &framed);
                 }
                 Act::Parts(mut shape, first) => {
                     shape.len = 1800;
                     for n in 0..3 {
                         shape.part = Some((first + n) % 3);
-                        same(&mut world, &punted(shape.from, &frame(&shape)));
+                        same(&mut world, &from_switch(shape.from, &frame(&shape)));
                     }
                 }
                 Act::Reply(n, flags) if !flows.is_empty() => {
                     let flow = n.get(&flows);
-                    let framed = punted(flow.reply.vpc.get(), &reply_frame(flow, flags));
+                    let framed = from_switch(flow.reply.vpc.get(), &reply_frame(flow, flags));
                     let told = same(&mut world, &framed);
                     prop_assert!(told.known);
                 }
                 Act::Error(n, right) if !flows.is_empty() => {
                     let flow = n.get(&flows);
                     let frame = error_frame(flow, right);
-                    same(&mut world, &punted(flow.reply.vpc.get(), &frame));
+                    same(&mut world, &from_switch(flow.reply.vpc.get(), &frame));
                     // Nobody there has sent that.
-                    same(&mut world, &punted(flow.forward.vpc.get(), &frame));
+                    same(&mut world, &from_switch(flow.forward.vpc.get(), &frame));
                 }
                 Act::Reply(..) | Act::Error(..) => {}
                 Act::Pass(ns) => drop(world.pass(ns)),
@@ -386,7 +374,7 @@ proptest! {
                 }
                 Act::Junk(bytes) => {
                     same(&mut world, &bytes);
-                    same(&mut world, &punted(RED, &bytes));
+                    same(&mut world, &from_switch(RED, &bytes));
                 }
             }
         }
@@ -397,7 +385,10 @@ proptest! {
 #[test]
 fn the_steps_of_a_new_connection() {
     let mut world = World::new();
-    let told = same(&mut world, &punted(RED, &tcp("10.0.0.2:1234", SERVER, "S")));
+    let told = same(
+        &mut world,
+        &from_switch(RED, &tcp("10.0.0.2:1234", SERVER, "S")),
+    );
     let lines: Vec<_> = told
         .steps
         .iter()
@@ -486,7 +477,7 @@ fn the_reason_is_told_where_it_is_found() {
         ),
     ];
     for (from, frame, stage, text) in cases {
-        let told = same(&mut world, &punted(from, &frame));
+        let told = same(&mut world, &from_switch(from, &frame));
         let found =
             |step: &shunt_slowpath::worker::Step| step.stage == stage && step.text.contains(text);
         assert!(

@@ -77,8 +77,10 @@ impl Entries {
 
 /// Two different keys, all addresses of one family.
 pub(super) fn is_writable(unit: &OffloadUnit) -> bool {
-    let is_flow = |entry: &FlowEntry| FlowUpdate::new(Type::Insert, *entry).is_some();
     let [forward, reply] = &unit.flows.keys;
-    let [v6, reply_v6] = [forward, reply].map(|key| key.tuple.is_ipv6());
-    forward != reply && v6 == reply_v6 && unit.flows.entries().iter().all(is_flow)
+    let v6 = forward.tuple.is_ipv6();
+    let mut addresses = [forward, reply]
+        .into_iter()
+        .flat_map(|key| [key.tuple.src, key.tuple.dst]);
+    forward != reply && addresses.all(|address| address.is_ipv6() == v6)
 }

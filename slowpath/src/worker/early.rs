@@ -15,7 +15,7 @@ use crate::conntrack::{Key, KeyHasher, address};
 use crate::fib::{Fib, Resolution};
 use crate::nat::{Hidden, PortShare, SourceRule};
 
-/// Destinations that are remembered, a worker: 512 KiB. One more takes the place of another.
+/// Destinations that are remembered, a worker: 640 KiB. One more takes the place of another.
 pub const MAX_DESTINATIONS: usize = 1 << 14;
 
 /// What there is to say of packets to a destination.
@@ -33,7 +33,7 @@ enum Kind {
     },
 }
 
-/// Half a cache line. Direct mapped: a destination has one place.
+/// Direct mapped: a destination has one place.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     dst: [u64; 2],
@@ -43,7 +43,7 @@ struct Entry {
     kind: Kind,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 40);
+const _: () = assert!(size_of::<Entry>() == 40);
 
 const EMPTY: Entry = Entry {
     dst: [0; 2],

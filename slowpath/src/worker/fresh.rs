@@ -161,7 +161,8 @@ impl Core {
             (slot, Direction::Forward),
             (plain.from(), known.interface.id),
         );
-        self.seen_again(fib, now_ns, place, interfaces, plain.ip_len());
+        let seen = self.seen_again(fib, now_ns, place, interfaces, plain.ip_len());
+        debug_assert!(seen, "it has just begun: it is new and in software");
         frame.truncate(len);
         Some(Verdict::Transmit)
     }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use shunt_offload::InstallerPort;
-use shunt_p4::{PuntReason, ShuntHeader};
 use shunt_slowpath::exception::{self, ExceptionReceiver, ExceptionSender};
 use shunt_slowpath::nat::PortShare;
 use shunt_slowpath::packet::{Packet, VecBuf};
 use shunt_slowpath::worker::{MAX_HANDOVERS, Output, SharedQuotas, Verdict, Worker, WorkerConfig};
 use shunt_slowpath::{DropReason, FibWriter, FlowFilter, FlowView, Policy, Trace};
 
-use super::{SECOND, network};
+use super::{SECOND, from_switch, network};
 
 /// Where frames go that a poll brings.
 #[derive(Default)]
@@ -85,14 +84,7 @@ impl Cluster {
 
     /// The frame arrives at worker `at`, which may hand it over, once.
     pub fn frame(&mut self, at: usize, interface: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let header = ShuntHeader {
-            reason: PuntReason::FlowMiss as u8,
-            interface,
-            vpc: interface,
-            port: interface,
-            flow_hash: 7,
-        };
-        let sent = [header.encode().as_slice(), frame].concat();
+        let sent = from_switch(interface, frame);
         let mut buffer = VecBuf::new(&sent);
         let mut verdict = Verdict::Held;
         let now = self.now;

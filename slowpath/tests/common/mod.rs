@@ -202,6 +202,18 @@ pub struct World {
     pub now: u64,
 }
 
+/// A frame as the switch sends it that arrived on an interface.
+pub fn from_switch(interface: u16, frame: &[u8]) -> Vec<u8> {
+    let header = ShuntHeader {
+        reason: PuntReason::FlowMiss as u8,
+        interface,
+        vpc: interface,
+        port: interface,
+        flow_hash: 7,
+    };
+    [header.encode().as_slice(), frame].concat()
+}
+
 impl World {
     pub fn new() -> Self {
         Self::with(policy(), 1024, 1024)
@@ -231,14 +243,7 @@ impl World {
 
     /// What became of a frame that arrived on an interface, and what is sent to the switch.
     pub fn frame(&mut self, interface: u16, frame: &[u8]) -> (Verdict, Vec<u8>) {
-        let header = ShuntHeader {
-            reason: PuntReason::FlowMiss as u8,
-            interface,
-            vpc: interface,
-            port: interface,
-            flow_hash: 7,
-        };
-        let mut buffer = VecBuf::from([header.encode().as_slice(), frame].concat());
+        let mut buffer = VecBuf::from(from_switch(interface, frame));
         let verdict = self.worker.process(self.now, &mut buffer);
         (verdict, buffer.into_vec())
     }

@@ -16,12 +16,8 @@ impl<'a> Tracer<'a> {
         interface: &'a Interface,
         worker: u16,
     ) -> Result<Verdict, Stop> {
-        let Some(ingress) = self.arrives_inside(tuple, interface, worker) else {
+        let Some((ingress, key)) = self.arrives_inside(tuple, interface, worker) else {
             return Ok(Verdict::Hairpin(worker));
-        };
-        let key = FlowKey {
-            vpc: ingress.vpc,
-            tuple: *tuple,
         };
         match self.core.table.find(&key) {
             Some((slot, direction)) => self.established(&ingress, packet, slot, direction),
@@ -41,12 +37,8 @@ impl<'a> Tracer<'a> {
         interface: &'a Interface,
         worker: u16,
     ) -> Result<Verdict, Stop> {
-        let Some(ingress) = self.arrives_inside(tuple, interface, worker) else {
+        let Some((ingress, key)) = self.arrives_inside(tuple, interface, worker) else {
             return Ok(Verdict::Hairpin(worker));
-        };
-        let key = FlowKey {
-            vpc: ingress.vpc,
-            tuple: *tuple,
         };
         let table = &self.core.table;
         let found = table.find(&key).and_then(|(slot, direction)| {
@@ -59,13 +51,13 @@ impl<'a> Tracer<'a> {
         self.deliver(packet, &hop)
     }
 
-    /// `None`: at another worker.
+    /// Where it arrives, and what it is looked for as. `None`: at another worker.
     fn arrives_inside(
         &mut self,
         tuple: &Tuple,
         interface: &'a Interface,
         worker: u16,
-    ) -> Option<Ingress<'a>> {
+    ) -> Option<(Ingress<'a>, FlowKey)> {
         self.trace.egress = Some(interface.id);
         let text = format!(
             "what it is addressed to is inside: worker {worker} takes it as if it had arrived by {}",
@@ -77,7 +69,11 @@ impl<'a> Tracer<'a> {
         }
         self.hairpinned = true;
         let flow_hash = flow_hash(tuple);
-        Some(Ingress {
+        let key = FlowKey {
+            vpc: interface.vpc,
+            tuple: *tuple,
+        };
+        let ingress = Ingress {
             header: ShuntHeader {
                 reason: PuntReason::FlowMiss as u8,
                 interface: interface.id.get(),
@@ -89,6 +85,7 @@ impl<'a> Tracer<'a> {
             vpc: interface.vpc,
             stateless: false,
             hash: flow_hash,
-        })
+        };
+        Some((ingress, key))
     }
 }
