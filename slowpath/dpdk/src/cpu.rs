@@ -69,20 +69,21 @@ pub fn prefetch_to_write<T>(value: &T) {
 /// Which of the values are the wanted one, the first one's bit lowest. Without a branch: which one
 /// it is cannot be predicted.
 #[inline]
-pub fn equal_to(values: &[u32; 8], wanted: u32) -> u32 {
+pub fn equal_to(values: &[u16; 10], wanted: u16) -> u32 {
     #[cfg(target_arch = "x86_64")]
-    // SAFETY: SSE2 is part of x86-64; both loads lie within the array.
+    // SAFETY: SSE2 is part of x86-64; both loads, of eight values each, lie within the array.
     unsafe {
         use std::arch::x86_64::{
-            __m128i, _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_loadu_si128, _mm_movemask_ps,
-            _mm_set1_epi32,
+            __m128i, _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16,
+            _mm_set1_epi16,
         };
-        let wanted = _mm_set1_epi32(wanted as i32);
-        let four = |at: usize| {
+        let wanted = _mm_set1_epi16(wanted as i16);
+        let eight = |at: usize| {
             let values = _mm_loadu_si128(values.as_ptr().add(at).cast::<__m128i>());
-            _mm_movemask_ps(_mm_castsi128_ps(_mm_cmpeq_epi32(values, wanted))) as u32
+            _mm_cmpeq_epi16(values, wanted)
         };
-        four(0) | four(4) << 4
+        let both = _mm_movemask_epi8(_mm_packs_epi16(eight(0), eight(2))) as u32;
+        both & 0xff | both >> 8 << 2
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -115,8 +116,8 @@ mod tests {
 
     #[test]
     fn equal_values_have_their_bits() {
-        let values = [7, 0, 7, u32::MAX, 1 << 31, 7, 8, 9];
-        assert_eq!(equal_to(&values, 7), 0b0010_0101);
+        let values = [7, 0, 7, u16::MAX, 1 << 15, 7, 8, 9, 7, 10];
+        assert_eq!(equal_to(&values, 7), 0b01_0010_0101);
         assert_eq!(equal_to(&values, 6), 0);
         for (n, value) in values
             .into_iter()
@@ -125,7 +126,7 @@ mod tests {
         {
             assert_eq!(equal_to(&values, value), 1 << n);
         }
-        assert_eq!(equal_to(&[u32::MAX; 8], u32::MAX), 0xff);
+        assert_eq!(equal_to(&[u16::MAX; 10], u16::MAX), 0x3ff);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Connection states, computed from the packets of both directions.
 
+use std::mem::offset_of;
+
 use shunt_p4::flow::proto;
 
 use super::window::{Fit, Window};
@@ -128,27 +130,36 @@ impl TimeoutTable {
     }
 
     #[inline]
-    pub(crate) fn of(&self, state: State, protocol: u8) -> u64 {
-        self.0[state as usize][usize::from(protocol == proto::UDP)]
+    pub(crate) fn of(&self, state: State, udp: bool) -> u64 {
+        self.0[state as usize][usize::from(udp)]
     }
 }
 
 /// State and what it takes to compute the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct Tracker {
-    state: State,
-    /// Who sent the SYN that opened it.
-    opener: Direction,
-    /// Who sent the first FIN.
-    closer: Direction,
-    /// The reset that closed it may not have been its sender's: software had not seen the
-    /// segments before it.
-    doubtful: bool,
     /// TCP: sequence numbers, while software sees all segments.
     window: Window,
+    state: State,
+    /// `OPENER`, `CLOSER`, `DOUBTFUL` and `UDP`.
+    bits: u8,
 }
 
+/// Who sent the SYN that opened it, by [`Direction::index`].
+const OPENER: u8 = 1 << 4;
+/// Who sent the first FIN.
+const CLOSER: u8 = 1 << 5;
+/// The reset that closed it may not have been its sender's: software had not seen the segments
+/// before it.
+const DOUBTFUL: u8 = 1 << 6;
+/// Its protocol is UDP, which has timeouts of its own.
+const UDP: u8 = 1 << 7;
+
 impl Tracker {
+    /// Where the state lies, bytes.
+    pub(super) const STATE_AT: usize = offset_of!(Tracker, state);
+
     /// The state of a connection that begins with this packet. `None`: no connection begins
     /// with it, and a TCP segment may only be adopted.
     pub fn begin(transport: &Transport) -> Option<Self> {
@@ -162,7 +173,9 @@ impl Tracker {
             Transport::Udp { .. } | Transport::EchoRequest { .. } => State::New,
             _ => return None,
         };
-        Some(Self::new(state))
+        let mut tracker = Self::new(state);
+        tracker.set(UDP, matches!(transport, Transport::Udp { .. }));
+        Some(tracker)
     }
 
     /// The state of a TCP connection that was open before we heard of it: after a restart, or
@@ -180,48 +193,64 @@ impl Tracker {
 
     fn new(state: State) -> Self {
         Self {
-            state,
-            opener: Direction::Forward,
-            closer: Direction::Forward,
-            doubtful: false,
             window: Window::default(),
+            state,
+            bits: 0,
         }
+    }
+
+    #[inline]
+    const fn has(&self, bit: u8) -> bool {
+        self.bits & bit != 0
+    }
+
+    fn set(&mut self, bit: u8, to: bool) {
+        self.bits = self.bits & !bit | if to { bit } else { 0 };
+    }
+
+    /// Remembers a direction.
+    fn set_side(&mut self, bit: u8, direction: Direction) {
+        self.set(bit, direction == Direction::Reply);
+    }
+
+    /// Whether the direction is the one remembered.
+    fn is_side(&self, bit: u8, direction: Direction) -> bool {
+        self.has(bit) == (direction == Direction::Reply)
     }
 
     /// That of a connection that was in hardware, and of which nothing else is known.
     pub(crate) fn in_hardware(protocol: u8) -> Self {
-        Self::new(match protocol {
+        let mut tracker = Self::new(match protocol {
             proto::TCP => State::Established,
             _ => State::Replied,
-        })
+        });
+        tracker.set(UDP, protocol == proto::UDP);
+        tracker
     }
 
-    /// All but the sequence numbers, in a byte.
+    /// All but the sequence numbers and the protocol, in a byte.
     #[inline]
     pub(crate) const fn packed(&self) -> u8 {
-        self.state as u8
-            | (self.opener.index() as u8) << 4
-            | (self.closer.index() as u8) << 5
-            | (self.doubtful as u8) << 6
+        self.state as u8 | self.bits & !UDP
     }
 
     /// The reverse of [`Tracker::packed`]; sequence numbers are learned anew. `None`: no such
     /// state, or not of that protocol.
     pub(crate) fn unpacked(byte: u8, protocol: u8) -> Option<Self> {
-        let direction = |bit: u8| match byte >> bit & 1 {
-            0 => Direction::Forward,
-            _ => Direction::Reply,
-        };
         let state = *State::ALL.get(usize::from(byte & 0xf))?;
-        if state.is_tcp() != (protocol == proto::TCP) || byte >> 7 != 0 {
+        if state.is_tcp() != (protocol == proto::TCP) || byte & UDP != 0 {
             return None;
         }
-        Some(Self {
-            opener: direction(4),
-            closer: direction(5),
-            doubtful: byte >> 6 & 1 == 1,
-            ..Self::new(state)
-        })
+        let mut tracker = Self::new(state);
+        tracker.bits = byte & (OPENER | CLOSER | DOUBTFUL);
+        tracker.set(UDP, protocol == proto::UDP);
+        Some(tracker)
+    }
+
+    /// Whether its protocol is UDP.
+    #[inline]
+    pub(crate) const fn is_udp(&self) -> bool {
+        self.has(UDP)
     }
 
     /// The state.
@@ -253,13 +282,13 @@ impl Tracker {
         if flags.rst() {
             return self.see_reset(direction, flags, segment);
         }
-        let opener = direction == self.opener;
-        let closer = direction == self.closer;
+        let opener = self.is_side(OPENER, direction);
+        let closer = self.is_side(CLOSER, direction);
         let over = matches!(self.state, State::TimeWait | State::Closed);
         if over && flags.syn() && !flags.ack() {
             // Port reuse: either side may open the same tuple again (RFC 9293 section 3.6.1).
             *self = Self::new(State::SynSent);
-            self.opener = direction;
+            self.set_side(OPENER, direction);
             self.window.learn(direction, segment, false);
             return true;
         }
@@ -280,7 +309,7 @@ impl Tracker {
             State::SynReceived | State::SynSent | State::Adopted | State::Established
                 if flags.fin() =>
             {
-                self.closer = direction;
+                self.set_side(CLOSER, direction);
                 State::FinWait
             }
             State::Adopted if !opener && plain => State::Established,
@@ -292,9 +321,9 @@ impl Tracker {
             State::LastAck if closer && flags.ack() && !flags.fin() => State::TimeWait,
             // Nobody sends on after a reset: if the other side does too, that one was somebody
             // else's.
-            State::Closed if self.doubtful && closer && plain => {
-                self.doubtful = false;
-                self.opener = direction;
+            State::Closed if self.has(DOUBTFUL) && closer && plain => {
+                self.set(DOUBTFUL, false);
+                self.set_side(OPENER, direction);
                 State::Adopted
             }
             other => other,
@@ -307,7 +336,7 @@ impl Tracker {
     fn see_reset(&mut self, direction: Direction, flags: TcpFlags, segment: &Segment) -> bool {
         let fit = match self.state {
             State::TimeWait | State::Closed => return true,
-            State::SynSent if direction != self.opener => {
+            State::SynSent if !self.is_side(OPENER, direction) => {
                 match flags.ack() && self.window.answers_syn(direction, segment) {
                     true => Fit::Exact,
                     false => Fit::Outside,
@@ -317,8 +346,8 @@ impl Tracker {
         };
         match fit {
             Fit::Exact | Fit::Unknown => {
-                self.doubtful = fit == Fit::Unknown;
-                self.closer = direction;
+                self.set(DOUBTFUL, fit == Fit::Unknown);
+                self.set_side(CLOSER, direction);
                 self.state = State::Closed;
                 true
             }

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 use proptest::prelude::*;
 use shunt_p4::flow::proto;
 
+use shunt_p4::Tuple;
+
 use super::*;
 use crate::packet::Transport;
 

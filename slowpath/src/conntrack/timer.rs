@@ -1,14 +1,15 @@
 //! A timer wheel over the slots of the connection table.
 //!
 //! ```text
-//!   lists: 512 of 134 ms, 512 of 69 s ──▶ chunk, 1 to 15 slots ──▶ chunk, 15 ──▶ chunk, 15
+//!   lists: 2048 of 134 ms, 512 of 69 s ──▶ chunk, 1 to 15 slots ──▶ chunk, 15 ──▶ chunk, 15
 //!                                            ▲ who is armed or cancelled fills or leaves this one
 //! ```
 //!
-//! Two levels of 512 lists: 134 ms a list, then 69 s a list, 9.8 h in all; later deadlines wait
-//! in the last list and are put back. One timer a slot. Arming and cancelling cost the same however
-//! many there are. Nothing is ever scanned; what is due is taken out one by one, and every 69 s
-//! one coarse list is spread over the fine level.
+//! Two levels: 2048 lists of 134 ms, which hold what is due within three turns of 69 s, so all that
+//! UDP waits for; then 512 lists of such a turn each, 9.8 h in all; later deadlines wait in the last
+//! list and are put back. One timer a slot. Arming and cancelling cost the same however many there
+//! are. Nothing is ever scanned; what is due is taken out one by one, and every turn one coarse list
+//! is spread over the fine level.
 //!
 //! A list is made of cache lines of fifteen timers, all full but the first, so that what is due
 //! is known before it is its turn, and its memory can be asked for. A list linked through the
@@ -18,13 +19,25 @@ use shunt_dpdk::{huge_pages, prefetch};
 
 /// One tick of the fine level, nanoseconds: 2^27, 134 ms.
 const TICK_SHIFT: u32 = 27;
-/// Lists a level.
-const LISTS: u64 = 512;
-const LIST_BITS: u32 = 9;
+/// Ticks of a turn.
+const TURN: u64 = 1 << TURN_BITS;
+const TURN_BITS: u32 = 9;
+/// Turns that the fine level holds: the one at hand and those after it.
+const TURNS: u64 = 4;
+/// Lists of the fine level, a tick each.
+const FINE: u64 = TURNS * TURN;
+/// Lists of the coarse level, a turn each.
+const COARSE: u64 = 512;
 /// No chunk, no slot.
 const NONE: u32 = u32::MAX;
 /// Deadlines beyond it (18 years) are due then.
 const LAST_TICK: u64 = u32::MAX as u64 - 1;
+
+/// The first tick not before that moment.
+#[inline]
+fn tick_of(deadline_ns: u64) -> u32 {
+    ((deadline_ns >> TICK_SHIFT) + 1).min(LAST_TICK) as u32
+}
 
 /// A timer's place; it lies within what the timer is for.
 #[derive(Clone, Copy, Debug)]
@@ -54,10 +67,10 @@ impl Link {
         self.list
     }
 
-    /// The tick at which it is due, as nanoseconds; `None` when not armed.
+    /// Whether it is armed, and due no later than if it were armed for that moment.
     #[inline]
-    pub(crate) fn due_ns(&self) -> Option<u64> {
-        (self.at != NONE).then_some(u64::from(self.tick) << TICK_SHIFT)
+    pub(crate) fn fires_by(&self, deadline_ns: u64) -> bool {
+        self.at != NONE && self.tick <= tick_of(deadline_ns)
     }
 }
 
@@ -111,7 +124,7 @@ pub(crate) struct Wheel {
 impl Wheel {
     /// For so many timers, without any.
     pub(crate) fn new(timers: usize) -> Self {
-        let lists = 2 * LISTS as usize;
+        let lists = (FINE + COARSE) as usize;
         // Each list has one chunk that is not full.
         let mut chunks = Vec::with_capacity(timers / WAYS + lists + 1);
         huge_pages(&mut chunks);
@@ -127,8 +140,7 @@ impl Wheel {
     /// Sets the slot's timer to the first tick not before `deadline_ns`.
     pub(crate) fn arm(&mut self, links: &mut impl Links, slot: u32, deadline_ns: u64) {
         self.cancel(links, slot);
-        let tick = (deadline_ns >> TICK_SHIFT) + 1;
-        self.put(links, slot, tick.min(LAST_TICK) as u32);
+        self.put(links, slot, tick_of(deadline_ns));
     }
 
     /// Clears the slot's timer: the list's first one takes its place.
@@ -161,11 +173,11 @@ impl Wheel {
             return None;
         }
         loop {
-            let list = (self.now % LISTS) as usize;
+            let list = (self.now % FINE) as usize;
             self.look_ahead(links, list);
             if let Some(slot) = self.pop(list) {
                 if let Some(link) = links.link(slot) {
-                    // The fine level only holds what is due within one turn.
+                    // The fine level holds no more than it has lists for.
                     debug_assert!(u64::from(link.tick) <= self.now);
                     *link = UNARMED;
                 }
@@ -175,7 +187,7 @@ impl Wheel {
                 return None;
             }
             self.now += 1;
-            if self.now.is_multiple_of(LISTS) {
+            if self.now.is_multiple_of(TURN) {
                 self.cascade(links);
             }
         }
@@ -186,10 +198,11 @@ impl Wheel {
         self.armed
     }
 
-    /// Moves the coarse list whose turn has come to the fine level.
+    /// Moves the coarse list of the turn that the fine level now reaches to it.
     fn cascade(&mut self, links: &mut impl Links) {
-        let list = (LISTS + (self.now >> LIST_BITS) % LISTS) as usize;
-        // What is put back for another turn of the coarse level goes to another list.
+        let turn = (self.now >> TURN_BITS) + TURNS - 1;
+        let list = (FINE + turn % COARSE) as usize;
+        // What is put back for another round of the coarse level goes to another list.
         loop {
             self.look_ahead(links, list);
             let Some(slot) = self.pop(list) else { return };
@@ -245,13 +258,14 @@ impl Wheel {
 
     fn put(&mut self, links: &mut impl Links, slot: u32, tick: u32) {
         let due = u64::from(tick).max(self.now);
-        // The coarse list of the turn we are in has been emptied already.
-        let turns = (due >> LIST_BITS) - (self.now >> LIST_BITS);
-        let list = if turns == 0 {
-            due % LISTS
+        let turn = self.now >> TURN_BITS;
+        let turns = (due >> TURN_BITS) - turn;
+        let list = if turns < TURNS {
+            due % FINE
         } else {
-            // Beyond the horizon: the last list, from where it is put again.
-            LISTS + ((self.now >> LIST_BITS) + turns.min(LISTS - 1)) % LISTS
+            // The coarse lists of the turns before have been emptied already. Beyond the horizon:
+            // the last list, from where it is put again.
+            FINE + (turn + turns.min(TURNS + COARSE - 2)) % COARSE
         } as usize;
         let Some(first) = self.lists.get_mut(list) else {
             return;

@@ -31,7 +31,7 @@ pub(super) enum Fit {
 
 /// Packed, because every connection has two, of whatever protocol.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C, packed(2))]
+#[repr(C, packed)]
 struct Side {
     /// Behind the newest byte that it sent, SYN and FIN counted.
     end: u32,
@@ -39,30 +39,15 @@ struct Side {
     acked: u32,
     /// The largest window that it announced, bytes.
     window: u32,
-    /// Its window scale option.
-    scale: Scale,
-    /// `HEARD` and `WAITING`.
+    /// `HEARD`, `WAITING`, and its window scale option plus one in `SCALE`; 0 for none.
     known: u8,
 }
 
 /// `end` is known.
-const HEARD: u8 = 1;
+const HEARD: u8 = 0x10;
 /// `acked` is known.
-const WAITING: u8 = 2;
-
-/// A window scale option, plus one; 0 for none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Scale(u8);
-
-impl Scale {
-    fn new(scale: Option<u8>) -> Self {
-        Self(scale.map_or(0, |scale| scale.min(SCALE_MAX) + 1))
-    }
-
-    fn get(self) -> Option<u8> {
-        self.0.checked_sub(1)
-    }
-}
+const WAITING: u8 = 0x20;
+const SCALE: u8 = 0xf;
 
 impl Side {
     const fn heard(&self) -> bool {
@@ -71,6 +56,15 @@ impl Side {
 
     const fn waiting(&self) -> bool {
         self.known & WAITING != 0
+    }
+
+    fn scale(&self) -> Option<u8> {
+        (self.known & SCALE).checked_sub(1)
+    }
+
+    fn set_scale(&mut self, scale: Option<u8>) {
+        let scale = scale.map_or(0, |scale| scale.min(SCALE_MAX) + 1);
+        self.known = self.known & !SCALE | scale;
     }
 }
 
@@ -85,7 +79,7 @@ impl Window {
     pub(super) fn forget(&mut self) {
         for side in &mut self.sides {
             *side = Side {
-                scale: side.scale,
+                known: side.known & SCALE,
                 ..Side::default()
             };
         }
@@ -142,10 +136,10 @@ impl Window {
             sender.known |= HEARD;
         }
         if segment.syn {
-            sender.scale = Scale::new(segment.scale);
+            sender.set_scale(segment.scale);
         }
         // Scaling is in force only if both sides offer it, and never in a SYN itself.
-        let scale = match (sender.scale.get(), receiver.scale.get()) {
+        let scale = match (sender.scale(), receiver.scale()) {
             (Some(scale), Some(_)) if !segment.syn => scale,
             _ => 0,
         };

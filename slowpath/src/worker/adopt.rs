@@ -16,7 +16,7 @@ use shunt_p4::{FlowEntry, FlowKey, SwitchIndex, VpcId};
 
 use super::hairpin::has_half;
 use super::{Core, Worker};
-use crate::conntrack::{InsertError, Key, Offload, Tracker};
+use crate::conntrack::{InsertError, Key, Offload, Packets, Tracker};
 use crate::fib::{Fib, Resolution};
 use crate::nat::{Origin, RetakeError};
 use crate::record::{Counters, Record};
@@ -251,7 +251,7 @@ impl Core {
                 connection.place.set_offload(Offload::Installing);
             }
             connection.last_seen_ns = former.last_seen_ns.min(now_ns);
-            connection.packets = former.counted.packets;
+            connection.packets = Packets::new(former.counted.packets);
             connection.bytes = former.counted.bytes;
             let timeout = super::offload::timeout_ns(fib, connection);
             self.table.arm(slot, now_ns.saturating_add(timeout));

@@ -536,7 +536,7 @@ impl Core {
             return;
         };
         let mut counted = Counters {
-            packets: connection.packets,
+            packets: connection.packets.both(),
             bytes: connection.bytes,
         };
         if let Some(left) = self.hardware.get(&slot) {

@@ -15,7 +15,6 @@
 use std::time::Duration;
 
 use shunt_offload::{ConnectionId, OffloadCommand, OffloadEvent, OffloadUnit, RefuseReason};
-use shunt_p4::flow::proto;
 use shunt_p4::{FlowKey, FlowPair, Interface, InterfaceId, SwitchIndex};
 
 use super::quota::Counted;
@@ -26,9 +25,9 @@ use crate::fib::Fib;
 use crate::packet::{Packet, Transport};
 
 /// Events whose connections are asked for together.
-const EVENTS: usize = 16;
+const EVENTS: usize = 32;
 /// Timers of which all that their ends need is asked for together.
-const TIMERS: usize = 16;
+const TIMERS: usize = 32;
 
 /// What a connection takes into account of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -80,9 +79,8 @@ impl Core {
             // The first one does not say how much follows.
             connection.tracker.forget_window();
         }
-        let at = direction.index();
-        connection.packets[at] += 1;
-        connection.bytes[at] += packet.len as u64;
+        connection.packets.count(direction);
+        connection.bytes[direction.index()] += packet.len as u64;
         let state = connection.tracker.state();
         if state.is_half_open() != before.is_half_open() {
             let vpc = connection.key(Direction::Forward).vpc;
@@ -134,7 +132,7 @@ impl Core {
         (from, to): (u16, InterfaceId),
         len: usize,
     ) -> bool {
-        let Some((connection, due_ns)) = self.table.timed(slot) else {
+        let Some(connection) = self.table.get_mut(slot) else {
             return false;
         };
         let state = connection.tracker.state();
@@ -143,16 +141,13 @@ impl Core {
         if !stays || connection.place.offload() != Offload::Software {
             return false;
         }
-        let at = direction.index();
-        connection.packets[at] += 1;
-        connection.bytes[at] += len as u64;
+        connection.packets.count(direction);
+        connection.bytes[direction.index()] += len as u64;
         connection.last_seen_ns = now_ns;
         connection.offered_since_ns(now_ns);
-        let deadline_ns = now_ns.saturating_add(fib.timeouts().of(state, proto::UDP));
+        let deadline_ns = now_ns.saturating_add(fib.timeouts().of(state, true));
         let wanted = wants_offload(fib, now_ns, connection);
-        if due_ns.is_none_or(|due_ns| due_ns > deadline_ns) {
-            self.table.arm(slot, deadline_ns);
-        }
+        self.table.arm_by(slot, deadline_ns);
         if wanted && self.fast_enough(fib, now_ns, slot, len) {
             self.install(fib, now_ns, slot, from, to);
         }
@@ -299,7 +294,7 @@ impl Core {
         while events < POLL_BUDGET {
             let taken = self.ways.poll(switch, &mut batch);
             for event in batch.iter().flatten() {
-                self.table.prefetch_slot(id_of(event).slot);
+                self.table.prefetch_state(id_of(event).slot);
             }
             for event in batch.iter_mut().filter_map(Option::take) {
                 self.offload_event(fib, now_ns, switch, event);
@@ -432,8 +427,9 @@ impl Core {
         if connection.is_ending() {
             self.end(now_ns, slot);
         } else {
+            // Seldom another one than it had.
             let deadline = deadline_ns(fib, connection);
-            self.table.arm(slot, deadline);
+            self.table.arm_by(slot, deadline);
         }
     }
 
@@ -516,8 +512,8 @@ pub(super) fn flows(connection: &Connection, idle_timeout: Duration) -> FlowPair
 }
 
 pub(super) fn timeout_ns(fib: &Fib, connection: &Connection) -> u64 {
-    fib.timeouts()
-        .of(connection.tracker.state(), connection.proto())
+    let tracker = &connection.tracker;
+    fib.timeouts().of(tracker.state(), tracker.is_udp())
 }
 
 fn deadline_ns(fib: &Fib, connection: &Connection) -> u64 {

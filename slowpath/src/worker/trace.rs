@@ -282,7 +282,7 @@ impl<'a> Tracer<'a> {
                 connection.key(Direction::Forward).tuple.dst_port,
                 connection.key(Direction::Reply).tuple.src_port,
             ],
-            packets: connection.packets.iter().sum::<u64>() + 1,
+            packets: connection.packets.both().iter().sum::<u64>() + 1,
             bytes: connection.bytes.iter().sum::<u64>() + packet.len() as u64,
             across: ingress.interface.switch != hop.interface.switch,
             half: connection.is_half(),

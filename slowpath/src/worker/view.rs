@@ -173,7 +173,7 @@ fn view(connection: &Connection, id: ConnectionId, age: Duration, now_ns: u64) -
             tuple: key.tuple,
             translated: translation.tuple,
             route_vpc: translation.route_vpc,
-            packets: connection.packets[direction.index()],
+            packets: connection.packets.both()[direction.index()],
             bytes: connection.bytes[direction.index()],
         }
     };

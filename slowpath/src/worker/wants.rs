@@ -60,7 +60,7 @@ impl Core {
 pub(super) fn wants_offload(fib: &Fib, now_ns: u64, connection: &mut Connection) -> bool {
     let policy = &fib.policy().offload;
     let carried = (
-        connection.packets.iter().sum(),
+        connection.packets.both().iter().sum(),
         connection.bytes.iter().sum(),
     );
     let state = connection.tracker.state();
