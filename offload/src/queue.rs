@@ -289,6 +289,7 @@ impl WorkerPort {
     }
 
     /// As many events as there are and fit, from the first one on; how many.
+    #[inline]
     pub fn poll_into(&mut self, events: &mut [Option<OffloadEvent>]) -> usize {
         let there = self.events.slots().min(events.len());
         let Ok(chunk) = self.events.read_chunk(there) else {
@@ -329,6 +330,7 @@ pub struct InstallerPort {
 
 impl InstallerPort {
     /// The next command, if there is one.
+    #[inline]
     pub fn take(&mut self) -> Option<OffloadCommand> {
         self.commands.pop().ok()
     }
@@ -357,6 +359,7 @@ impl InstallerPort {
     ///
     /// # Errors
     /// The event back when the ring is full.
+    #[inline] // else it would be written twice
     pub fn send(&mut self, event: OffloadEvent) -> Result<(), OffloadEvent> {
         self.events
             .push(event)

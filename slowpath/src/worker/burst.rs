@@ -51,7 +51,11 @@ impl Core {
                 any_ours |= *found == Found::Ours;
             }
         }
-        let mut granted = any_ours.then(|| self.grants(fib, &plain, &found));
+        let mut granted = None;
+        if any_ours {
+            let granted = granted.insert([const { fresh::Granted::NONE }; STAGED]);
+            self.grants(fib, &plain, &found, granted);
+        }
         let made = self.stats.connections_created;
         for (n, ((frame, plain), found)) in frames.iter_mut().zip(&plain).zip(&found).enumerate() {
             let leaves = match found {
@@ -67,7 +71,7 @@ impl Core {
                     Verdict::Transmit
                 }
                 None => {
-                    let granted = granted.as_mut().and_then(|granted| granted[n].take());
+                    let granted = granted.as_mut().and_then(|granted| granted.get_mut(n));
                     self.otherwise(fib, now_ns, frame, plain, *found, granted, made)
                 }
             };
@@ -89,7 +93,7 @@ impl Core {
         frame: &mut B,
         plain: &fast::Plain,
         found: Found,
-        granted: Option<fresh::Granted<'_>>,
+        granted: Option<&mut fresh::Granted>,
         made: u64,
     ) -> Verdict {
         let seen = match found {
@@ -97,7 +101,8 @@ impl Core {
             Found::Ours => {
                 granted.and_then(|granted| self.begin(fib, now_ns, plain, granted, frame))
             }
-            Found::Here(..) | Found::Walk => None,
+            Found::Here(slot, _) => self.forward_other(fib, now_ns, plain, slot, frame),
+            Found::Walk => None,
         };
         seen.unwrap_or_else(|| {
             self.ours = found == Found::Ours;
@@ -105,6 +110,25 @@ impl Core {
             self.ours = false;
             seen
         })
+    }
+
+    /// A packet whose hash led to that slot: it may be another connection's.
+    #[inline(never)]
+    fn forward_other<B: PacketBuf>(
+        &mut self,
+        fib: &Fib,
+        now_ns: u64,
+        plain: &fast::Plain,
+        not: u32,
+        frame: &mut B,
+    ) -> Option<Verdict> {
+        let (slot, direction) = self.table.find_hashed(&plain.flow)?;
+        if slot == not {
+            return None;
+        }
+        let len = self.forward(fib, now_ns, plain, slot, direction, frame.data_mut())?;
+        frame.truncate(len);
+        Some(Verdict::Transmit)
     }
 
     /// Asks for what a plain packet will need, and says what that is.

@@ -214,10 +214,13 @@ impl Core {
             // A peering may allow it.
             return None;
         }
-        let (number, way) = self.hops.number(fib, &known);
         let generation = fib.generation() as u32;
-        self.table.set_hop(slot, direction, generation, number);
-        Some(way)
+        self.table
+            .set_hop(slot, direction, generation, known.number);
+        Some(match self.hops.numbered(known.number) {
+            Some(way) => *way,
+            None => Way::new(&known),
+        })
     }
 }
 

@@ -11,15 +11,15 @@
 //! for memory, not one after the other. It decides what the walk decides; whatever it does not
 //! know takes the walk. A property test holds the two against each other (`tests/fast.rs`).
 
+use shunt_p4::VpcId;
 use shunt_p4::flow::proto;
 
 use super::burst::{Found, STAGED};
 use super::fast::Plain;
-use super::hops::{Known, Way};
 use super::{Core, Verdict};
 use crate::conntrack::{Direction, Hashed, Key, Tracker, address, words};
 use crate::fib::Fib;
-use crate::nat::{Ask, Leased, SourceRule};
+use crate::nat::{Ask, Lease, SourceRule};
 use crate::packet::{PacketBuf, Transport};
 use crate::policy::Masquerade;
 use crate::stats::DropReason;
@@ -27,80 +27,97 @@ use crate::stats::DropReason;
 /// A connection that may be begun, and where its port will be looked for.
 struct Asked<'a> {
     rule: &'a Masquerade,
-    known: Known<'a>,
+    /// The VPC that it leaves through.
+    to: VpcId,
+    /// Its next hop's number.
+    hop: u16,
     ask: Ask,
 }
 
-/// The same with its port. Not begun, it is to be given back.
-pub(super) struct Granted<'a> {
-    known: Known<'a>,
-    leased: Leased,
+/// The same with its port: not begun, that is to be given back. Written where it is read from.
+pub(super) struct Granted {
+    /// `None`: the packet takes the walk.
+    lease: Option<Lease>,
+    hop: u16,
     reply: Hashed,
+}
+
+impl Granted {
+    /// To be written.
+    pub(super) const NONE: Self = Self {
+        lease: None,
+        hop: 0,
+        reply: Hashed::NONE,
+    };
 }
 
 impl Core {
     /// Ports for the connections that a burst begins, as far as they are told so easily.
     #[inline(never)]
-    pub(super) fn grants<'a>(
+    pub(super) fn grants(
         &mut self,
-        fib: &'a Fib,
+        fib: &Fib,
         plain: &[Plain; STAGED],
         found: &[Found; STAGED],
-    ) -> [Option<Granted<'a>>; STAGED] {
+        granted: &mut [Granted; STAGED],
+    ) {
         let mut asked = [const { None }; STAGED];
         for ((plain, found), asked) in plain.iter().zip(found).zip(&mut asked) {
             if *found == Found::Ours {
                 *asked = self.ask(fib, plain);
             }
         }
-        let mut granted = [const { None }; STAGED];
-        for ((plain, asked), granted) in plain.iter().zip(&asked).zip(&mut granted) {
-            *granted = asked
-                .as_ref()
-                .and_then(|asked| self.grant(fib, plain, asked));
+        for ((plain, asked), granted) in plain.iter().zip(&asked).zip(granted) {
+            if let Some(asked) = asked {
+                self.grant(fib, plain, asked, granted);
+            }
         }
-        granted
     }
 
     /// `None`: the packet takes the walk.
+    #[inline(always)]
     fn ask<'a>(&mut self, fib: &'a Fib, plain: &Plain) -> Option<Asked<'a>> {
         let key = &plain.flow.key;
         let (vpc, v6) = (key.vpc(), key.is_ipv6());
         if key.proto() != proto::UDP || self.starting || fib.vpc(vpc)?.stateless {
             return None;
         }
-        let known = self.hops.known(fib, vpc, key.dst(), v6)?;
-        if !known.clear || plain.ip_len() > usize::from(known.mtu) {
+        let known = self.hops.learn(fib, vpc, key.dst(), v6)?;
+        if !known.clear || known.number == 0 || plain.ip_len() > usize::from(known.mtu) {
             return None;
         }
         let (to, src) = (known.interface.vpc, address(key.src(), v6));
         let Some(SourceRule::Masquerade(rule)) = fib.rules().source(vpc, to, src) else {
             return None;
         };
-        let ask = self.nat.ask(rule, key).ok()?;
-        Some(Asked { rule, known, ask })
+        Some(Asked {
+            rule,
+            to,
+            hop: known.number,
+            ask: self.nat.ask(rule, key).ok()?,
+        })
     }
 
-    /// `None`: there is no port; the walk knows what to do.
-    fn grant<'a>(&mut self, fib: &Fib, plain: &Plain, asked: &Asked<'a>) -> Option<Granted<'a>> {
-        let Asked { rule, known, ask } = asked;
-        let leased = self.nat.grant(fib.rules(), rule, ask).ok()?;
+    /// Nothing is granted if there is no port; the walk knows what to do.
+    #[inline(always)]
+    fn grant(&mut self, fib: &Fib, plain: &Plain, asked: &Asked<'_>, granted: &mut Granted) {
+        let Ok(leased) = self.nat.grant(fib.rules(), asked.rule, &asked.ask) else {
+            return;
+        };
         let key = &plain.flow.key;
         let (_, dst_port) = key.port_pair();
-        let reply = self.table.hash(Key::of_words(
-            known.interface.vpc,
+        granted.hop = asked.hop;
+        granted.reply.key = Key::of_words(
+            asked.to,
             key.dst(),
             words(leased.address),
             key.proto(),
             u32::from(dst_port) << 16 | u32::from(leased.port),
             key.is_ipv6(),
-        ));
-        self.table.prefetch(&reply);
-        Some(Granted {
-            known: *known,
-            leased,
-            reply,
-        })
+        );
+        granted.lease = Some(leased.lease);
+        self.table.hash_in_place(&mut granted.reply);
+        self.table.prefetch(&granted.reply);
     }
 
     /// `None`: it takes the walk after all; nothing was changed, and the port is given back.
@@ -109,18 +126,14 @@ impl Core {
         fib: &Fib,
         now_ns: u64,
         plain: &Plain,
-        granted: Granted<'_>,
+        granted: &mut Granted,
         frame: &mut B,
     ) -> Option<Verdict> {
-        let Granted {
-            known,
-            leased,
-            reply,
-        } = granted;
-        let flow = &plain.flow;
+        let lease = granted.lease.take()?;
+        let (flow, reply) = (&plain.flow, &granted.reply);
         // A packet before it in the burst may have begun it.
         if self.table.find_hashed(flow).is_some() {
-            self.nat.release(leased.lease);
+            self.nat.release(lease);
             return None;
         }
         let vpc = flow.key.vpc();
@@ -129,14 +142,14 @@ impl Core {
         let counted = match self.quotas.admit(now_ns, limits, source, false) {
             Ok(counted) => counted,
             Err(reason) => {
-                self.nat.release(leased.lease);
+                self.nat.release(lease);
                 return Some(self.refuse(plain, reason));
             }
         };
         let (src_port, dst_port) = flow.key.port_pair();
         let tracker = Tracker::begin(&Transport::Udp { src_port, dst_port });
         let slot = tracker.and_then(|tracker| {
-            let keys = [flow, &reply];
+            let keys = [flow, reply];
             self.table
                 .insert_hashed(now_ns, keys, [vpc; 2], tracker)
                 .ok()
@@ -146,21 +159,27 @@ impl Core {
         else {
             // A tuple that a connection without NAT has, or no room.
             self.quotas.release(counted, source);
-            self.nat.release(leased.lease);
+            self.nat.release(lease);
             return None;
         };
-        connection.lease = Some(leased.lease);
+        connection.lease = Some(lease);
         connection.set_counted(counted.source);
         self.record(slot);
         self.stats.connections_created += 1;
-        let Some(len) = plain.dress(&reply.key, &Way::new(&known), frame.data_mut()) else {
+        let way = self.hops.numbered(granted.hop);
+        let dressed = way.and_then(|way| {
+            let len = plain.dress(&reply.key, way, frame.data_mut())?;
+            Some((len, way.interface))
+        });
+        let Some((len, interface)) = dressed else {
             return Some(self.refuse(plain, DropReason::Malformed));
         };
         self.count_punt(plain.reason());
-        let (place, interfaces) = (
-            (slot, Direction::Forward),
-            (plain.from(), known.interface.id),
-        );
+        let place = (slot, Direction::Forward);
+        let generation = fib.generation() as u32;
+        self.table
+            .set_hop(slot, Direction::Forward, generation, granted.hop);
+        let interfaces = (plain.from(), interface);
         let seen = self.seen_again(fib, now_ns, place, interfaces, plain.ip_len());
         debug_assert!(seen, "it has just begun: it is new and in software");
         frame.truncate(len);

@@ -13,7 +13,7 @@ use shunt_dpdk::huge_pages;
 use crate::conntrack::{KeyHasher, address, hasher, words};
 use crate::fib::{Fib, Resolution};
 
-/// Destinations that are remembered, a worker: 512 KiB. One more takes the place of another.
+/// Destinations that are remembered, a worker: 640 KiB. One more takes the place of another.
 pub const MAX_HOPS: usize = 1 << 14;
 
 /// Next hops that have a number: connections remember theirs by it. Others are looked up among
@@ -28,6 +28,8 @@ pub(super) struct Known<'a> {
     pub(super) mtu: u16,
     /// No NAT rule has anything to say about the destination.
     pub(super) clear: bool,
+    /// See [`Hops::numbered`]; 0: it has none.
+    pub(super) number: u16,
 }
 
 /// The same without the tables.
@@ -68,7 +70,7 @@ impl Way {
     }
 }
 
-/// Half a cache line. Only paths that are the same for all flows, neighbour known.
+/// Only paths that are the same for all flows, neighbour known.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     dst: [u64; 2],
@@ -78,6 +80,7 @@ struct Entry {
     interface: u16,
     mac: MacAddr,
     mtu: u16,
+    number: u16,
 }
 
 /// The tables that something was looked up in, and the address's family; the lowest bit is free.
@@ -94,7 +97,7 @@ pub(super) fn stamp(fib: &Fib, v6: bool) -> u32 {
 /// In an entry's stamp: [`Known::clear`].
 const CLEAR: u32 = 1;
 
-const _: () = assert!(size_of::<Entry>() == 32);
+const _: () = assert!(size_of::<Entry>() == 40);
 
 const EMPTY: Entry = Entry {
     dst: [0; 2],
@@ -103,6 +106,7 @@ const EMPTY: Entry = Entry {
     interface: 0,
     mac: MacAddr([0; 6]),
     mtu: 0,
+    number: 0,
 };
 
 /// Direct mapped: a destination has one place.
@@ -146,13 +150,7 @@ impl Hops {
 
     /// The next hop of a destination that is remembered.
     #[inline]
-    pub(super) fn known<'a>(
-        &self,
-        fib: &'a Fib,
-        vpc: VpcId,
-        dst: [u64; 2],
-        v6: bool,
-    ) -> Option<Known<'a>> {
+    fn known<'a>(&self, fib: &'a Fib, vpc: VpcId, dst: [u64; 2], v6: bool) -> Option<Known<'a>> {
         let entry = self.entries.get(self.place(vpc, dst))?;
         let stamp = stamp(fib, v6);
         let current = entry.stamp & !CLEAR == stamp && stamp != 0;
@@ -164,10 +162,12 @@ impl Hops {
             mac: entry.mac,
             mtu: entry.mtu,
             clear: entry.stamp & CLEAR != 0,
+            number: entry.number,
         })
     }
 
-    /// Remembers the next hop of a destination.
+    /// The next hop of a destination, which is remembered.
+    #[inline]
     pub(super) fn learn<'a>(
         &mut self,
         fib: &'a Fib,
@@ -181,9 +181,8 @@ impl Hops {
         }
     }
 
-    /// A next hop as packets need it, with a number by which it is found again until the tables
-    /// change; 0 for none.
-    pub(super) fn number(&mut self, fib: &Fib, known: &Known<'_>) -> (u16, Way) {
+    /// A number by which a next hop is found until the tables change; 0 for none.
+    fn number(&mut self, fib: &Fib, known: &Known<'_>) -> u16 {
         if self.generation != fib.generation() {
             self.generation = fib.generation();
             self.ways.clear();
@@ -194,17 +193,16 @@ impl Hops {
             mac: known.mac,
             mtu: known.mtu,
         };
-        let way = Way::new(known);
         if let Some(number) = self.numbers.get(&hop) {
-            return (*number, way);
+            return *number;
         }
         if self.ways.len() >= MAX_NUMBERED {
-            return (0, way);
+            return 0;
         }
-        self.ways.push(way);
+        self.ways.push(Way::new(known));
         let number = self.ways.len() as u16;
         self.numbers.insert(hop, number);
-        (number, way)
+        number
     }
 
     #[inline(never)]
@@ -216,12 +214,14 @@ impl Hops {
             return None;
         };
         let (rules, to) = (fib.rules(), hop.interface.vpc);
-        let known = Known {
+        let mut known = Known {
             interface: hop.interface,
             mac: fib.neighbor(hop.interface.id, hop.address)?,
             mtu: hop.mtu,
             clear: !rules.is_outside(vpc, dst) && !rules.is_outside(to, dst),
+            number: 0,
         };
+        known.number = self.number(fib, &known);
         let place = self.place(vpc, words(dst));
         if let Some(entry) = self.entries.get_mut(place) {
             *entry = Entry {
@@ -231,6 +231,7 @@ impl Hops {
                 interface: known.interface.id.get(),
                 mac: known.mac,
                 mtu: known.mtu,
+                number: known.number,
             };
         }
         Some(known)

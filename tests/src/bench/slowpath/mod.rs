@@ -190,14 +190,14 @@ impl Engine {
     fn answer(&mut self, now_ns: u64) -> Result<(), BenchError> {
         let full = |_| BenchError::failed("the ring of events is full");
         while let Some(command) = self.port.take() {
-            let event = match command {
+            let sent = match command {
                 OffloadCommand::Install(unit) => {
                     self.installed.push_back((unit.id, now_ns + self.idle_ns));
-                    OffloadEvent::Installed(unit.id)
+                    self.port.send(OffloadEvent::Installed(unit.id))
                 }
-                OffloadCommand::Remove { id, .. } => OffloadEvent::Removed(id),
+                OffloadCommand::Remove { id, .. } => self.port.send(OffloadEvent::Removed(id)),
             };
-            self.port.send(event).map_err(full)?;
+            sent.map_err(full)?;
         }
         while let Some(&(id, at)) = self.installed.front()
             && at <= now_ns
