@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   all of a burst:  ask    which rule, which next hop, where a port will be looked for
+//!   all of a burst:  look   for a free port there
 //!   all of a burst:  grant  the port, and with it what replies look like
 //!   one by one:      begin  limits, table, rewrite
 //! ```
@@ -11,6 +12,7 @@
 //! for memory, not one after the other. It decides what the walk decides; whatever it does not
 //! know takes the walk. A property test holds the two against each other (`tests/fast.rs`).
 
+use shunt_p4::VpcId;
 use shunt_p4::flow::proto;
 
 use super::burst::{Found, STAGED};
@@ -31,7 +33,16 @@ struct Asked<'a> {
     ask: Ask,
 }
 
-/// The same with its port. Not begun, it is to be given back.
+/// The masquerades between two VPCs, looked up once for a burst's packets that follow each other.
+/// `None`: static NAT has to be asked, too.
+#[derive(Clone, Copy)]
+struct Between<'a> {
+    vpc: VpcId,
+    to: VpcId,
+    masquerades: Option<&'a [Masquerade]>,
+}
+
+/// An [`Asked`] with its port. Not begun, it is to be given back.
 pub(super) struct Granted<'a> {
     known: Known<'a>,
     leased: Leased,
@@ -48,10 +59,14 @@ impl Core {
         found: &[Found; STAGED],
     ) -> [Option<Granted<'a>>; STAGED] {
         let mut asked = [const { None }; STAGED];
+        let mut between = None;
         for ((plain, found), asked) in plain.iter().zip(found).zip(&mut asked) {
             if *found == Found::Ours {
-                *asked = self.ask(fib, plain);
+                *asked = self.ask(fib, plain, &mut between);
             }
+        }
+        for asked in asked.iter_mut().flatten() {
+            self.nat.look(asked.rule, &mut asked.ask);
         }
         let mut granted = [const { None }; STAGED];
         for ((plain, asked), granted) in plain.iter().zip(&asked).zip(&mut granted) {
@@ -63,7 +78,13 @@ impl Core {
     }
 
     /// `None`: the packet takes the walk.
-    fn ask<'a>(&mut self, fib: &'a Fib, plain: &Plain) -> Option<Asked<'a>> {
+    #[inline]
+    fn ask<'a>(
+        &mut self,
+        fib: &'a Fib,
+        plain: &Plain,
+        between: &mut Option<Between<'a>>,
+    ) -> Option<Asked<'a>> {
         let key = &plain.flow.key;
         let (vpc, v6) = (key.vpc(), key.is_ipv6());
         if key.proto() != proto::UDP || self.starting || fib.vpc(vpc)?.stateless {
@@ -74,8 +95,24 @@ impl Core {
             return None;
         }
         let (to, src) = (known.interface.vpc, address(key.src(), v6));
-        let Some(SourceRule::Masquerade(rule)) = fib.rules().source(vpc, to, src) else {
-            return None;
+        let masquerades = match between {
+            Some(last) if (last.vpc, last.to) == (vpc, to) => last.masquerades,
+            _ => {
+                let masquerades = fib.rules().only_masquerades(vpc, to);
+                *between = Some(Between {
+                    vpc,
+                    to,
+                    masquerades,
+                });
+                masquerades
+            }
+        };
+        let rule = match masquerades {
+            Some(rules) => rules.iter().find(|rule| rule.hides(src))?,
+            None => match fib.rules().source(vpc, to, src)? {
+                SourceRule::Masquerade(rule) => rule,
+                SourceRule::Static(_) => return None,
+            },
         };
         let ask = self.nat.ask(rule, key).ok()?;
         Some(Asked { rule, known, ask })

@@ -88,7 +88,7 @@ impl Mapping {
     #[inline]
     pub(super) fn new(address: u32, inside: &Inside, indexed: bool) -> Self {
         let ends = u32::from(inside.vpc()) << 16 | u32::from(inside.port());
-        Self([address, ends, 1 | u32::from(indexed) * INDEXED])
+        Self([address, ends, 1 | (u32::from(indexed) * INDEXED)])
     }
 
     #[inline]

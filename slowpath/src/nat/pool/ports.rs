@@ -65,7 +65,7 @@ impl Share {
     #[inline]
     fn divided(self, port: u16) -> (usize, usize) {
         let block = usize::from(port / PORT_BLOCK);
-        let quotient = (block as u64 * self.reciprocal >> 32) as usize;
+        let quotient = ((block as u64 * self.reciprocal) >> 32) as usize;
         (quotient, block - quotient * self.workers)
     }
 
@@ -110,9 +110,10 @@ const LINE: usize = CACHE_LINE / size_of::<u32>();
 /// for one worker, of which none is there before it is used.
 const TOGETHER: usize = 64;
 
-/// Huge pages are for as many ports as this times the mappings that there may be. Where leases
-/// are so sparse, each would have a huge page.
+/// Huge pages are for the first 256 sets, and for as many ports as this times the mappings that
+/// there may be. Where leases are sparser, each would have a huge page of its own.
 const HUGE_PORTS: usize = 8;
+const HUGE_AT_LEAST: usize = 256 / TOGETHER;
 
 #[derive(Debug)]
 struct Together {
@@ -180,7 +181,9 @@ impl Ports {
             share,
             sets: 0,
             together: Vec::new(),
-            huge: (HUGE_PORTS * mappings).div_ceil(ports.max(1)),
+            huge: (HUGE_PORTS * mappings)
+                .div_ceil(ports.max(1))
+                .max(HUGE_AT_LEAST),
         }
     }
 
@@ -271,15 +274,28 @@ impl Ports {
         }
     }
 
+    /// A port of ours in a range, as many by chance as any other; `start` if it is one.
+    #[inline]
+    pub(super) fn near(&self, range: PortRange, start: u16) -> u16 {
+        let near = self.share.near(start);
+        near.filter(|port| range.contains(*port)).unwrap_or(start)
+    }
+
+    /// Asks for what [`Ports::likely`] looks at.
+    #[inline]
+    pub(super) fn prefetch_leased(&self, set: u32, port: u16) {
+        if let Some((among, port)) = self.at(set, port)
+            && let Some(together) = self.together.get(among)
+            && let Some(word) = together.leased.get(port / usize::from(PORT_BLOCK))
+        {
+            prefetch(word);
+        }
+    }
+
     /// Where in a range [`Ports::find`] shall start instead of at `start`: at the port that it
     /// will find, if that is nearby; asks for it.
     #[inline]
     pub(super) fn likely(&self, set: u32, range: PortRange, start: u16, mask: u64) -> u16 {
-        let start = self
-            .share
-            .near(start)
-            .filter(|port| range.contains(*port))
-            .unwrap_or(start);
         let Some((among, number)) = self.at(set, start) else {
             return start;
         };

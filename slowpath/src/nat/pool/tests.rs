@@ -263,7 +263,7 @@ proptest! {
         let count = around.filter(|port| mine(*port) && leased.contains(port)).count();
         prop_assert_eq!(ports.leased_in(0, range) as usize, count);
         // Where it starts instead, something is found as well; with one worker, the same.
-        let likely = ports.likely(0, range, start, mask);
+        let likely = ports.likely(0, range, ports.near(range, start), mask);
         prop_assert!(range.contains(likely));
         let found = ports.find(Some(0), range, likely, mask, usable);
         prop_assert_eq!(found.is_some(), wanted.is_some());
