@@ -79,6 +79,12 @@ impl Masquerade {
     pub fn gives(&self, address: IpAddr, port: u16) -> bool {
         self.ports.contains(port) && self.pool.iter().any(|range| range.contains(address))
     }
+
+    /// Whether it is for that inside address.
+    #[inline]
+    pub fn hides(&self, source: IpAddr) -> bool {
+        self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&source))
+    }
 }
 
 /// What a masquerade does with a packet from outside to an outside port that is leased, but that

@@ -68,7 +68,7 @@ drop_reasons! {
     NoConnection = "no_connection";
     /// A protocol, or ICMP type, of which no connection is made.
     OtherL4 = "other_l4";
-    /// As many connections as configured.
+    /// As many connections as configured, or leases of as many addresses as a worker keeps.
     TableFull = "table_full";
     /// As many connections as its VPC may have.
     VpcConnections = "vpc_connections";

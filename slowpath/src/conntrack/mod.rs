@@ -72,8 +72,8 @@ struct Slot {
 const HUNDREDTH_NS: u64 = 10_000_000;
 
 /// Issue of memory: 192 for the slot; two keys in the index take 6.4 bytes each at a load of one
-/// half, 26; its place in the wheel 4; a mapping, its key and its port's owner (`nat::pool`) 20,
-/// 10 and 4 at least. No more than 256 bytes a connection.
+/// half, 26; its place in the wheel 4; a mapping's key 13, and 12 at each port of its pool
+/// (`nat::pool`). No more than 256 bytes a connection while two thirds of the ports are leased.
 const _: () = assert!(size_of::<Slot>() == 192);
 
 impl Links for Vec<Slot> {

@@ -1,9 +1,11 @@
 //! Network address translation: rules, and the ports that masquerades lease.
 //!
 //! ```text
-//!   Connection ── owns ──▶ Lease ──▶ Mapping (inside address, port) ↔ (outside address, port)
-//!                                      │ counted: one a connection
-//!                                      └──▶ one bit in the PortSet of (VPC, address, protocol)
+//!   Connection ── owns ──▶ Lease = number of (VPC, outside address, protocol), and outside port
+//!                            │ there lies
+//!                            ▼
+//!                          Mapping: inside VPC, address and port ◀── Index, by their hash
+//!                            counted: one a connection
 //! ```
 //!
 //! Mappings are endpoint-independent (RFC 4787 REQ-1): all connections of one inside address
@@ -20,7 +22,9 @@ mod rules;
 pub use addresses::MAX_ADDRESSES_TRIED;
 pub use origin::Origin;
 pub(crate) use pool::Ask;
-pub use pool::{Lease, LeaseError, Leased, Nat, PORT_BLOCK, PoolUse, PortShare, RetakeError};
+pub use pool::{
+    Lease, LeaseError, Leased, MAX_SETS, Nat, PORT_BLOCK, PoolUse, PortShare, RetakeError,
+};
 pub use prefix::NPTV6_PREFIX_MAX;
 pub(crate) use rules::Hidden;
 pub use rules::{Destination, Rules, SourceRule};

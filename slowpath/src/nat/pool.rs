@@ -1,23 +1,30 @@
 //! Leases of outside addresses and ports.
+//!
+//! A mapping lies at its port, and a lease is the port's number: whoever has the lease knows where
+//! all of it is. What a connection's lease and its release touch of memory that is not in the
+//! cache is one line each for the mapping and for the entry by which its inside finds it.
 
+mod mapping;
 mod ports;
 mod retake;
+mod sets;
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
 
-use shunt_dpdk::{huge_pages, prefetch};
 use shunt_p4::{Tuple, VpcId};
 
 use super::Rules;
-use super::addresses::candidates;
-use crate::conntrack::{Index, Key, KeyHasher, address, hasher};
+use super::addresses::{candidates, home_address};
+use crate::conntrack::{Index, Key, KeyHasher};
 use crate::policy::{Masquerade, PortRange};
 
-use ports::{Blocks, PARITY, PortSet};
+use mapping::{Inside, Mapping, Sixes};
+use ports::{PARITY, Ports};
 pub use ports::{PORT_BLOCK, PortShare};
 pub use retake::RetakeError;
+pub use sets::MAX_SETS;
+use sets::{Found, PortSet, SetKey, Sets};
 
 /// A share in a mapping. Not `Copy`: it is given back once, to [`Nat::release`].
 #[derive(Debug, PartialEq, Eq)]
@@ -25,13 +32,27 @@ pub use retake::RetakeError;
 pub struct Lease(NonZeroU32);
 
 impl Lease {
-    /// `None` for the largest number, which is no mapping's.
-    fn new(at: u32) -> Option<Self> {
-        NonZeroU32::new(at.wrapping_add(1)).map(Self)
+    fn new(set: u32, port: u16) -> Self {
+        // No set's number is 65,535: never the fallback.
+        let number = NonZeroU32::new((set << 16 | u32::from(port)).wrapping_add(1));
+        Self(number.unwrap_or(NonZeroU32::MIN))
     }
 
-    fn at(&self) -> u32 {
+    /// Of a number that the index has.
+    fn numbered(number: u32) -> Option<Self> {
+        NonZeroU32::new(number.wrapping_add(1)).map(Self)
+    }
+
+    /// What the index has: the set, and the port in the lower half.
+    #[inline]
+    fn number(&self) -> u32 {
         self.0.get() - 1
+    }
+
+    /// The set and the port.
+    #[inline]
+    fn at(&self) -> (u32, u16) {
+        (self.number() >> 16, self.number() as u16)
     }
 }
 
@@ -60,6 +81,9 @@ pub enum LeaseError {
     /// As many mappings as connections are allowed.
     #[error("the mapping table is full")]
     Full,
+    /// Leases of [`MAX_SETS`] addresses, and all ports of those among them that were tried.
+    #[error("ports of as many addresses are leased as can be")]
+    TooManyAddresses,
 }
 
 /// How much of an outside address is leased.
@@ -75,164 +99,30 @@ pub struct PoolUse {
     pub leased: u32,
 }
 
-/// The inside end of a mapping, and the VPC that it leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Inside {
-    address: [u64; 2],
-    /// VPC, VPC of the outside, port (16 bits each), protocol, and 1 for IPv6.
-    rest: u64,
-}
-
-impl Inside {
-    #[inline]
-    fn new(vpc: VpcId, to: VpcId, tuple: &Tuple) -> Self {
-        Self::of(to, &Key::new(vpc, tuple))
-    }
-
-    /// The source of a packet that leaves through `to`.
-    #[inline]
-    fn of(to: VpcId, packet: &Key) -> Self {
-        Self {
-            address: packet.src(),
-            rest: u64::from(packet.vpc().get()) << 48
-                | u64::from(to.get()) << 32
-                | u64::from(packet.port_pair().0) << 16
-                | u64::from(packet.proto()) << 8
-                | u64::from(packet.is_ipv6()),
-        }
-    }
-
-    #[inline]
-    fn hash(&self, hasher: &KeyHasher) -> u64 {
-        hasher.words(self.address, [self.rest, 0], 0)
-    }
-
-    fn vpc(&self) -> u16 {
-        (self.rest >> 48) as u16
-    }
-
-    fn port(&self) -> u16 {
-        (self.rest >> 16) as u16
-    }
-
-    fn proto(&self) -> u8 {
-        (self.rest >> 8) as u8
-    }
-
-    fn is_ipv4(&self) -> bool {
-        self.rest & 1 == 0
-    }
-
-    fn address(&self) -> IpAddr {
-        address(self.address, self.rest & 1 == 1)
-    }
-}
-
 /// Where a lease is looked for first.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask {
     inside: Inside,
     hash: u64,
     home: u64,
-    /// The set of the first address.
+    /// The set of the first address, or `NO_SET`.
     set: u32,
     /// The first port.
     start: u16,
+    /// [`Sets::replaced`]: the set is still that one's if it is the same.
+    replaced: u16,
 }
 
-/// No mapping.
-const NOBODY: u32 = u32::MAX;
-
-/// `Inside` without what its port set says.
-#[derive(Clone, Copy, Debug)]
-struct Mapping {
-    /// The inside address, or of IPv6 its place in [`Sixes`].
-    address: u32,
-    /// The outside address, its VPC and the protocol.
-    set: u32,
-    /// Connections that have it; 0: the slot is free.
-    holders: u32,
-    vpc: u16,
-    inside_port: u16,
-    port: u16,
-    /// Found by its inside. Not if its pool was changed under it.
-    indexed: bool,
-}
-
-const _: () = assert!(size_of::<Mapping>() == 20);
-
-/// Inside addresses of IPv6 mappings, which are few: those of IPv4 would carry twelve bytes for
-/// nothing.
-#[derive(Debug, Default)]
-struct Sixes {
-    addresses: Vec<[u64; 2]>,
-    free: Vec<u32>,
-}
-
-impl Sixes {
-    fn add(&mut self, address: [u64; 2]) -> u32 {
-        if let Some(at) = self.free.pop()
-            && let Some(place) = self.addresses.get_mut(at as usize)
-        {
-            *place = address;
-            return at;
-        }
-        self.addresses.push(address);
-        (self.addresses.len() - 1) as u32
-    }
-
-    fn get(&self, at: u32) -> [u64; 2] {
-        self.addresses.get(at as usize).copied().unwrap_or_default()
-    }
-
-    fn remove(&mut self, at: u32) {
-        self.free.push(at);
-    }
-}
-
-impl Mapping {
-    /// The outside address, if the rule could have given it and the port.
-    fn address_of(&self, sets: &[PortSet], rule: &Masquerade) -> Option<IpAddr> {
-        let address = sets.get(self.set as usize)?.address;
-        rule.gives(address, self.port).then_some(address)
-    }
-
-    fn inside(&self, sets: &[PortSet], sixes: &Sixes) -> Inside {
-        let set = sets.get(self.set as usize);
-        let (to, proto, v6) = set.map_or((0, 0, false), |set| {
-            (set.vpc.get(), set.proto, set.address.is_ipv6())
-        });
-        Inside {
-            address: match v6 {
-                true => sixes.get(self.address),
-                false => [0, u64::from(self.address)],
-            },
-            rest: u64::from(self.vpc) << 48
-                | u64::from(to) << 32
-                | u64::from(self.inside_port) << 16
-                | u64::from(proto) << 8
-                | u64::from(v6),
-        }
-    }
-}
-
-/// Sets that are remembered: one for the last bits of an address.
-const RECENT: usize = 256;
+/// There was none without taking another's place.
+const NO_SET: u32 = u32::MAX;
 
 /// All leases of one worker.
 #[derive(Debug)]
 pub struct Nat {
-    /// Made at the first use of an address and protocol, and kept.
-    sets: Vec<PortSet>,
-    /// As many.
-    blocks: Blocks,
-    set_of: HashMap<(VpcId, IpAddr, u8), u32, ahash::RandomState>,
-    /// Sets that were asked for not long ago.
-    recent: Box<[u32; RECENT]>,
-    mappings: Vec<Mapping>,
+    sets: Sets,
+    /// Of as many.
+    ports: Ports,
     sixes: Sixes,
-    /// The first free mapping below the end; `set` links it to the next.
-    free: u32,
     /// Mappings that are held.
     held: usize,
     index: Index,
@@ -240,7 +130,6 @@ pub struct Nat {
     capacity: usize,
     /// Where ports start follows from it.
     salt: u64,
-    share: PortShare,
 }
 
 impl Nat {
@@ -254,22 +143,15 @@ impl Nat {
     /// inside and outside addresses alike.
     pub fn shared(capacity: u32, seed: u64, share: PortShare) -> Self {
         let capacity = capacity.max(1) as usize;
-        let mut mappings = Vec::with_capacity(capacity);
-        huge_pages(&mut mappings);
         Self {
-            sets: Vec::new(),
-            blocks: Blocks::default(),
-            set_of: HashMap::with_hasher(hasher(seed)),
-            recent: Box::new([0; RECENT]),
-            mappings,
+            sets: Sets::new(seed),
+            ports: Ports::new(share, capacity),
             sixes: Sixes::default(),
-            free: NOBODY,
             held: 0,
             index: Index::new(capacity),
             hasher: KeyHasher::new(seed),
             capacity,
             salt: seed,
-            share,
         }
     }
 
@@ -280,20 +162,11 @@ impl Nat {
             .prefetch(Inside::of(to, packet).hash(&self.hasher));
     }
 
-    /// Asks for the mapping of a lease.
+    /// Asks for the port of a lease and its mapping.
     #[inline]
     pub fn prefetch_lease(&self, lease: &Lease) {
-        if let Some(mapping) = self.mappings.get(lease.at() as usize) {
-            prefetch(mapping);
-        }
-    }
-
-    /// Asks for the port of a lease, when its mapping has come.
-    #[inline]
-    pub fn prefetch_port(&self, lease: &Lease) {
-        if let Some(mapping) = self.mappings.get(lease.at() as usize) {
-            self.blocks.prefetch(mapping.set, mapping.port);
-        }
+        let (set, port) = lease.at();
+        self.ports.prefetch(set, port);
     }
 
     /// A share in the mapping of the tuple's source; a new mapping if it has none yet.
@@ -312,7 +185,8 @@ impl Nat {
     }
 
     /// Decides where a lease for that packet's source will be looked for, and asks for the memory:
-    /// with several packets at hand, first ask for all, then [`Nat::grant`].
+    /// with several packets at hand, first ask for all, then [`Nat::look`] for all, then
+    /// [`Nat::grant`].
     ///
     /// # Errors
     /// The pool has no address of the family.
@@ -321,12 +195,8 @@ impl Nat {
         let hash = inside.hash(&self.hasher);
         self.index.prefetch(hash);
         let home = self.home(&inside);
-        let address = candidates(rule, !packet.is_ipv6(), home)?.next();
-        let set = self.set(
-            rule.to,
-            address.ok_or(LeaseError::NoAddress)?,
-            packet.proto(),
-        );
+        let address = home_address(rule, !packet.is_ipv6(), home)?;
+        let set = self.set_in_advance((rule.to, address, packet.proto()));
         let span = u64::from(rule.ports.count());
         let random = self
             .hasher
@@ -334,14 +204,24 @@ impl Nat {
         let offset = (((random >> 32) * span) >> 32) as u16;
         // Within the range: its first port plus less than its length.
         let start = rule.ports.first().saturating_add(offset);
-        self.blocks.prefetch(set, start);
+        let start = self.ports.near(rule.ports, start);
+        self.ports.prefetch_leased(set, start);
         Ok(Ask {
             inside,
             hash,
             home,
             set,
             start,
+            replaced: self.sets.replaced(),
         })
+    }
+
+    /// Has the search start at the port that it will probably find, and asks for that: a step
+    /// between asking and [`Nat::grant`] that changes nothing else.
+    #[inline]
+    pub(crate) fn look(&self, rule: &Masquerade, ask: &mut Ask) {
+        let parity = PARITY[usize::from(ask.inside.port() % 2)];
+        ask.start = self.ports.likely(ask.set, rule.ports, ask.start, parity);
     }
 
     /// A lease as it was asked for.
@@ -358,54 +238,35 @@ impl Nat {
         if let Some(leased) = self.share(inside, *hash, rule) {
             return Ok(leased);
         }
-        let at = self.next_mapping().ok_or(LeaseError::Full)?;
-        let lease = Lease::new(at).ok_or(LeaseError::Full)?;
-        let (set, port) = self.find_port(rules, rule, ask, at)?;
-        let address = self
-            .sets
-            .get(set as usize)
-            .map(|set| set.address)
-            .ok_or(LeaseError::NoAddress)?;
-        self.hold(at, inside, *hash, set, port);
+        if self.held >= self.capacity {
+            return Err(LeaseError::Full);
+        }
+        let (set, port) = self.find_port(rules, rule, ask)?;
+        let address = self.sets.get(set).map(PortSet::address);
+        let address = address.ok_or(LeaseError::NoAddress)?;
         Ok(Leased {
-            lease,
+            lease: self.hold(set, port, inside, *hash),
             address,
             port,
             fresh: true,
         })
     }
 
-    /// Where the next mapping will be.
-    fn next_mapping(&self) -> Option<u32> {
-        match self.free {
-            NOBODY if self.mappings.len() < self.capacity => Some(self.mappings.len() as u32),
-            NOBODY => None,
-            free => Some(free),
-        }
-    }
-
-    /// A new mapping, held once, in its place.
-    fn hold(&mut self, at: u32, inside: &Inside, hash: u64, set: u32, port: u16) {
-        let mapping = Mapping {
-            address: match inside.is_ipv4() {
-                true => inside.address[1] as u32,
-                false => self.sixes.add(inside.address),
-            },
-            set,
-            holders: 1,
-            vpc: inside.vpc(),
-            inside_port: inside.port(),
-            port,
-            indexed: self.index.insert(hash, at),
+    /// A new mapping, held once, at its port, which nobody has.
+    fn hold(&mut self, set: u32, port: u16, inside: &Inside, hash: u64) -> Lease {
+        let lease = Lease::new(set, port);
+        let address = match inside.is_ipv4() {
+            true => inside.address[1] as u32,
+            false => self.sixes.add(inside.address),
         };
-        match self.mappings.get_mut(at as usize) {
-            Some(slot) => {
-                self.free = slot.set;
-                *slot = mapping;
-            }
-            None => self.mappings.push(mapping),
+        let indexed = self.index.insert(hash, lease.number());
+        let mapping = Mapping::new(address, inside, indexed);
+        self.ports.lease(set, port, mapping);
+        if let Some(set) = self.sets.get_mut(set) {
+            set.leased += 1;
         }
         self.held += 1;
+        lease
     }
 
     /// Who has leased an outside address and port: inside VPC, address and port.
@@ -416,42 +277,40 @@ impl Nat {
         proto: u8,
         port: u16,
     ) -> Option<(VpcId, IpAddr, u16)> {
-        let at = self.mapping_of(to, address, proto, port)?;
-        let mapping = self.mappings.get(at as usize)?;
-        let inside = mapping.inside(&self.sets, &self.sixes);
-        Some((
-            VpcId::new(mapping.vpc)?,
-            inside.address(),
-            mapping.inside_port,
-        ))
+        let (set, port) = self.leased_at(to, address, proto, port)?.at();
+        let mapping = self.ports.mapping(set, port);
+        let inside = mapping.inside(self.sets.get(set)?.shared, &self.sixes);
+        Some((VpcId::new(inside.vpc())?, inside.address(), inside.port()))
     }
 
     /// Takes a share in the mapping that has leased an outside address and port. Whether there
     /// is one.
     pub fn join(&mut self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> bool {
-        let at = self.mapping_of(to, address, proto, port);
-        match at.and_then(|at| self.mappings.get_mut(at as usize)) {
-            Some(mapping) => {
-                mapping.holders += 1;
-                true
-            }
-            None => false,
-        }
+        let Some(lease) = self.leased_at(to, address, proto, port) else {
+            return false;
+        };
+        let (set, port) = lease.at();
+        self.join_at(set, port);
+        true
+    }
+
+    fn join_at(&mut self, set: u32, port: u16) {
+        let mapping = self.ports.mapping(set, port);
+        self.ports.put(set, port, mapping.joined());
     }
 
     /// Gives back the share that [`Nat::join`] took; the port has been leased ever since.
     pub fn leave(&mut self, to: VpcId, address: IpAddr, proto: u8, port: u16) {
-        if let Some(lease) = self
-            .mapping_of(to, address, proto, port)
-            .and_then(Lease::new)
-        {
+        if let Some(lease) = self.leased_at(to, address, proto, port) {
             self.release(lease);
         }
     }
 
-    fn mapping_of(&self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> Option<u32> {
-        let set = *self.set_of.get(&(to, address, proto))?;
-        self.blocks.owner(set, port)
+    /// The lease of a port that somebody has.
+    fn leased_at(&self, to: VpcId, address: IpAddr, proto: u8, port: u16) -> Option<Lease> {
+        let set = self.sets.number(&(to, address, proto))?;
+        let mapping = self.ports.mapping(set, port);
+        mapping.is_held().then(|| Lease::new(set, port))
     }
 
     /// The outside address that [`Nat::lease`] would give, and the port if it is one that the
@@ -466,59 +325,55 @@ impl Nat {
         tuple: &Tuple,
     ) -> Result<(IpAddr, Option<u16>), LeaseError> {
         let inside = Inside::new(rule.vpc, rule.to, tuple);
-        if let Some(mapping) = self
-            .find(&inside, inside.hash(&self.hasher))
-            .and_then(|at| self.mappings.get(at as usize))
-            && let Some(address) = mapping.address_of(&self.sets, rule)
-        {
-            return Ok((address, Some(mapping.port)));
+        if let Some(lease) = self.find(&inside, inside.hash(&self.hasher)) {
+            let (set, port) = lease.at();
+            if let Some(address) = self.given(set, port, rule) {
+                return Ok((address, Some(port)));
+            }
         }
-        if self.free == NOBODY && self.mappings.len() >= self.capacity {
+        if self.held >= self.capacity {
             return Err(LeaseError::Full);
         }
-        let proto = inside.proto();
-        for address in candidates(rule, tuple.src.is_ipv4(), self.home(&inside))? {
-            let usable = |port: &u16| !rules.is_forwarded(rule.to, address, proto, *port);
-            let set = self.set_of.get(&(rule.to, address, proto));
-            let free = |port: &u16| {
-                self.share.has_block(usize::from(port / PORT_BLOCK))
-                    && set.is_none_or(|set| !self.blocks.is_leased(*set, *port))
-            };
-            let mut ports = rule.ports.first()..=rule.ports.last();
-            if ports.any(|port| free(&port) && usable(&port)) {
+        let (proto, mut none) = (inside.proto(), LeaseError::Exhausted);
+        for address in candidates(rule, inside.is_ipv4(), self.home(&inside))? {
+            let set = self.sets.number(&(rule.to, address, proto));
+            if set.is_none() && !self.sets.has_room() {
+                none = LeaseError::TooManyAddresses;
+                continue;
+            }
+            let usable = |port| !rules.is_forwarded(rule.to, address, proto, port);
+            let (range, first) = (rule.ports, rule.ports.first());
+            if self
+                .ports
+                .find(set, range, first, u64::MAX, usable)
+                .is_some()
+            {
                 return Ok((address, None));
             }
         }
-        Err(LeaseError::Exhausted)
+        Err(none)
     }
 
     /// Gives a share back. The port is free when it was the last one.
     pub fn release(&mut self, lease: Lease) {
-        let at = lease.at();
-        let Some(mapping) = self.mappings.get_mut(at as usize) else {
-            return;
-        };
-        mapping.holders = mapping.holders.saturating_sub(1);
-        if mapping.holders > 0 {
-            return;
+        let (set, port) = lease.at();
+        let mapping = self.ports.mapping(set, port);
+        match mapping.holders() {
+            0 => return,
+            1 => {}
+            _ => return self.ports.put(set, port, mapping.left()),
         }
-        let gone = *mapping;
-        if gone.indexed {
-            let inside = gone.inside(&self.sets, &self.sixes);
-            self.index.remove(inside.hash(&self.hasher), at);
-        }
-        let freed = self.blocks.mark(gone.set, gone.port, false);
-        self.blocks.own(gone.set, gone.port, NOBODY);
-        if let Some(set) = self.sets.get_mut(gone.set as usize) {
-            set.leased -= u32::from(freed);
-            if set.address.is_ipv6() {
-                self.sixes.remove(gone.address);
+        if let Some(set) = self.sets.get_mut(set) {
+            set.leased -= 1;
+            if mapping.is_indexed() {
+                let inside = mapping.inside(set.shared, &self.sixes);
+                self.index.remove(inside.hash(&self.hasher), lease.number());
+            }
+            if set.address().is_ipv6() {
+                self.sixes.remove(mapping.address());
             }
         }
-        if let Some(mapping) = self.mappings.get_mut(at as usize) {
-            mapping.set = self.free;
-            self.free = at;
-        }
+        self.ports.free(set, port);
         self.held -= 1;
     }
 
@@ -529,30 +384,41 @@ impl Nat {
 
     /// Outside addresses that have leases.
     pub fn pool_use(&self) -> impl Iterator<Item = PoolUse> {
-        self.sets
-            .iter()
-            .filter(|set| set.leased > 0)
-            .map(|set| PoolUse {
-                vpc: set.vpc,
-                address: set.address,
-                protocol: set.proto,
+        self.sets.iter().filter(|set| set.leased > 0).map(|set| {
+            let (vpc, address, protocol) = set.key;
+            PoolUse {
+                vpc,
+                address,
+                protocol,
                 leased: set.leased,
-            })
+            }
+        })
     }
 
     /// Leased ports of an outside address within a range.
     pub fn leased_in(&self, vpc: VpcId, address: IpAddr, protocol: u8, ports: PortRange) -> u32 {
-        self.set_of
-            .get(&(vpc, address, protocol))
-            .map_or(0, |set| self.blocks.leased_in(*set, ports))
+        self.sets
+            .number(&(vpc, address, protocol))
+            .map_or(0, |set| self.ports.leased_in(set, ports))
     }
 
-    fn find(&self, inside: &Inside, hash: u64) -> Option<u32> {
-        self.index.find(hash, |at| {
-            self.mappings
-                .get(at as usize)
-                .is_some_and(|mapping| mapping.inside(&self.sets, &self.sixes) == *inside)
-        })
+    #[inline]
+    fn find(&self, inside: &Inside, hash: u64) -> Option<Lease> {
+        let number = self.index.find(hash, |number| {
+            Lease::numbered(number).is_some_and(|lease| {
+                let (set, port) = lease.at();
+                let shared = self.sets.get(set).map_or(0, |set| set.shared);
+                let mapping = self.ports.mapping(set, port);
+                mapping.inside(shared, &self.sixes) == *inside
+            })
+        })?;
+        Lease::numbered(number)
+    }
+
+    /// The address of a leased port, if the rule could have given both.
+    fn given(&self, set: u32, port: u16, rule: &Masquerade) -> Option<IpAddr> {
+        let address = self.sets.get(set)?.address();
+        rule.gives(address, port).then_some(address)
     }
 
     /// By which an inside address has its outside address.
@@ -561,92 +427,97 @@ impl Nat {
             .words(inside.address, [u64::from(inside.vpc()), 0], 1)
     }
 
+    #[inline]
     fn share(&mut self, inside: &Inside, hash: u64, rule: &Masquerade) -> Option<Leased> {
-        let at = self.find(inside, hash)?;
-        let mapping = self.mappings.get_mut(at as usize)?;
-        if let Some(address) = mapping.address_of(&self.sets, rule) {
-            mapping.holders += 1;
+        let lease = self.find(inside, hash)?;
+        let (set, port) = lease.at();
+        if let Some(address) = self.given(set, port, rule) {
+            self.join_at(set, port);
             return Some(Leased {
-                lease: Lease::new(at)?,
+                lease,
                 address,
-                port: mapping.port,
+                port,
                 fresh: false,
             });
         }
         // The configuration took its address or port away: it lives on for its holders only.
-        mapping.indexed = false;
-        self.index.remove(hash, at);
+        let mapping = self.ports.mapping(set, port);
+        self.ports.put(set, port, mapping.forgotten());
+        self.index.remove(hash, lease.number());
         None
     }
 
-    /// The set of an outside address, made at its first use.
-    fn set(&mut self, vpc: VpcId, address: IpAddr, proto: u8) -> u32 {
-        let low = match address {
-            IpAddr::V4(address) => address.to_bits(),
-            IpAddr::V6(address) => address.to_bits() as u32,
-        };
-        let recent = &mut self.recent[low as usize % RECENT];
-        if let Some(set) = self.sets.get(*recent as usize)
-            && (set.vpc, set.address, set.proto) == (vpc, address, proto)
-        {
-            return *recent;
+    /// The set of an outside address, made at its first use; `NO_SET` if that would take the
+    /// place of another one, which somebody may have in mind.
+    #[inline]
+    fn set_in_advance(&mut self, key: SetKey) -> u32 {
+        match self.sets.known(&key) {
+            Some(set) => set,
+            None if self.sets.is_full() => self.sets.number(&key).unwrap_or(NO_SET),
+            None => self.set(key).unwrap_or(NO_SET),
         }
-        let (sets, blocks) = (&mut self.sets, &mut self.blocks);
-        *recent = *self.set_of.entry((vpc, address, proto)).or_insert_with(|| {
-            sets.push(PortSet {
-                vpc,
-                address,
-                proto,
-                leased: 0,
-            });
-            blocks.add();
-            (sets.len() - 1) as u32
-        });
-        *recent
+    }
+
+    /// The set of an outside address, made at its first use.
+    fn set(&mut self, key: SetKey) -> Option<u32> {
+        match self.sets.make(key)? {
+            Found::Old(set) => Some(set),
+            Found::New(set) => {
+                self.ports.add();
+                Some(set)
+            }
+        }
     }
 
     /// A free port. All connections of an inside address start at the same outside address
     /// (RFC 4787 REQ-2, "paired"), and go on to the next only when that is used up.
     /// Where in the range nobody outside can tell; the port's parity is kept if it can be (RFC 4787 REQ-4).
+    #[inline]
     fn find_port(
         &mut self,
         rules: &Rules,
         rule: &Masquerade,
         ask: &Ask,
-        mapping: u32,
     ) -> Result<(u32, u16), LeaseError> {
-        if let Some(port) = self.port_of(ask.set, rules, rule, ask, mapping) {
+        let known = ask.set != NO_SET && ask.replaced == self.sets.replaced();
+        if known && let Some(port) = self.port_of(ask.set, rules, rule, ask) {
             return Ok((ask.set, port));
         }
-        let proto = ask.inside.proto();
-        for address in candidates(rule, ask.inside.is_ipv4(), ask.home)?.skip(1) {
-            let set = self.set(rule.to, address, proto);
-            if let Some(port) = self.port_of(set, rules, rule, ask, mapping) {
-                return Ok((set, port));
-            }
-        }
-        Err(LeaseError::Exhausted)
+        self.find_elsewhere(rules, rule, ask, usize::from(known))
     }
 
-    #[inline]
-    fn port_of(
+    /// The same, of the addresses after so many.
+    #[cold]
+    fn find_elsewhere(
         &mut self,
-        set: u32,
         rules: &Rules,
         rule: &Masquerade,
         ask: &Ask,
-        mapping: u32,
-    ) -> Option<u16> {
-        let (blocks, share) = (&mut self.blocks, self.share);
-        let of = self.sets.get_mut(set as usize)?;
-        let (address, proto) = (of.address, of.proto);
+        tried: usize,
+    ) -> Result<(u32, u16), LeaseError> {
+        let (proto, mut none) = (ask.inside.proto(), LeaseError::Exhausted);
+        for address in candidates(rule, ask.inside.is_ipv4(), ask.home)?.skip(tried) {
+            let Some(set) = self.set((rule.to, address, proto)) else {
+                none = LeaseError::TooManyAddresses;
+                continue;
+            };
+            if let Some(port) = self.port_of(set, rules, rule, ask) {
+                return Ok((set, port));
+            }
+        }
+        Err(none)
+    }
+
+    #[inline]
+    fn port_of(&self, set: u32, rules: &Rules, rule: &Masquerade, ask: &Ask) -> Option<u16> {
+        let (_, address, proto) = self.sets.get(set)?.key;
         let usable = |port| !rules.is_forwarded(rule.to, address, proto, port);
         let parity = PARITY[usize::from(ask.inside.port() % 2)];
-        let mut masks = [parity, !parity].into_iter();
-        let lease = |mask| blocks.lease(set, rule.ports, ask.start, share, mask, usable);
-        let port = masks.find_map(lease)?;
-        of.leased += 1;
-        self.blocks.own(set, port, mapping);
-        Some(port)
+        let ports = &self.ports;
+        let find = |mask| ports.find(Some(set), rule.ports, ask.start, mask, usable);
+        find(parity).or_else(|| find(!parity))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -158,13 +158,19 @@ impl Rules {
         if let Some(outside) = self.outside(vpc, to, src) {
             return Some(SourceRule::Static(outside));
         }
-        self.masquerades
-            .get(&(vpc, to))?
-            .iter()
-            .find(|rule| {
-                rule.sources.is_empty() || rule.sources.iter().any(|net| net.contains(&src))
-            })
-            .map(SourceRule::Masquerade)
+        let rules = self.masquerades.get(&(vpc, to))?;
+        let rule = rules.iter().find(|rule| rule.hides(src));
+        rule.map(SourceRule::Masquerade)
+    }
+
+    /// The masquerades of what leaves one VPC through another, in their order: the first that
+    /// hides a source is [`Rules::source`]'s answer. `None` if static NAT may have another one.
+    pub(crate) fn only_masquerades(&self, vpc: VpcId, to: VpcId) -> Option<&[Masquerade]> {
+        if !self.hosts_out.is_empty() || self.prefixes_out.contains_key(&(vpc, to)) {
+            return None;
+        }
+        let rules = self.masquerades.get(&(vpc, to));
+        Some(rules.map_or(&[], Vec::as_slice))
     }
 
     /// Whose sources masquerades hide that leave one VPC through another, by address family.

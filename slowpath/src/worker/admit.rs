@@ -21,7 +21,7 @@ impl From<LeaseError> for DropReason {
         match error {
             LeaseError::NoAddress => DropReason::NoPoolAddress,
             LeaseError::Exhausted => DropReason::PoolExhausted,
-            LeaseError::Full => DropReason::TableFull,
+            LeaseError::Full | LeaseError::TooManyAddresses => DropReason::TableFull,
         }
     }
 }

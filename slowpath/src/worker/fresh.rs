@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   all of a burst:  ask    which rule, which next hop, where a port will be looked for
+//!   all of a burst:  look   for a free port there
 //!   all of a burst:  grant  the port, and with it what replies look like
 //!   one by one:      begin  limits, table, rewrite
 //! ```
@@ -23,6 +24,15 @@ use crate::nat::{Ask, Lease, SourceRule};
 use crate::packet::{PacketBuf, Transport};
 use crate::policy::Masquerade;
 use crate::stats::DropReason;
+
+/// The masquerades between two VPCs, looked up once for a burst's packets that follow each other.
+/// `None`: static NAT has to be asked, too.
+#[derive(Clone, Copy)]
+struct Between<'a> {
+    vpc: VpcId,
+    to: VpcId,
+    masquerades: Option<&'a [Masquerade]>,
+}
 
 /// A connection that may be begun, and where its port will be looked for.
 struct Asked<'a> {
@@ -62,10 +72,14 @@ impl Core {
         granted: &mut [Granted; STAGED],
     ) {
         let mut asked = [const { None }; STAGED];
+        let mut between = None;
         for ((plain, found), asked) in plain.iter().zip(found).zip(&mut asked) {
             if *found == Found::Ours {
-                *asked = self.ask(fib, plain);
+                *asked = self.ask(fib, plain, &mut between);
             }
+        }
+        for asked in asked.iter_mut().flatten() {
+            self.nat.look(asked.rule, &mut asked.ask);
         }
         for ((plain, asked), granted) in plain.iter().zip(&asked).zip(granted) {
             if let Some(asked) = asked {
@@ -76,7 +90,12 @@ impl Core {
 
     /// `None`: the packet takes the walk.
     #[inline(always)]
-    fn ask<'a>(&mut self, fib: &'a Fib, plain: &Plain) -> Option<Asked<'a>> {
+    fn ask<'a>(
+        &mut self,
+        fib: &'a Fib,
+        plain: &Plain,
+        between: &mut Option<Between<'a>>,
+    ) -> Option<Asked<'a>> {
         let key = &plain.flow.key;
         let (vpc, v6) = (key.vpc(), key.is_ipv6());
         if key.proto() != proto::UDP || self.starting || fib.vpc(vpc)?.stateless {
@@ -87,8 +106,24 @@ impl Core {
             return None;
         }
         let (to, src) = (known.interface.vpc, address(key.src(), v6));
-        let Some(SourceRule::Masquerade(rule)) = fib.rules().source(vpc, to, src) else {
-            return None;
+        let masquerades = match between {
+            Some(last) if (last.vpc, last.to) == (vpc, to) => last.masquerades,
+            _ => {
+                let masquerades = fib.rules().only_masquerades(vpc, to);
+                *between = Some(Between {
+                    vpc,
+                    to,
+                    masquerades,
+                });
+                masquerades
+            }
+        };
+        let rule = match masquerades {
+            Some(rules) => rules.iter().find(|rule| rule.hides(src))?,
+            None => match fib.rules().source(vpc, to, src)? {
+                SourceRule::Masquerade(rule) => rule,
+                SourceRule::Static(_) => return None,
+            },
         };
         Some(Asked {
             rule,

@@ -448,7 +448,6 @@ impl Core {
             }
             let due = batch.get(..taken).unwrap_or_default();
             due.iter().for_each(|slot| self.prefetch_end(*slot));
-            due.iter().for_each(|slot| self.prefetch_port(*slot));
             due.iter()
                 .for_each(|slot| self.timer_fired(fib, now_ns, *slot));
             fired += taken;
@@ -469,15 +468,6 @@ impl Core {
             let inside = connection.raw_key(Direction::Forward);
             self.nat.prefetch(inside, to);
             self.nat.prefetch_lease(lease);
-        }
-    }
-
-    /// Asks for the rest of it, which is found by what was asked for first.
-    fn prefetch_port(&self, slot: u32) {
-        if let Some(connection) = self.table.get(slot)
-            && let Some(lease) = &connection.lease
-        {
-            self.nat.prefetch_port(lease);
         }
     }
 

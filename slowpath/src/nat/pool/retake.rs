@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use shunt_p4::Tuple;
 
-use super::{Inside, Lease, Nat, PORT_BLOCK};
+use super::{Inside, Lease, Nat};
 use crate::policy::Masquerade;
 
 /// Why a mapping cannot be had again as it was.
@@ -17,7 +17,7 @@ pub enum RetakeError {
     /// The port is another worker's.
     #[error("the port is another worker's")]
     Elsewhere,
-    /// As many mappings as connections are allowed.
+    /// As many mappings as connections are allowed, or as many outside addresses as can be.
     #[error("the mapping table is full")]
     Full,
 }
@@ -37,31 +37,26 @@ impl Nat {
     ) -> Result<Lease, RetakeError> {
         let inside = Inside::new(rule.vpc, rule.to, tuple);
         let hash = inside.hash(&self.hasher);
-        if let Some(at) = self.find(&inside, hash) {
-            let sets = &self.sets;
-            let mapping = self.mappings.get_mut(at as usize);
-            let same = mapping.filter(|mapping| {
-                mapping.port == port && mapping.address_of(sets, rule) == Some(address)
-            });
-            let mapping = same.ok_or(RetakeError::Taken)?;
-            mapping.holders += 1;
-            return Lease::new(at).ok_or(RetakeError::Full);
+        if let Some(lease) = self.find(&inside, hash) {
+            let (set, its_port) = lease.at();
+            if its_port != port || self.given(set, port, rule) != Some(address) {
+                return Err(RetakeError::Taken);
+            }
+            self.join_at(set, port);
+            return Ok(lease);
         }
-        if !self.share.has_block(usize::from(port / PORT_BLOCK)) {
+        if !self.ports.has(port) {
             return Err(RetakeError::Elsewhere);
         }
-        let number = self.set(rule.to, address, tuple.proto);
-        let at = self.next_mapping().ok_or(RetakeError::Full)?;
-        let lease = Lease::new(at).ok_or(RetakeError::Full)?;
-        if !self.blocks.mark(number, port, true) {
+        if self.held >= self.capacity {
+            return Err(RetakeError::Full);
+        }
+        let key = (rule.to, address, tuple.proto);
+        let set = self.set(key).ok_or(RetakeError::Full)?;
+        if self.ports.mapping(set, port).is_held() {
             return Err(RetakeError::Taken);
         }
-        self.blocks.own(number, port, at);
-        if let Some(set) = self.sets.get_mut(number as usize) {
-            set.leased += 1;
-        }
-        self.hold(at, &inside, hash, number, port);
-        Ok(lease)
+        Ok(self.hold(set, port, &inside, hash))
     }
 
     /// Has ports start elsewhere than the seed says: one that is used again must not repeat them.
