@@ -132,6 +132,7 @@ impl SwitchIndex {
     pub const ABSENT: SwitchIndex = SwitchIndex::MAX;
 
     /// The one at that place. More than [`MAX_SWITCHES`] there are not.
+    #[inline]
     pub fn of(place: usize) -> Self {
         let place = u8::try_from(place)
             .ok()

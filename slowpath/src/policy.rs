@@ -83,7 +83,15 @@ impl Masquerade {
     /// Whether it is for that inside address.
     #[inline]
     pub fn hides(&self, source: IpAddr) -> bool {
-        self.sources.is_empty() || self.sources.iter().any(|net| net.contains(&source))
+        let covers = |net: &IpNet| match (net, source) {
+            // As `contains`, which works out both ends of the net.
+            (IpNet::V4(net), IpAddr::V4(source)) => {
+                let differ = net.addr().to_bits() ^ source.to_bits();
+                u64::from(differ) >> (32 - net.prefix_len()) == 0
+            }
+            _ => net.contains(&source),
+        };
+        self.sources.is_empty() || self.sources.iter().any(covers)
     }
 }
 

@@ -106,15 +106,10 @@ const HALF: u8 = 128;
 const NEXT_PACKET: u64 = u64::MAX;
 
 impl Connection {
-    #[inline]
-    pub(super) fn new(
-        keys: [Key; 2],
-        route_vpcs: [VpcId; 2],
-        tracker: Tracker,
-        now_ns: u64,
-    ) -> Self {
+    #[inline(always)]
+    pub(super) fn new(route_vpcs: [VpcId; 2], tracker: Tracker, now_ns: u64) -> Self {
         Self {
-            keys,
+            keys: [Key::NONE; 2],
             bytes: [0; 2],
             route_vpcs,
             peer_vpc: 0,
@@ -127,6 +122,14 @@ impl Connection {
             packets: Packets::default(),
             hops: [0; 2],
         }
+    }
+
+    /// Of a connection that is made. Each by itself: an array of both would be put together first.
+    #[inline(always)]
+    pub(super) fn set_keys(&mut self, [forward, reply]: [&Key; 2]) {
+        let [to_forward, to_reply] = &mut self.keys;
+        *to_forward = *forward;
+        *to_reply = *reply;
     }
 
     /// What a direction's packets are turned into.

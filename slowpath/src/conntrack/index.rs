@@ -60,7 +60,7 @@ impl Line {
         equal_to(&self.tags, tag) & u32::from(self.used)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&self, tag: u16, is: impl Fn(u32) -> bool) -> Option<u32> {
         let mut alike = self.alike(tag);
         while alike != 0 {

@@ -24,11 +24,7 @@ pub struct Hashed {
 impl Hashed {
     /// Of nothing, to be written.
     pub(crate) const NONE: Hashed = Hashed {
-        key: Key {
-            src: [0; 2],
-            dst: [0; 2],
-            rest: 0,
-        },
+        key: Key::NONE,
         hash: 0,
     };
 }
@@ -52,6 +48,13 @@ pub(crate) const fn address([high, low]: [u64; 2], v6: bool) -> IpAddr {
 }
 
 impl Key {
+    /// Of nothing, to be written.
+    pub(crate) const NONE: Key = Key {
+        src: [0; 2],
+        dst: [0; 2],
+        rest: 0,
+    };
+
     /// The key of packets with that tuple in that VPC.
     #[inline]
     pub fn new(vpc: VpcId, tuple: &Tuple) -> Self {

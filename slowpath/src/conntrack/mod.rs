@@ -83,10 +83,15 @@ impl Links for Vec<Slot> {
     }
 
     #[inline]
-    fn prefetch(&self, slot: u32) {
+    fn prefetch_link(&self, slot: u32) {
         if let Some(slot) = self.get(slot as usize) {
             prefetch(&slot.link);
         }
+    }
+
+    #[inline]
+    fn prefetch(&self, slot: u32) {
+        prefetch_slot(self, slot);
     }
 }
 
@@ -172,20 +177,23 @@ impl Table {
         Some(split(value))
     }
 
-    /// Asks for all that [`Table::remove`] needs besides the slot itself.
+    /// The hashes of a connection's keys.
     #[inline]
-    pub fn prefetch_removal(&self, slot: u32) {
-        if let Some(connection) = self.get(slot) {
-            for key in connection.keys() {
-                self.index.prefetch(self.hasher.hash(key));
-            }
-        }
+    pub(crate) fn hashes(&self, connection: &Connection) -> [u64; 2] {
+        let [forward, reply] = connection.keys();
+        [self.hasher.hash(forward), self.hasher.hash(reply)]
+    }
+
+    /// Asks for what [`Table::remove`] needs besides the slot itself.
+    #[inline]
+    pub(crate) fn prefetch_hash(&self, hash: u64) {
+        self.index.prefetch(hash);
     }
 
     /// Asks for what timers and the offload engine want of the connection in a slot.
     #[inline]
     pub fn prefetch_state(&self, slot: u32) {
-        self.slots.prefetch(slot);
+        self.slots.prefetch_link(slot);
     }
 
     /// Asks for the connection in a slot.
@@ -250,6 +258,7 @@ impl Table {
     ///
     /// # Errors
     /// [`InsertError`]; nothing was added.
+    #[inline(always)] // what it is given would be written for it, and read before it is there
     pub(crate) fn insert_hashed(
         &mut self,
         now_ns: u64,
@@ -260,19 +269,20 @@ impl Table {
         if forward.key == reply.key || self.find_hashed(reply).is_some() {
             return Err(InsertError::TupleInUse);
         }
-        // Made where it lies: a copy would wait for its parts.
-        let new = || Connection::new([forward.key, reply.key], route_vpcs, tracker, now_ns);
+        let new = Connection::new(route_vpcs, tracker, now_ns);
         let used = self.slots.len();
         let slot = match self.slots.get_mut(self.free as usize) {
             Some(entry) => {
                 let slot = std::mem::replace(&mut self.free, entry.link.next());
                 entry.link = UNARMED;
-                entry.connection = Some(new());
+                entry.connection = Some(new);
+                // The next one's.
+                prefetch_slot(&self.slots, self.free);
                 slot
             }
             None if used < self.capacity => {
                 self.slots.push(Slot {
-                    connection: Some(new()),
+                    connection: Some(new),
                     hop_generation: 0,
                     generation: 0,
                     created: 0,
@@ -282,6 +292,9 @@ impl Table {
             }
             None => return Err(InsertError::Full),
         };
+        if let Some(connection) = self.get_mut(slot) {
+            connection.set_keys([&forward.key, &reply.key]);
+        }
         self.begin(slot, now_ns);
         self.live += 1;
         if self.index.insert(forward.hash, slot * 2) && self.index.insert(reply.hash, slot * 2 + 1)
@@ -295,10 +308,8 @@ impl Table {
 
     /// Takes a connection out. What it had leased is the caller's to give back, before.
     pub fn remove(&mut self, slot: u32) -> bool {
-        let Some([forward, reply]) = self.get(slot).map(|connection| {
-            let [forward, reply] = connection.keys();
-            [self.hasher.hash(forward), self.hasher.hash(reply)]
-        }) else {
+        let Some([forward, reply]) = self.get(slot).map(|connection| self.hashes(connection))
+        else {
             return false;
         };
         self.wheel.cancel(&mut self.slots, slot);

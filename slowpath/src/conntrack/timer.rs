@@ -79,7 +79,10 @@ pub(crate) trait Links {
     /// A slot's timer.
     fn link(&mut self, slot: u32) -> Option<&mut Link>;
 
-    /// It will be asked for soon.
+    /// It will be put elsewhere soon.
+    fn prefetch_link(&self, _slot: u32) {}
+
+    /// It will be due soon.
     fn prefetch(&self, _slot: u32) {}
 }
 
@@ -174,7 +177,9 @@ impl Wheel {
         }
         loop {
             let list = (self.now % FINE) as usize;
-            self.look_ahead(links, list);
+            if let Some(slot) = self.ahead(list) {
+                links.prefetch(slot);
+            }
             if let Some(slot) = self.pop(list) {
                 if let Some(link) = links.link(slot) {
                     // The fine level holds no more than it has lists for.
@@ -204,7 +209,9 @@ impl Wheel {
         let list = (FINE + turn % COARSE) as usize;
         // What is put back for another round of the coarse level goes to another list.
         loop {
-            self.look_ahead(links, list);
+            if let Some(slot) = self.ahead(list) {
+                links.prefetch_link(slot);
+            }
             let Some(slot) = self.pop(list) else { return };
             let Some(link) = links.link(slot) else {
                 continue;
@@ -214,22 +221,16 @@ impl Wheel {
         }
     }
 
-    /// Asks for the timer that comes a chunk later than the list's first.
+    /// The timer that comes two chunks later than the list's first; asks for the chunk after that.
     #[inline]
-    fn look_ahead(&self, links: &impl Links, list: usize) {
-        let Some(List { chunk, len }) = self.lists.get(list) else {
-            return;
-        };
+    fn ahead(&self, list: usize) -> Option<u32> {
+        let List { chunk, len } = self.lists.get(list)?;
         let of = |chunk: u32| self.chunks.get(chunk as usize);
-        let Some(next) = of(*chunk).and_then(|first| of(first.next)) else {
-            return;
-        };
+        let next = of(of(of(*chunk)?.next)?.next)?;
         if let Some(after) = of(next.next) {
             prefetch(after);
         }
-        if let Some(slot) = next.slots.get((*len as usize).wrapping_sub(1)) {
-            links.prefetch(*slot);
-        }
+        next.slots.get((*len as usize).wrapping_sub(1)).copied()
     }
 
     /// Takes the first timer out of a list; its link is the caller's.

@@ -116,6 +116,18 @@ pub(crate) struct Ask {
 /// There was none without taking another's place.
 const NO_SET: u32 = u32::MAX;
 
+impl Ask {
+    /// To be written.
+    pub(crate) const NONE: Self = Self {
+        inside: Inside::NONE,
+        hash: 0,
+        home: 0,
+        set: NO_SET,
+        start: 0,
+        replaced: 0,
+    };
+}
+
 /// All leases of one worker.
 #[derive(Debug)]
 pub struct Nat {
@@ -155,11 +167,16 @@ impl Nat {
         }
     }
 
-    /// Asks for where the mapping of a packet's source is found.
+    /// By which the mapping of a packet's source is found.
     #[inline]
-    pub fn prefetch(&self, packet: &Key, to: VpcId) {
-        self.index
-            .prefetch(Inside::of(to, packet).hash(&self.hasher));
+    pub(crate) fn hash(&self, packet: &Key, to: VpcId) -> u64 {
+        Inside::of(to, packet).hash(&self.hasher)
+    }
+
+    /// Asks for where the mapping of that hash is found.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
     }
 
     /// Asks for the port of a lease and its mapping.
@@ -180,20 +197,25 @@ impl Nat {
         rule: &Masquerade,
         tuple: &Tuple,
     ) -> Result<Leased, LeaseError> {
-        let ask = self.ask(rule, &Key::new(rule.vpc, tuple))?;
+        let mut ask = Ask::NONE;
+        self.ask(rule, &Key::new(rule.vpc, tuple), &mut ask)?;
         self.grant(rules, rule, &ask)
     }
 
-    /// Decides where a lease for that packet's source will be looked for, and asks for the memory:
-    /// with several packets at hand, first ask for all, then [`Nat::look`] for all, then
-    /// [`Nat::grant`].
+    /// Decides where a lease for that packet's source will be looked for: with several packets at
+    /// hand, first ask for all, then [`Nat::look`] for all, then [`Nat::grant`], and between them
+    /// ask for the memory of the next step.
     ///
     /// # Errors
-    /// The pool has no address of the family.
-    pub(crate) fn ask(&mut self, rule: &Masquerade, packet: &Key) -> Result<Ask, LeaseError> {
+    /// The pool has no address of the family; `ask` is as it was.
+    #[inline(always)] // written where it is read from
+    pub(crate) fn ask(
+        &mut self,
+        rule: &Masquerade,
+        packet: &Key,
+        ask: &mut Ask,
+    ) -> Result<(), LeaseError> {
         let inside = Inside::of(rule.to, packet);
-        let hash = inside.hash(&self.hasher);
-        self.index.prefetch(hash);
         let home = self.home(&inside);
         let address = home_address(rule, !packet.is_ipv6(), home)?;
         let set = self.set_in_advance((rule.to, address, packet.proto()));
@@ -206,18 +228,29 @@ impl Nat {
         let start = rule.ports.first().saturating_add(offset);
         let start = self.ports.near(rule.ports, start);
         self.ports.prefetch_leased(set, start);
-        Ok(Ask {
-            inside,
-            hash,
-            home,
-            set,
-            start,
-            replaced: self.sets.replaced(),
-        })
+        ask.hash = inside.hash(&self.hasher);
+        ask.inside = inside;
+        ask.home = home;
+        ask.set = set;
+        ask.start = start;
+        ask.replaced = self.sets.replaced();
+        Ok(())
     }
 
-    /// Has the search start at the port that it will probably find, and asks for that: a step
-    /// between asking and [`Nat::grant`] that changes nothing else.
+    /// Asks for where the mapping of an inside that asked is found.
+    #[inline(always)]
+    pub(crate) fn prefetch_asked(&self, ask: &Ask) {
+        self.index.prefetch(ask.hash);
+    }
+
+    /// Asks for the port at which the search will start.
+    #[inline(always)]
+    pub(crate) fn prefetch_start(&self, ask: &Ask) {
+        self.ports.prefetch_mapping(ask.set, ask.start);
+    }
+
+    /// Has the search start at the port that it will probably find: a step between asking and
+    /// [`Nat::grant`] that changes nothing else.
     #[inline]
     pub(crate) fn look(&self, rule: &Masquerade, ask: &mut Ask) {
         let parity = PARITY[usize::from(ask.inside.port() % 2)];
@@ -228,6 +261,7 @@ impl Nat {
     ///
     /// # Errors
     /// [`LeaseError`]; nothing was leased.
+    #[inline(always)] // so that a lease is read where it is found, not from a copy
     pub(crate) fn grant(
         &mut self,
         rules: &Rules,

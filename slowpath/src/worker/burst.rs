@@ -39,7 +39,10 @@ impl Core {
             let frame = frame.data();
             self.count_received(frame.len());
             *is_plain = self.plain(fib, &mut known, frame, plain).is_some();
-            if *is_plain {
+        }
+        // In a loop of its own, see [`Core::grants`].
+        for (plain, is_plain) in plain.iter().zip(is_plain) {
+            if is_plain {
                 self.table.prefetch(&plain.flow);
             }
         }
@@ -48,7 +51,11 @@ impl Core {
         for ((plain, is_plain), found) in plain.iter().zip(is_plain).zip(&mut found) {
             if is_plain {
                 *found = self.look(fib, plain);
-                any_ours |= *found == Found::Ours;
+                if *found == Found::Ours {
+                    any_ours = true;
+                    let key = &plain.flow.key;
+                    self.hops.prefetch(key.vpc(), key.dst());
+                }
             }
         }
         let mut granted = None;

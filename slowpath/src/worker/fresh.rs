@@ -34,9 +34,11 @@ struct Between<'a> {
     masquerades: Option<&'a [Masquerade]>,
 }
 
-/// A connection that may be begun, and where its port will be looked for.
+/// A connection that may be begun, and where its port will be looked for. Written where it is read
+/// from, as all that a step leaves for the next: a copy would wait for its parts.
 struct Asked<'a> {
-    rule: &'a Masquerade,
+    /// `None`: the packet takes the walk.
+    rule: Option<&'a Masquerade>,
     /// The VPC that it leaves through.
     to: VpcId,
     /// Its next hop's number.
@@ -44,7 +46,17 @@ struct Asked<'a> {
     ask: Ask,
 }
 
-/// The same with its port: not begun, that is to be given back. Written where it is read from.
+impl Asked<'_> {
+    /// To be written.
+    const NONE: Self = Self {
+        rule: None,
+        to: VpcId::MIN,
+        hop: 0,
+        ask: Ask::NONE,
+    };
+}
+
+/// The same with its port: not begun, that is to be given back.
 pub(super) struct Granted {
     /// `None`: the packet takes the walk.
     lease: Option<Lease>,
@@ -71,20 +83,33 @@ impl Core {
         found: &[Found; STAGED],
         granted: &mut [Granted; STAGED],
     ) {
-        let mut asked = [const { None }; STAGED];
+        let mut asked = [const { Asked::NONE }; STAGED];
         let mut between = None;
         for ((plain, found), asked) in plain.iter().zip(found).zip(&mut asked) {
             if *found == Found::Ours {
-                *asked = self.ask(fib, plain, &mut between);
+                self.ask(fib, plain, &mut between, asked);
             }
         }
-        for asked in asked.iter_mut().flatten() {
-            self.nat.look(asked.rule, &mut asked.ask);
+        // Memory is asked for in loops of their own: they are so short that the CPU has many of
+        // these look-ups under way at once, with their page walks.
+        for asked in asked.iter().filter(|asked| asked.rule.is_some()) {
+            self.nat.prefetch_asked(&asked.ask);
         }
-        for ((plain, asked), granted) in plain.iter().zip(&asked).zip(granted) {
-            if let Some(asked) = asked {
-                self.grant(fib, plain, asked, granted);
+        for asked in &mut asked {
+            if let Some(rule) = asked.rule {
+                self.nat.look(rule, &mut asked.ask);
             }
+        }
+        for asked in asked.iter().filter(|asked| asked.rule.is_some()) {
+            self.nat.prefetch_start(&asked.ask);
+        }
+        for ((plain, asked), granted) in plain.iter().zip(&asked).zip(granted.iter_mut()) {
+            if let Some(rule) = asked.rule {
+                self.grant(fib, plain, rule, asked, granted);
+            }
+        }
+        for granted in granted.iter().filter(|granted| granted.lease.is_some()) {
+            self.table.prefetch(&granted.reply);
         }
     }
 
@@ -95,7 +120,8 @@ impl Core {
         fib: &'a Fib,
         plain: &Plain,
         between: &mut Option<Between<'a>>,
-    ) -> Option<Asked<'a>> {
+        asked: &mut Asked<'a>,
+    ) -> Option<()> {
         let key = &plain.flow.key;
         let (vpc, v6) = (key.vpc(), key.is_ipv6());
         if key.proto() != proto::UDP || self.starting || fib.vpc(vpc)?.stateless {
@@ -125,18 +151,24 @@ impl Core {
                 SourceRule::Static(_) => return None,
             },
         };
-        Some(Asked {
-            rule,
-            to,
-            hop: known.number,
-            ask: self.nat.ask(rule, key).ok()?,
-        })
+        self.nat.ask(rule, key, &mut asked.ask).ok()?;
+        asked.rule = Some(rule);
+        asked.to = to;
+        asked.hop = known.number;
+        Some(())
     }
 
     /// Nothing is granted if there is no port; the walk knows what to do.
     #[inline(always)]
-    fn grant(&mut self, fib: &Fib, plain: &Plain, asked: &Asked<'_>, granted: &mut Granted) {
-        let Ok(leased) = self.nat.grant(fib.rules(), asked.rule, &asked.ask) else {
+    fn grant(
+        &mut self,
+        fib: &Fib,
+        plain: &Plain,
+        rule: &Masquerade,
+        asked: &Asked<'_>,
+        granted: &mut Granted,
+    ) {
+        let Ok(leased) = self.nat.grant(fib.rules(), rule, &asked.ask) else {
             return;
         };
         let key = &plain.flow.key;
@@ -152,7 +184,6 @@ impl Core {
         );
         granted.lease = Some(leased.lease);
         self.table.hash_in_place(&mut granted.reply);
-        self.table.prefetch(&granted.reply);
     }
 
     /// `None`: it takes the walk after all; nothing was changed, and the port is given back.

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use shunt_p4::frame::{ENCAP_LEN, ShuntHeader};
 use shunt_p4::{Interface, InterfaceId, MacAddr, VpcId};
 
-use shunt_dpdk::huge_pages;
+use shunt_dpdk::{huge_pages, prefetch};
 
 use crate::conntrack::{KeyHasher, address, hasher, words};
 use crate::fib::{Fib, Resolution};
@@ -140,6 +140,14 @@ impl Hops {
         let hash = self.hasher.words(dst, [u64::from(vpc.get()), 0], 2);
         // A power of two.
         hash as usize % MAX_HOPS
+    }
+
+    /// Asks for what is remembered of a destination.
+    #[inline]
+    pub(super) fn prefetch(&self, vpc: VpcId, dst: [u64; 2]) {
+        if let Some(entry) = self.entries.get(self.place(vpc, dst)) {
+            prefetch(entry);
+        }
     }
 
     /// The next hop of that number, which a connection got in these tables.

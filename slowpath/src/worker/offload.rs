@@ -25,9 +25,11 @@ use crate::fib::Fib;
 use crate::packet::{Packet, Transport};
 
 /// Events whose connections are asked for together.
-const EVENTS: usize = 32;
-/// Timers of which all that their ends need is asked for together.
+const EVENTS: usize = 16;
+/// Timers that are taken out together.
 const TIMERS: usize = 32;
+/// Timers of which what their ends need is asked for together, while as many others end.
+const TOGETHER: usize = 8;
 
 /// What a connection takes into account of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -290,21 +292,37 @@ impl Core {
 
     fn poll_switch(&mut self, fib: &Fib, now_ns: u64, switch: SwitchIndex) -> usize {
         let mut events = 0;
-        let mut batch = [None; EVENTS];
-        while events < POLL_BUDGET {
-            let taken = self.ways.poll(switch, &mut batch);
-            for event in batch.iter().flatten() {
-                self.table.prefetch_state(id_of(event).slot);
-            }
+        let mut batches = [[None; EVENTS]; 2];
+        let [mut batch, mut next] = batches.each_mut();
+        let mut taken = self.ask_events(switch, batch);
+        while taken > 0 {
+            events += taken;
+            // What the next ones need comes while these have their turn.
+            let more = match events < POLL_BUDGET {
+                true => self.ask_events(switch, next),
+                false => 0,
+            };
             for event in batch.iter_mut().filter_map(Option::take) {
                 self.offload_event(fib, now_ns, switch, event);
             }
-            events += taken;
-            if taken < EVENTS {
-                break;
-            }
+            std::mem::swap(&mut batch, &mut next);
+            taken = more;
         }
         events
+    }
+
+    /// Takes events, and asks for the connections that they are about.
+    #[inline]
+    fn ask_events(
+        &mut self,
+        switch: SwitchIndex,
+        batch: &mut [Option<OffloadEvent>; EVENTS],
+    ) -> usize {
+        let taken = self.ways.poll(switch, batch);
+        for event in batch.iter().flatten() {
+            self.table.prefetch_state(id_of(event).slot);
+        }
+        taken
     }
 
     fn submit_removals(&mut self, switch: SwitchIndex) {
@@ -447,9 +465,18 @@ impl Core {
                 taken += 1;
             }
             let due = batch.get(..taken).unwrap_or_default();
-            due.iter().for_each(|slot| self.prefetch_end(*slot));
-            due.iter()
-                .for_each(|slot| self.timer_fired(fib, now_ns, *slot));
+            let mut groups = due.chunks(TOGETHER);
+            let mut ready = groups.next().unwrap_or_default();
+            self.prefetch_ends(ready);
+            while !ready.is_empty() {
+                // What the next ones need comes while these end.
+                let next = groups.next().unwrap_or_default();
+                self.prefetch_ends(next);
+                for slot in ready {
+                    self.timer_fired(fib, now_ns, *slot);
+                }
+                ready = next;
+            }
             fired += taken;
             if taken < TIMERS {
                 break;
@@ -458,16 +485,31 @@ impl Core {
         fired
     }
 
-    /// Asks for what [`Core::end`] will touch.
-    fn prefetch_end(&self, slot: u32) {
-        self.table.prefetch_removal(slot);
-        if let Some(connection) = self.table.get(slot)
-            && let Some(lease) = &connection.lease
-        {
-            let to = connection.raw_key(Direction::Reply).vpc();
-            let inside = connection.raw_key(Direction::Forward);
-            self.nat.prefetch(inside, to);
-            self.nat.prefetch_lease(lease);
+    /// Asks for what [`Core::end`] will touch, of so many connections at most. Where that is, is
+    /// found out first: see [`Core::grants`].
+    fn prefetch_ends(&self, slots: &[u32]) {
+        let mut ends = [const { None }; TOGETHER];
+        for (slot, end) in slots.iter().zip(&mut ends) {
+            let Some(connection) = self.table.get(*slot) else {
+                continue;
+            };
+            let inside = connection.lease.as_ref().map(|_| {
+                let to = connection.raw_key(Direction::Reply).vpc();
+                self.nat.hash(connection.raw_key(Direction::Forward), to)
+            });
+            let lease = connection.lease.as_ref();
+            *end = Some((self.table.hashes(connection), inside, lease));
+        }
+        for (hashes, inside, lease) in ends.iter().flatten() {
+            for hash in hashes {
+                self.table.prefetch_hash(*hash);
+            }
+            if let Some(hash) = inside {
+                self.nat.prefetch(*hash);
+            }
+            if let Some(lease) = lease {
+                self.nat.prefetch_lease(lease);
+            }
         }
     }
 

@@ -15,6 +15,12 @@ pub(super) struct Inside {
 }
 
 impl Inside {
+    /// Nobody's.
+    pub(super) const NONE: Self = Self {
+        address: [0; 2],
+        rest: 0,
+    };
+
     #[inline]
     pub(super) fn new(vpc: VpcId, to: VpcId, tuple: &Tuple) -> Self {
         Self::of(to, &Key::new(vpc, tuple))

@@ -261,15 +261,20 @@ impl Ports {
         together.leased.get_mut(port / usize::from(PORT_BLOCK))
     }
 
-    /// Asks for a port.
+    /// Asks for a port and its mapping.
     #[inline]
     pub(super) fn prefetch(&self, set: u32, port: u16) {
+        self.prefetch_leased(set, port);
+        self.prefetch_mapping(set, port);
+    }
+
+    /// Asks for a port's mapping.
+    #[inline]
+    pub(super) fn prefetch_mapping(&self, set: u32, port: u16) {
         if let Some((among, port)) = self.at(set, port)
             && let Some(together) = self.together.get(among)
-            && let Some(word) = together.leased.get(port / usize::from(PORT_BLOCK))
             && let Some(mapping) = together.mapping(port)
         {
-            prefetch(word);
             prefetch(mapping);
         }
     }
@@ -293,7 +298,7 @@ impl Ports {
     }
 
     /// Where in a range [`Ports::find`] shall start instead of at `start`: at the port that it
-    /// will find, if that is nearby; asks for it.
+    /// will find, if that is nearby.
     #[inline]
     pub(super) fn likely(&self, set: u32, range: PortRange, start: u16, mask: u64) -> u16 {
         let Some((among, number)) = self.at(set, start) else {
@@ -309,9 +314,6 @@ impl Ports {
             return start;
         }
         let ahead = ahead.trailing_zeros() as u16;
-        if let Some(mapping) = together.mapping(number + usize::from(ahead)) {
-            prefetch(mapping);
-        }
         // Within the block, so no more than the last port.
         Some(start + ahead)
             .filter(|port| range.contains(*port))

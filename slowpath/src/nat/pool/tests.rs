@@ -175,8 +175,9 @@ fn a_set_that_was_replaced_since_it_was_asked_for_is_not_taken_for_the_same() {
     let mut nat = Nat::new(8, 7);
     nat.sets.limit = 1;
     let key = |n| Key::new(vpc(1), &tuple(host(n), 1));
-    let first = nat.ask(&one, &key(1)).unwrap();
-    let second = nat.ask(&other, &key(2)).unwrap();
+    let [mut first, mut second] = [Ask::NONE; 2];
+    nat.ask(&one, &key(1), &mut first).unwrap();
+    nat.ask(&other, &key(2), &mut second).unwrap();
     let second = nat.grant(&rules, &other, &second).unwrap();
     assert_eq!(second.address, ip("203.0.113.20"));
     let refused = nat.grant(&rules, &one, &first);
