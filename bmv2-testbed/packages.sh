@@ -62,7 +62,15 @@ if [ "${1:-}" = tests ]; then
             echo "cannot be installed, their tests are skipped:$missing"
     fi
 fi
+rust=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$(dirname "$0")/../Cargo.toml")
 command -v cargo >/dev/null || {
-    echo "cargo is missing: install a Rust toolchain (https://rustup.rs), 1.95 or newer" >&2
+    echo "cargo is missing: install a Rust toolchain (https://rustup.rs), $rust or newer" >&2
     exit 1
 }
+# Debian's own is much older, and what it says of the workspace does not tell.
+cargo=$(cargo --version) # "cargo 1.95.0 (…)"; rustup says itself when it has no toolchain
+has=$(echo "$cargo" | cut -d ' ' -f 2)
+if ! printf '%s\n' "$rust" "$has" | sort -V -C; then
+    echo "$(command -v cargo) is version $has: install a Rust toolchain (https://rustup.rs), $rust or newer" >&2
+    exit 1
+fi
