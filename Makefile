@@ -21,9 +21,7 @@ test: ## Format, clippy, unit, property and end-to-end tests
 	@bmv2-testbed/packages.sh tests
 	@tests/run.sh
 
-bench: setup ## Measure (release); BENCH=<name> runs one, BENCH=--list lists them
-	cargo build --release --locked -p shunt-tests -p shunt-switch -p shunt-controller -p shunt-cli \
-		--bin shunt-bench --bin shunt-switch --bin shuntd --bin shunt
+bench: build ## Measure (release); BENCH=<name> runs one, BENCH=--list lists them
 	@target/release/shunt-bench $(BENCH)
 
 deb: cargo-deb build ## A Debian package in target/debian (needs cargo-deb)
