@@ -7,6 +7,8 @@ set -eu
 needed="build-essential pkg-config libdpdk-dev libpcap-dev iproute2 iputils-ping ethtool procps util-linux curl"
 # Daemons and tools of the end-to-end tests, which run in network namespaces only.
 for_tests="bird2 frr traceroute"
+# Clients from PyPI, by whichever Python is there.
+python3 -m pip --version >/dev/null 2>&1 || for_tests="$for_tests python3-pip"
 # What the daemons' packages would start on this host.
 services="bird.service frr.service"
 policy=/usr/sbin/policy-rc.d
