@@ -30,18 +30,24 @@ install() {
 # A package's services are started now (policy-rc.d prevents it) and at every boot (masked units
 # are not enabled). Somebody's own that is installed already is left alone.
 install_without_services() {
+    masked=
     for service in $services; do
         case " $* " in
-        *" ${service%.service}"*) [ -e "/etc/systemd/system/$service" ] || ln -s /dev/null "/etc/systemd/system/$service" ;;
+        *" ${service%.service}"*)
+            [ -e "/etc/systemd/system/$service" ] || ln -s /dev/null "/etc/systemd/system/$service"
+            masked="$masked ${service%.service}"
+            ;;
         esac
     done
     if [ ! -e "$policy" ]; then
         trap 'rm -f "$policy"' EXIT
+        trap 'exit 130' INT TERM # or dash ends without the other
         printf '#!/bin/sh\nexit 101\n' >"$policy"
         chmod 755 "$policy"
     fi
-    install "$@"
-    echo "their services are masked; \`systemctl unmask bird frr\` if this host is to run them"
+    # Under `||`, where this is called, `set -e` ends nothing.
+    install "$@" || return
+    [ -z "$masked" ] || echo "their services are masked; \`systemctl unmask$masked\` if this host is to run them"
 }
 
 missing=$(missing $needed)
