@@ -8,8 +8,8 @@ cargo fmt --all --check || exit 1
 echo "== clippy"
 cargo clippy --locked --workspace --all-targets -- -D warnings || exit 1
 echo "== build"
-cargo build --locked --workspace --bins || exit 1
-cargo test --locked --workspace --no-run || exit 1
+# Together: for programs alone, most crates would be compiled once more, without what tests need.
+cargo build --locked --workspace --bins --tests --examples || exit 1
 
 echo "== tests (switch: ${SWITCH:-embedded})"
 log=target/test.log

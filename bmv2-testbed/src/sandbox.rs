@@ -147,6 +147,8 @@ pub fn test(name: &str, body: impl FnOnce() -> Result<()>) {
 /// Says that a test was skipped, and why; the summary of `make test` repeats it.
 pub fn skip(name: &str, why: &str) {
     use std::io::Write;
+    // The summary counts lines, and what a program said may be several.
+    let why = why.trim().replace('\n', "; ");
     println!("SKIPPED {name}: {why}");
     if let Some(path) = std::env::var_os("SHUNT_SKIPPED") {
         // In one write: tests are skipped side by side.

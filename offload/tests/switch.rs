@@ -18,6 +18,7 @@ use shunt_offload::{
 use shunt_p4::tables::{flow_from_entry, flow_to_entry};
 use shunt_p4::{FlowEntry, FlowKey, FlowPair, Tuple, VpcId};
 use shunt_switch::{Handle, ManualClock, Options};
+use shunt_testbed::{binaries, sandbox};
 
 /// Nothing here takes as long on any machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,11 +51,11 @@ fn free_address() -> SocketAddr {
 impl Bmv2 {
     const PROGRAM: &str = "simple_switch_grpc";
 
-    fn is_there() -> bool {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let there = std::env::split_paths(&path).any(|folder| folder.join(Self::PROGRAM).exists());
+    /// Whether it is; where it is not, the test of this name is skipped.
+    fn is_there_for(test: &str) -> bool {
+        let there = binaries::on_path(Self::PROGRAM).is_some();
         if !there {
-            eprintln!("skipped: {} is not on PATH", Self::PROGRAM);
+            sandbox::skip(test, &format!("{} is not on PATH", Self::PROGRAM));
         }
         there
     }
@@ -255,7 +256,7 @@ async fn connections_come_and_go() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_come_and_go_of_bmv2() {
-    if Bmv2::is_there() {
+    if Bmv2::is_there_for("connections_come_and_go_of_bmv2") {
         come_and_go(Switch::bmv2().await).await;
     }
 }
@@ -335,7 +336,7 @@ async fn counters_are_read_by_key() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn counters_are_read_by_key_of_bmv2() {
-    if Bmv2::is_there() {
+    if Bmv2::is_there_for("counters_are_read_by_key_of_bmv2") {
         read_by_key(Switch::bmv2().await).await;
     }
 }
@@ -381,7 +382,7 @@ async fn a_full_table_refuses_and_keeps_no_half() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_table_refuses_and_keeps_no_half_of_bmv2() {
-    if Bmv2::is_there() {
+    if Bmv2::is_there_for("a_full_table_refuses_and_keeps_no_half_of_bmv2") {
         fill(Switch::bmv2().await).await;
     }
 }
@@ -426,7 +427,7 @@ async fn a_switch_that_restarts_empty_gets_everything_back() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_switch_that_restarts_empty_gets_everything_back_of_bmv2() {
-    if Bmv2::is_there() {
+    if Bmv2::is_there_for("a_switch_that_restarts_empty_gets_everything_back_of_bmv2") {
         restart(Switch::bmv2().await).await;
     }
 }

@@ -17,15 +17,13 @@ const PACKAGE: &str = "grpcio-tools==1.85.1";
 
 #[test]
 fn a_generated_client_gets_what_the_proto_says() {
+    const NAME: &str = "a_generated_client_gets_what_the_proto_says";
     // Inside there is no network: what was installed before is found.
     let site = match pypi::install(PACKAGE) {
         Ok(site) => site,
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return;
-        }
+        Err(reason) => return sandbox::skip(NAME, &reason),
     };
-    sandbox::test("a_generated_client_gets_what_the_proto_says", || {
+    sandbox::test(NAME, || {
         let directory = tempfile::tempdir().map_err(Error::file("/tmp"))?;
         let topology = Topology::build(directory.path())?;
         let _switch = topology.start_switch(SwitchKind::Embedded)?;

@@ -42,11 +42,11 @@ impl Report {
     pub(super) fn print(&self) {
         let mut out = String::from("\nReport\n");
         for (what, value) in &self.figures {
-            let _ = writeln!(out, "  {what:<58} {value}");
+            let _ = writeln!(out, "  {what:<62} {value}");
         }
         for check in &self.checks {
             let word = if check.held { "ok" } else { "FAILED" };
-            let _ = writeln!(out, "  {:<58} {word} ({})", check.what, check.detail);
+            let _ = writeln!(out, "  {:<62} {word} ({})", check.what, check.detail);
         }
         let failed = self.checks.iter().filter(|check| !check.held).count();
         let _ = writeln!(
