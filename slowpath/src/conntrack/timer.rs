@@ -384,6 +384,21 @@ mod tests {
     }
 
     #[test]
+    fn a_timer_that_is_due_early_enough_is_told() {
+        let mut wheel = Timers::new(4);
+        assert!(!wheel.1[0].fires_by(u64::MAX));
+        let deadline = 10 * TICK_NS + 1;
+        wheel.arm(0, deadline);
+        // The same tick, and later ones.
+        for later in [0, TICK_NS - 2, TICK_NS, HOUR_NS] {
+            assert!(wheel.1[0].fires_by(deadline + later));
+        }
+        assert!(!wheel.1[0].fires_by(deadline - TICK_NS));
+        wheel.cancel(0);
+        assert!(!wheel.1[0].fires_by(deadline));
+    }
+
+    #[test]
     fn a_jump_of_a_year_is_quick_and_fires_all() {
         let mut wheel = Timers::new(4);
         wheel.arm(0, 1);

@@ -152,9 +152,12 @@ pub(crate) fn run(report: &mut Report) -> Result<(), BenchError> {
         report.metric("rings and packets alone", 1e9 / most.rings, "ns/packet");
     }
     if let [most, least] = figures.as_slice() {
-        // Rings and buffers are the same for both.
+        // Rings, buffers and the pool's ports are the same for both.
         let memory = (most.grown - least.grown) / (most.alive - least.alive);
         report.metric("memory", memory, "bytes/connection");
+        // The memory of a pool's ports is there, however many of them are leased.
+        let all = most.grown / most.alive;
+        report.metric("memory, pool and buffers too", all, "bytes/connection");
     }
     Ok(())
 }
