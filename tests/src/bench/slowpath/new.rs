@@ -19,7 +19,7 @@ use crate::switch_writes::server::resident_bytes;
 const LIVE: [u32; 2] = [4_000_000, 100_000];
 /// Room beside them, one to so many: what expires in the tick of the timer wheel that is not over
 /// yet.
-const ROOM: u32 = 40;
+const ROOM: u32 = 320;
 const RUNS: usize = 5;
 /// A run opens at least so many connections.
 const RUN: u32 = 1 << 20;
