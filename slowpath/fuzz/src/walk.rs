@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use shunt_offload::{ConnectionId, HardwareCount, OffloadCommand, OffloadEvent, RefuseReason};
-use shunt_p4::{FlowKey, NetworkOp, PuntReason, ShuntHeader};
+use shunt_p4::{FlowKey, NetworkOp, ShuntHeader};
 use shunt_slowpath::policy::{Filtering, PortRange};
 use shunt_slowpath::worker::Verdict;
 use shunt_slowpath::{DropReason, FlowFilter, FlowView};
@@ -302,14 +302,7 @@ fn error_about(flow: &FlowView) -> Vec<u8> {
 }
 
 fn send(world: &mut World, interface: u16, frame: &[u8]) -> Verdict {
-    let header = ShuntHeader {
-        reason: PuntReason::FlowMiss as u8,
-        interface,
-        vpc: interface,
-        port: interface,
-        flow_hash: 7,
-    };
-    judged(world, &[header.encode().as_slice(), frame].concat())
+    judged(world, &from_switch(interface, frame))
 }
 
 /// Every frame is counted once, under what became of it.

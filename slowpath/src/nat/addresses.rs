@@ -50,5 +50,5 @@ pub(super) fn candidates(
     let total = total(rule, ipv4);
     let home = hash.checked_rem(total).ok_or(LeaseError::NoAddress)?;
     let tried = 0..total.min(MAX_ADDRESSES_TRIED);
-    Ok(tried.filter_map(move |n| nth(rule, ipv4, (home + n) % total)))
+    Ok(tried.filter_map(move |n| nth(rule, ipv4, home.wrapping_add(n) % total)))
 }

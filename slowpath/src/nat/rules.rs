@@ -175,11 +175,8 @@ impl Rules {
 
     /// Whose sources masquerades hide that leave one VPC through another, by address family.
     pub(crate) fn hidden_sources(&self, vpc: VpcId, to: VpcId, v6: bool) -> Hidden {
-        if !self.hosts_out.is_empty() || self.prefixes_out.contains_key(&(vpc, to)) {
+        let Some(rules) = self.only_masquerades(vpc, to) else {
             return Hidden::Ask;
-        }
-        let Some(rules) = self.masquerades.get(&(vpc, to)) else {
-            return Hidden::None;
         };
         let mut found = Hidden::None;
         for rule in rules {
